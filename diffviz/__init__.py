@@ -1,0 +1,1 @@
+"""See, and prove with numbers, what a diffusion sampler does at every step."""

@@ -1,0 +1,17 @@
+"""The one family of errors that mean "the input was wrong", not "the program is".
+
+Each carries one clear line that names what was given and what is allowed. The command line turns
+them into that line and exit status 2.
+"""
+
+
+class InputError(ValueError):
+    """A value from outside is not usable."""
+
+
+class CheckpointError(InputError):
+    """A file of weights cannot be used."""
+
+
+class RunFileError(InputError):
+    """A file does not hold a whole run."""
