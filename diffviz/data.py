@@ -1,9 +1,9 @@
 """What is known about the data, and so about the marginal q(x_t) at every noise level.
 
 x_t = √ᾱ x_0 + √(1−ᾱ) ε. One coordinate of x_t, drawn at random, follows a mixture of Gaussians
-whenever one coordinate of x_0 does, so its CDF is exact for Gaussian data, for mixtures, and for
-any finite set of images: 8-bit pixels have at most 256 values, each an atom of scale 0. Nothing has
-to be forward-noised and no second sample adds its own scatter.
+whenever one coordinate of x_0 does, so its CDF is known for Gaussian data, for mixtures, and for
+any finite set of images: 8-bit pixels have at most 256 values, each an atom of scale 0. Nothing
+has to be forward-noised and no second sample adds its own scatter.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
+
+from diffviz.statistics import Grid
 
 Array = NDArray[np.float64]
 MAX_ATOMS = 1024
@@ -88,16 +90,55 @@ class DataLaw:
         """Std of x_t between samples, per coordinate, then averaged over coordinates."""
         return float(np.sqrt(alpha_bar * self.std**2 + 1 - alpha_bar).mean())
 
+    def marginal_std_within(self, alpha_bar: float) -> float:
+        """Root mean square over samples of the std within one sample of x_t; NaN for a number.
+
+        The pooled second moment about each sample's own mean, with n − 1:
+        Σ_c Var + Σ_c (μ_c − μ̄)² less the variance of the sample's mean, known for points only.
+        """
+        if self.points is None or self.mean.size < 2 or not np.all(self.scales == 0):
+            return float("nan")
+        within = self.points.reshape(len(self.points), -1).var(axis=1, ddof=1, dtype=np.float64)
+        return float(np.sqrt(alpha_bar * within.mean() + 1 - alpha_bar))
+
     def distance_to_mean(self, alpha_bar: float) -> float:
         """RMS distance of x_t to √ᾱ μ, per coordinate: √(ᾱ·mean σ² + 1 − ᾱ)."""
         return float(np.sqrt(alpha_bar * (self.std**2).mean() + 1 - alpha_bar))
 
-    def marginal_cdf(self, x: NDArray[np.floating], alpha_bar: float) -> Array:
-        """P(one coordinate of x_t ≤ x), float64, of the shape of ``x``."""
-        x = np.asarray(x, dtype=np.float64)
-        scales = np.sqrt(alpha_bar * self.scales**2 + 1 - alpha_bar)
+    def marginal_components(self, alpha_bar: float) -> tuple[Array, Array, Array]:
+        """(locations, scales, weights) of the pooled law of one coordinate of x_t.
+
+        Components of one scale whose locations lie within an eighth of that scale are gathered,
+        mean and variance kept, which changes the CDF by less than 1e-5.
+        """
         shifts = np.sqrt(alpha_bar) * self.locations
-        total = np.zeros_like(x)
-        for weight, shift, scale in zip(self.weights, shifts, scales, strict=True):
-            total += weight * (ndtr((x - shift) / scale) if scale > 0 else x >= shift)
-        return total
+        scales = np.sqrt(alpha_bar * self.scales**2 + 1 - alpha_bar)
+        if scales.min() == 0:
+            return shifts, scales, self.weights
+        cells = np.stack([np.floor(shifts * 8 / scales), scales])
+        _, group = np.unique(cells, axis=1, return_inverse=True)
+        weights = np.bincount(group, self.weights).astype(np.float64)
+        means: Array = np.bincount(group, self.weights * shifts) / weights
+        spread = np.bincount(group, self.weights * (shifts - means[group]) ** 2) / weights
+        square = np.bincount(group, self.weights * scales**2) / weights
+        return means, np.sqrt(square + spread), weights
+
+    def marginal_grid(self, alpha_bar: float) -> Grid:
+        """The grid on which D against q(x_t), pooled over coordinates, is measured.
+
+        With up to 8 smooth components D is exact; with more, or with atoms, it is taken over the
+        edges of the grid.
+        """
+        shifts, scales, weights = self.marginal_components(alpha_bar)
+
+        def cdf(x: Array) -> Array:
+            total = np.zeros(len(x))
+            for weight, shift, scale in zip(weights, shifts, scales, strict=True):
+                total += weight * (ndtr((x - shift) / scale) if scale > 0 else x >= shift)
+            return total
+
+        low, high = float((shifts - 5 * scales).min()), float((shifts + 5 * scales).max())
+        if scales.min() == 0:  # edges between the atoms, never on them
+            low, high = low - 0.01, high + 0.0123
+        simple = len(shifts) <= 8 and scales.min() > 0
+        return Grid.of(cdf, low, high, buckets=8192 if simple else 1024, exact=simple)

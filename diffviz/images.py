@@ -1,8 +1,8 @@
 """The border between stored images and the arrays the library computes with.
 
 Outside, an image is uint8 (H, W, C) in 0…255, as in a PNG or the tutorial's ``.npy`` files.
-Inside, it is float32 (C, H, W) in [−1, 1]. The map is affine, x = v / 127.5 − 1, and never depends on the
-image, so that a drift of mean or contrast stays visible.
+Inside, it is float32 (C, H, W) in [−1, 1]. The map is affine, x = v / 127.5 − 1, and never depends
+on the image, so that a drift of mean or contrast stays visible.
 """
 
 from pathlib import Path

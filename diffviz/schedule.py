@@ -7,6 +7,7 @@ A schedule is valid when ᾱ_0 = 1, 0 < β_t < 1 for t ≥ 1, ᾱ_t = ᾱ_{t−1
 signal-to-noise ratio fall strictly. ``violations`` says in words where one does not hold.
 """
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral, Real
@@ -67,8 +68,8 @@ class NoiseSchedule:
         So ᾱ_1 = α_0 α_1 instead of α_1, and the last step does not return x̂_0.
         """
         T, start, end = _check_T(T), *_check_ends(beta_start, beta_end)
-        betas = np.linspace(start, end, T + 1)
-        alpha_bars = np.cumprod(1 - betas)
+        betas = np.linspace(start, end, T + 1).astype(np.float64)
+        alpha_bars = np.cumprod(1 - betas).astype(np.float64)
         alpha_bars[0] = 1
         return cls(betas, 1 - betas, alpha_bars, f"course(T={T}, {start:g}…{end:g})")
 
@@ -107,9 +108,11 @@ class NoiseSchedule:
         return cls._exact(values, f"from_betas(T={len(values)})")
 
     @classmethod
-    def _exact(cls, betas: Array, name: str) -> "NoiseSchedule":
-        betas = np.concatenate([[0.0], betas])
-        return cls(betas, 1 - betas, np.cumprod(1 - betas), name)
+    def _exact(cls, betas: NDArray[np.floating], name: str) -> "NoiseSchedule":
+        exact: Array = np.zeros(len(betas) + 1)
+        exact[1:] = betas
+        bars: Array = np.cumprod(1 - exact).astype(np.float64)
+        return cls(exact, 1 - exact, bars, name)
 
     def with_zero_terminal_snr(self) -> "NoiseSchedule":
         """Shift and scale √ᾱ so that ᾱ_T = 0 and ᾱ_1 stays (arXiv 2305.08891, algorithm 1).
@@ -242,7 +245,7 @@ def _is_integer(value: object) -> bool:
 
 
 def _is_real(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and bool(np.isfinite(value))
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _check_T(T: int) -> int:

@@ -1,0 +1,465 @@
+r"""Recording: steps are folded into a tally block by block, blocks into a run.
+
+The block is the unit of batch, seed, task and durability. Block k draws x_T and z from
+``SeedSequence([seed, k])`` alone, so it is the same whoever computes it and whenever, and blocks
+are merged in their order: sharing them out differently cannot change a run.
+
+The residual r_t = (x_t − √ᾱ_t x_0)/√(1−ᾱ_t) needs the trajectory's own end point, so a block keeps
+its trajectory until it ends, on a fixed random subset of coordinates within ``MEMORY``.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from diffviz.assembly import assemble
+from diffviz.data import DataLaw
+from diffviz.denoisers import Denoiser
+from diffviz.errors import InputError
+from diffviz.files import check_writable
+from diffviz.run import Run, RunSpec, array_digest
+from diffviz.sampling import DEFAULT_ARMS, Arm, Step, sample
+from diffviz.schedule import NoiseSchedule
+from diffviz.statistics import CELLS, Grid, Moments, Spread, histogram, normal_grid
+from diffviz.tally import BINS, QUANTITIES, SNAPSHOT_UNIT, Tally
+
+MEMORY = 64 * 2**20
+"""Bytes that a block may keep of its trajectories."""
+MAX_COORDINATES = 4096
+"""Coordinates on which the spread between samples is followed."""
+
+Array = NDArray[np.float64]
+
+
+class Recorder:
+    """Folds the steps of one block of A arms into a `Tally`.
+
+    Call ``observe`` with every step from t = T on, then ``finish`` with the end points.
+    """
+
+    def __init__(
+        self,
+        schedule: NoiseSchedule,
+        times: NDArray[np.int64],
+        arms: int,
+        batch: int,
+        sample_shape: tuple[int, ...],
+        *,
+        data: DataLaw | None = None,
+        keep: int = 64,
+        bin_edges: Array | None = None,
+    ) -> None:
+        self.schedule, self.times, self.data = schedule, times, data
+        self.sample_shape, self.batch = sample_shape, batch
+        self.keep = min(keep, batch)
+        self.edges = default_bin_edges(data) if bin_edges is None else bin_edges
+        points, size = len(times), int(np.prod(sample_shape))
+        rng = np.random.default_rng(0)  # one fixed choice for all blocks of all runs
+        followed = MEMORY // (4 * arms * points)
+        chosen = max(1, min(size, followed // batch))
+        self._traced = np.sort(rng.choice(size, chosen, replace=False))
+        self._rows = max(1, min(batch, followed // chosen))
+        self._pixels = np.arange(size)
+        if size > MAX_COORDINATES:
+            self._pixels = np.sort(rng.choice(size, MAX_COORDINATES, replace=False))
+        self._trace = np.empty((points, arms, self._rows, chosen), dtype=np.float32)
+        quantities = (arms, len(QUANTITIES), points)
+        self._moments = Moments.empty(quantities)
+        self._ks = np.full(quantities, np.nan)
+        self._cells = np.zeros((*quantities, CELLS), dtype=np.uint32)
+        self._histogram = np.zeros((*quantities, BINS), dtype=np.uint32)
+        self._ks_marginal = np.full((arms, points), np.nan)
+        self._marginal_cells = np.zeros((arms, points, CELLS), dtype=np.uint32)
+        self._pixel_mean = np.empty((arms, points, len(self._pixels)))
+        self._pixel_m2 = np.empty_like(self._pixel_mean)
+        self._within = np.empty((arms, points))
+        self._noise = Moments.empty((points - 1,))
+        self._noise_ks = np.full(points - 1, np.nan)
+        self._noise_cells = np.zeros((points - 1, CELLS), dtype=np.uint32)
+        self._snapshots: list[NDArray[np.int16]] = []
+        self._snapshot_times = set(snapshot_times(times).tolist())
+        self._index = 0
+
+    def observe(self, step: Step) -> None:
+        """Take in what one step was given and what it drew."""
+        i = self._index
+        self._state(step.x, i)
+        self._describe(_flat(step.eps), QUANTITIES.index("eps"), i)
+        z = _flat(step.z[None])
+        _put(self._noise, Moments.of(z[0]), i)
+        self._noise_ks[i], self._noise_cells[i] = normal_grid().ks(z[0])
+        self._index += 1
+
+    def finish(self, x_0: Tensor) -> Tally:
+        """The block's tally, given its end points (A, B, *D)."""
+        self._state(x_0, self._index)
+        for i, t in enumerate(self.times[:-1]):
+            bar = self.schedule.alpha_bars[t]
+            residual = (self._trace[i] - np.sqrt(bar) * self._trace[-1]) / np.sqrt(1 - bar)
+            flat = residual.reshape(len(residual), -1).astype(np.float32)
+            self._describe(flat, QUANTITIES.index("residual"), i)
+        ends = x_0.detach().to("cpu", torch.float32).numpy()
+        nearest, hits, class_counts = _nearest(ends, self.data)
+        return Tally(
+            blocks=1,
+            n=self.batch,
+            moments=self._moments,
+            ks=self._ks,
+            cells=self._cells,
+            histogram=self._histogram,
+            ks_marginal=self._ks_marginal,
+            marginal_cells=self._marginal_cells,
+            pixels=Spread(np.array(float(self.batch)), self._pixel_mean, self._pixel_m2),
+            coordinates=self._pixels,
+            within=self._within,
+            noise=self._noise,
+            noise_ks=self._noise_ks,
+            noise_cells=self._noise_cells,
+            snapshots=np.stack(self._snapshots, axis=1),
+            samples=ends[:, : self.keep],
+            nearest=nearest,
+            hits=hits,
+            class_counts=class_counts,
+        )
+
+    def _state(self, x: Tensor, i: int) -> None:
+        flat = _flat(x)
+        self._describe(flat, QUANTITIES.index("x"), i)
+        samples = flat.reshape(len(flat), self.batch, -1)
+        self._trace[i] = samples[:, : self._rows, self._traced]
+        spread = Spread.of(samples[:, :, self._pixels], axis=1)
+        self._pixel_mean[:, i], self._pixel_m2[:, i] = spread.mean, spread.m2
+        inside = Spread.of(samples, axis=2).std
+        self._within[:, i] = inside.sum(axis=1)
+        if self.data is not None:
+            grid = self._marginal_grid(self.data, i)
+            for a, values in enumerate(flat):
+                self._ks_marginal[a, i], self._marginal_cells[a, i] = grid.ks(values)
+        if int(self.times[i]) in self._snapshot_times:
+            shown = x[:, : self.keep].detach().to("cpu", torch.float64).numpy()
+            units = np.clip(np.rint(shown / SNAPSHOT_UNIT), -32767, 32767)
+            self._snapshots.append(units.astype(np.int16))
+
+    def _marginal_grid(self, data: DataLaw, i: int) -> Grid:
+        return data.marginal_grid(float(self.schedule.alpha_bars[self.times[i]]))
+
+    def _describe(self, values: NDArray[np.float32], q: int, i: int) -> None:
+        _put(self._moments, Moments.of(values), (slice(None), q, i))
+        for a, row in enumerate(values):
+            self._ks[a, q, i], self._cells[a, q, i] = normal_grid().ks(row)
+            self._histogram[a, q, i] = histogram(row, self.edges[0], self.edges[-1], BINS)
+
+
+def _flat(x: Tensor) -> NDArray[np.float32]:
+    return x.detach().to("cpu", torch.float32).reshape(len(x), -1).numpy()
+
+
+def _put(target: Moments, values: Moments, index: object) -> None:
+    for name in ("n", "mean", "m2", "m3", "m4"):
+        getattr(target, name)[index] = getattr(values, name)
+
+
+def _nearest(
+    ends: NDArray[np.float32], data: DataLaw | None
+) -> tuple[Spread, NDArray[np.bool_], NDArray[np.int64]]:
+    """Distances to, hits of, and classes of the nearest data, for end points (A, B, *D)."""
+    arms = len(ends)
+    points = None if data is None else data.points
+    if data is None or points is None:
+        nothing = Spread(np.array(1.0), np.full(arms, np.nan), np.full(arms, np.nan))
+        return nothing, np.zeros((arms, 0), bool), np.zeros((arms, 0), np.int64)
+    flat = ends.reshape(arms, ends.shape[1], -1)
+    target = points.reshape(len(points), -1)
+    squares = np.einsum("nd,nd->n", target, target)
+    hits = np.zeros((arms, len(points)), dtype=bool)
+    counts = np.zeros((arms, len(data.classes)), dtype=np.int64)
+    distances = np.empty(flat.shape[:2])
+    for a, samples in enumerate(flat):
+        for start in range(0, len(samples), 1024):
+            rows = samples[start : start + 1024]
+            index = (squares - 2 * rows @ target.T).argmin(axis=1)
+            distances[a, start : start + 1024] = np.sqrt(
+                ((rows - target[index]) ** 2).mean(axis=1)
+            )
+            hits[a, index] = True
+            if data.labels is not None and data.classes:
+                counts[a] += np.bincount(data.labels[index], minlength=len(data.classes))
+    return Spread.of(distances, axis=1), hits, counts
+
+
+def snapshot_times(times: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The times at which x_t itself is kept: T, every 25th part of it, and t < 8.
+
+    For T = 500 these are the tutorial's: t % 20 == 0, t = 500, t < 8. Up to 64 steps, all of them.
+    """
+    if len(times) <= 65:
+        return times
+    T = int(times[0])
+    wanted = np.unique(np.concatenate([[T], np.arange(0, T, max(T // 25, 1)), np.arange(8)]))
+    nearest = np.abs(times[:, None] - wanted).argmin(axis=0)
+    return times[np.unique(nearest)]
+
+
+def default_bin_edges(data: DataLaw | None) -> Array:
+    """Even bins over ±4.5, widened where the data reach further."""
+    low, high = -4.5, 4.5
+    if data is not None:
+        low = min(low, float((data.locations - 4.5 * np.maximum(data.scales, 0)).min()))
+        high = max(high, float((data.locations + 4.5 * np.maximum(data.scales, 0)).max()))
+    return np.linspace(low, high, BINS + 1)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What a worker needs to compute any block of a run."""
+
+    denoiser: Denoiser
+    schedule: NoiseSchedule
+    arms: tuple[Arm, ...]
+    spec: RunSpec
+    data: DataLaw | None
+    context: NDArray[np.float32] | None
+    keep: int
+
+    def batch(self, block: int) -> int:
+        return min(self.spec.block, self.spec.n - block * self.spec.block)
+
+
+def record_block(job: _Job, block: int, progress: Callable[[], None] | None = None) -> Tally:
+    """Sample and record one block of a run. Depends on nothing but its arguments."""
+    spec = job.spec
+    device = torch.device(spec.device)
+    words = np.random.SeedSequence([spec.seed, block]).generate_state(2, np.uint32)
+    generator = torch.Generator(device).manual_seed(int(words[0]) << 31 ^ int(words[1]))
+    batch, times = job.batch(block), job.schedule.times(spec.steps)
+    x_T = torch.randn((batch, *spec.sample_shape), generator=generator, device=device)
+    context = None
+    if job.context is not None:
+        context = torch.as_tensor(job.context, device=device).expand(batch, -1)
+    recorder = Recorder(
+        job.schedule,
+        times,
+        len(job.arms),
+        batch,
+        spec.sample_shape,
+        data=job.data,
+        keep=job.keep,
+    )
+    step = None
+    for step in sample(
+        job.denoiser, job.schedule, x_T, generator, arms=job.arms, times=times, context=context
+    ):
+        recorder.observe(step)
+        if progress is not None:
+            progress()
+    assert step is not None
+    return recorder.finish(step.x_next)
+
+
+def record(
+    denoiser: Denoiser,
+    schedule: NoiseSchedule,
+    *,
+    arms: Sequence[Arm] = DEFAULT_ARMS,
+    n: int = 64,
+    seed: int = 0,
+    block: int | None = None,
+    steps: int | None = None,
+    label: str | None = None,
+    device: str = "cpu",
+    sample_shape: tuple[int, ...] | None = None,
+    progress: bool = True,
+    executor: Executor | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+) -> Run:
+    """Sample ``n`` trajectories per arm from common noise and record every step of them.
+
+    Args:
+        denoiser: ours, or any callable (x, t, context) -> ε̂.
+        schedule: gives the coefficients; may differ from the denoiser's own.
+        arms: the ways of sampling, all in one batch.
+        n: samples per arm, at least 1.
+        seed: of x_T and z.
+        block: samples per block; 64 images, more of smaller samples, unless given.
+        steps: how many of the T steps to take, evenly spaced; all unless given.
+        label: the class to sample, for a denoiser with ``classes``.
+        device: where to sample.
+        sample_shape: shape of one sample, for a denoiser that has none; (3, 16, 16) if not given.
+        progress: show a bar with an estimate on standard error.
+        executor: computes blocks elsewhere; here, one after the other, unless given.
+        out: also save the run there. Finished blocks are kept beside it until it is whole.
+        resume: go on from the blocks kept by an unfinished recording of the same run.
+
+    Raises:
+        InputError: an argument is out of range, the denoiser's answer is unusable (naming the
+            step), or ``out`` cannot be written.
+    """
+    start = time.perf_counter()
+    job = _job(denoiser, schedule, arms, n, seed, block, steps, label, device, sample_shape)
+    kept = None if out is None else _partial_path(check_writable(out))
+    tally = None
+    if out is not None and kept is not None:
+        if resume and Path(out).is_file() and not kept.exists():
+            finished = Run.load(out)
+            _check_same(finished.spec, job.spec, Path(out))
+            return finished
+        tally = _kept(kept, job.spec, resume)
+    done = 0 if tally is None else tally.blocks
+    for result in _blocks(job, done, progress, executor):
+        tally = result if tally is None else tally.merge(result, job.keep)
+        if kept is not None and tally.blocks < job.spec.blocks:
+            tally.save(kept, job.spec.to_json())
+    assert tally is not None
+    run = assemble(
+        tally,
+        job.spec,
+        schedule,
+        job.data,
+        snapshot_times(schedule.times(job.spec.steps)),
+        default_bin_edges(job.data),
+        _step_std(job),
+        time.perf_counter() - start,
+    )
+    if out is not None and kept is not None:
+        run.save(out)
+        kept.unlink(missing_ok=True)
+    return run
+
+
+def _job(
+    denoiser: Denoiser,
+    schedule: NoiseSchedule,
+    arms: Sequence[Arm],
+    n: int,
+    seed: int,
+    block: int | None,
+    steps: int | None,
+    label: str | None,
+    device: str,
+    sample_shape: tuple[int, ...] | None,
+) -> _Job:
+    _check_count("n", n, 1, 10**9)
+    _check_count("seed", seed, 0, 2**32 - 1)
+    arms = tuple(arms)
+    names = [arm.name for arm in arms]
+    if not arms or len(set(names)) != len(names):
+        raise InputError(f"arms are {names}; allowed is at least one, each with its own name")
+    bars = schedule.alpha_bars[1:]
+    if not ((bars > 0) & (bars < 1)).all():
+        problems = "; ".join(schedule.violations()) or f"ᾱ from {bars.min():g} to {bars.max():g}"
+        raise InputError(f"{schedule.name} cannot be sampled from: {problems}")
+    shape = sample_shape or tuple(getattr(denoiser, "sample_shape", (3, 16, 16)))
+    times = schedule.times(steps)
+    size = int(np.prod(shape))
+    block = max(64, min(16384, 49152 // size)) if block is None else block
+    _check_count("block", block, 1, 10**6)
+    if device != "cpu" and not (device.startswith("cuda") and torch.cuda.is_available()):
+        raise InputError(
+            f"device is {device!r}; allowed here is 'cpu'"
+            + (" or 'cuda'" if torch.cuda.is_available() else ", there is no GPU")
+        )
+    data = getattr(denoiser, "data", None)
+    context = None
+    if label is not None:
+        classes = tuple(getattr(denoiser, "classes", ()))
+        if label not in classes:
+            known = ", ".join(classes) or "none, this denoiser has no classes"
+            raise InputError(f"class is {label!r}; allowed: {known}")
+        context = np.eye(len(classes), dtype=np.float32)[classes.index(label)]
+        if data is not None:
+            data = data.only(classes.index(label)) if data.labels is not None else None
+    spec = RunSpec(
+        denoiser=str(getattr(denoiser, "name", type(denoiser).__name__)),
+        denoiser_digest=str(getattr(denoiser, "digest", "")),
+        schedule=schedule.name,
+        schedule_digest=array_digest(schedule.betas, schedule.alpha_bars),
+        arms=tuple(
+            {"name": a.name, "rule": a.rule.name, "noise_scale": float(a.noise_scale)}
+            for a in arms
+        ),
+        steps=len(times) - 1,
+        n=int(n),
+        block=min(int(block), int(n)),
+        seed=int(seed),
+        sample_shape=shape,
+        label=label,
+        device=torch.device(device).type,
+    )
+    on_device = denoiser.to(device) if device != "cpu" and hasattr(denoiser, "to") else denoiser
+    keep = min(int(n), max(256, 2**16 // size))
+    return _Job(on_device, schedule, arms, spec, data, context, keep)
+
+
+def _check_count(name: str, value: object, low: int, high: int) -> None:
+    integral = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not integral or not low <= int(value) <= high:  # type: ignore[call-overload]
+        raise InputError(f"{name} is {value!r}; allowed are the integers {low}…{high}")
+
+
+def _step_std(job: _Job) -> Array:
+    times = job.schedule.times(job.spec.steps)
+    pairs = list(zip(times[:-1].tolist(), times[1:].tolist(), strict=True))
+    return np.array(
+        [
+            [arm.noise_scale * arm.rule.coefficients(job.schedule, t, s)[2] for t, s in pairs]
+            for arm in job.arms
+        ]
+    )
+
+
+def _blocks(job: _Job, done: int, progress: bool, executor: Executor | None) -> Iterator[Tally]:
+    """The tallies of the blocks still to do, in their order."""
+    todo = range(done, job.spec.blocks)
+    if executor is None:
+        with tqdm(total=len(todo) * job.spec.steps, unit="step", disable=not progress) as bar:
+            for block in todo:
+                bar.set_description(f"block {block + 1} of {job.spec.blocks}")
+                yield record_block(job, block, bar.update)
+        return
+    # Sent ahead only so far, so that results waiting for their turn stay few.
+    waiting = deque(executor.submit(record_block, job, block) for block in todo[:8])
+    upcoming = iter(todo[8:])
+    with tqdm(total=len(todo), unit="block", disable=not progress) as bar:
+        while waiting:
+            tally = waiting.popleft().result()
+            for block in upcoming:
+                waiting.append(executor.submit(record_block, job, block))
+                break
+            bar.update()
+            yield tally
+
+
+def _partial_path(out: Path) -> Path:
+    return out.with_name(out.name + ".partial")
+
+
+def _kept(path: Path, spec: RunSpec, resume: bool) -> Tally | None:
+    if not path.exists():
+        return None
+    tally, found = Tally.load(path)
+    if not resume:
+        raise InputError(
+            f"{path}: holds {tally.blocks} of {RunSpec.from_json(found).blocks} blocks of an "
+            "unfinished run; go on with resume, or delete it"
+        )
+    _check_same(RunSpec.from_json(found), spec, path)
+    return tally
+
+
+def _check_same(found: RunSpec, wanted: RunSpec, path: Path) -> None:
+    for name, value in vars(wanted).items():
+        if getattr(found, name) != value:
+            raise InputError(
+                f"{path}: was recorded with {name} = {getattr(found, name)!r}, "
+                f"now it is {value!r}; resume needs the same run"
+            )

@@ -1,0 +1,266 @@
+r"""The reverse process: a rule gives one step, a loop applies it and yields.
+
+A rule here is linear in what it is given, x_s = a·x_t + b·ε̂ + σ·z with s < t, so it is the three
+numbers (a, b, σ). DDPM and DDIM differ in them; an `Arm` is a rule and a noise scale λ that
+multiplies σ. λ = 0 drops the noise and keeps (a, b), the tutorial's "incorrect" sampler.
+
+Arms sampled together share x_T and, step by step, z: they differ by one thing only.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from diffviz.denoisers import Denoiser
+from diffviz.errors import InputError
+from diffviz.schedule import NoiseSchedule
+
+Array = NDArray[np.float64]
+
+
+@runtime_checkable
+class Rule(Protocol):
+    """One reverse step from t to s < t."""
+
+    @property
+    def name(self) -> str:
+        """The rule and its parameters, as written in reports."""
+        ...
+
+    def coefficients(self, schedule: NoiseSchedule, t: int, s: int) -> tuple[float, float, float]:
+        """(a, b, σ) of x_s = a·x_t + b·ε̂ + σ·z."""
+        ...
+
+    def __call__(
+        self, schedule: NoiseSchedule, x: Tensor, eps: Tensor, t: int, s: int
+    ) -> tuple[Tensor, float]:
+        """(mean, σ) of x_s given x_t and ε̂."""
+        ...
+
+
+class _LinearRule:
+    def coefficients(self, schedule: NoiseSchedule, t: int, s: int) -> tuple[float, float, float]:
+        raise NotImplementedError
+
+    def __call__(
+        self, schedule: NoiseSchedule, x: Tensor, eps: Tensor, t: int, s: int
+    ) -> tuple[Tensor, float]:
+        a, b, std = self.coefficients(schedule, t, s)
+        return a * x + b * eps, std
+
+
+@dataclass(frozen=True)
+class ddpm(_LinearRule):
+    """Ancestral sampling, DDPM algorithm 2 (arXiv 2006.11239).
+
+    mean = (x_t − ε̂·(1 − α)/√(1 − ᾱ_t))/√α with α = α_t; over a jump from t to s, α is the product
+    α_{s+1}…α_t. The std is √(1 − α) for ``variance="beta"``, √((1 − α)(1 − ᾱ_s)/(1 − ᾱ_t)) for
+    ``"posterior"``, and 0 in the last step, s = 0.
+    """
+
+    variance: str = "beta"
+
+    def __post_init__(self) -> None:
+        if self.variance not in ("beta", "posterior"):
+            raise InputError(f"variance is {self.variance!r}; allowed are 'beta', 'posterior'")
+
+    @property
+    def name(self) -> str:
+        """``ddpm/beta`` or ``ddpm/posterior``."""
+        return f"ddpm/{self.variance}"
+
+    def coefficients(self, schedule: NoiseSchedule, t: int, s: int) -> tuple[float, float, float]:
+        """(1/√α, −(1 − α)/(√α·√(1 − ᾱ_t)), σ)."""
+        alpha = float(np.prod(schedule.alphas[s + 1 : t + 1]))
+        left = 1 - schedule.alpha_bars[t]
+        variance = 1 - alpha
+        if self.variance == "posterior":
+            variance *= (1 - schedule.alpha_bars[s]) / left
+        std = 0.0 if s == 0 else float(np.sqrt(variance))
+        return alpha**-0.5, float(-(1 - alpha) / np.sqrt(alpha * left)), std
+
+
+@dataclass(frozen=True)
+class ddim(_LinearRule):
+    """DDIM (arXiv 2010.02502, eq. 12 and 16), deterministic at η = 0.
+
+    mean = √ᾱ_s·x̂_0 + √(1 − ᾱ_s − σ²)·ε̂ with x̂_0 = (x_t − √(1 − ᾱ_t)·ε̂)/√ᾱ_t and
+    σ² = η²·(1 − ᾱ_s)/(1 − ᾱ_t)·(1 − ᾱ_t/ᾱ_s).
+    """
+
+    eta: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.eta, int | float) and 0 <= self.eta <= 1):
+            raise InputError(f"eta is {self.eta!r}; allowed is 0 ≤ eta ≤ 1")
+
+    @property
+    def name(self) -> str:
+        """``ddim(eta=η)``."""
+        return f"ddim(eta={self.eta:g})"
+
+    def coefficients(self, schedule: NoiseSchedule, t: int, s: int) -> tuple[float, float, float]:
+        """(√(ᾱ_s/ᾱ_t), √(1 − ᾱ_s − σ²) − √(ᾱ_s(1 − ᾱ_t)/ᾱ_t), σ)."""
+        now, then = schedule.alpha_bars[t], schedule.alpha_bars[s]
+        variance = self.eta**2 * (1 - then) / (1 - now) * (1 - now / then)
+        a = np.sqrt(then / now)
+        b = np.sqrt(max(1 - then - variance, 0.0)) - a * np.sqrt(1 - now)
+        return float(a), float(b), float(np.sqrt(variance))
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way of sampling: a rule, and λ = ``noise_scale`` ≥ 0 times the rule's own noise."""
+
+    name: str
+    rule: Rule
+    noise_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise InputError(f"the name of an arm is {self.name!r}; allowed is any text")
+        if not isinstance(self.rule, Rule):
+            raise InputError(f"the rule of arm {self.name!r} is {self.rule!r}; for example ddpm()")
+        scale = self.noise_scale
+        if not (isinstance(scale, int | float) and np.isfinite(scale) and scale >= 0):
+            raise InputError(f"the noise scale of arm {self.name!r} is {scale!r}; allowed is ≥ 0")
+
+
+DEFAULT_ARMS = (
+    Arm("ddpm", ddpm()),
+    Arm("z=0", ddpm(), noise_scale=0.0),
+    Arm("ddim", ddim(eta=0.0)),
+)
+
+
+class Step(NamedTuple):
+    """One step of A arms. Tensors are (A, B, *D), except z (B, *D), which the arms share.
+
+    x_next = mean + std·z, with ``std`` (A,) = λ·σ.
+    """
+
+    t: int
+    s: int
+    x: Tensor
+    eps: Tensor
+    mean: Tensor
+    std: Array
+    z: Tensor
+    x_next: Tensor
+
+
+def sample(
+    denoiser: Denoiser,
+    schedule: NoiseSchedule,
+    x_T: Tensor,
+    generator: torch.Generator,
+    *,
+    arms: Sequence[Arm] = DEFAULT_ARMS,
+    times: Sequence[int] | NDArray[np.int64] | None = None,
+    context: Tensor | None = None,
+) -> Iterator[Step]:
+    """Walk every arm from the same x_T down the same times, yielding each step.
+
+    Args:
+        denoiser: called once a step with all arms in one batch (A·B, *D).
+        schedule: gives the coefficients.
+        x_T: the common start (B, *D).
+        generator: draws z, one (B, *D) a step for all arms.
+        arms: the ways of sampling.
+        times: falling from T to 0; all of T…0 unless given.
+        context: class weights (B, classes) for all arms, or None.
+
+    Raises:
+        InputError: the denoiser's answer has another shape, or is not finite, naming the step.
+    """
+    times = schedule.times() if times is None else times
+    batch = (len(arms) * len(x_T), *x_T.shape[1:])
+    contexts = None if context is None else context.repeat(len(arms), 1)
+    x = x_T.expand(len(arms), *x_T.shape)
+    for t, s in zip(map(int, times[:-1]), map(int, times[1:]), strict=True):
+        eps = denoiser(x.reshape(batch), t, contexts)
+        _check_answer(eps, batch, t)
+        eps = eps.reshape(x.shape)
+        z = torch.randn(x_T.shape, generator=generator, dtype=x_T.dtype, device=x_T.device)
+        moves = [
+            arm.rule(schedule, x_a, eps_a, t, s)
+            for arm, x_a, eps_a in zip(arms, x, eps, strict=True)
+        ]
+        mean = torch.stack([move[0] for move in moves])
+        std = np.array([a.noise_scale * move[1] for a, move in zip(arms, moves, strict=True)])
+        scale = torch.as_tensor(std, dtype=x.dtype, device=x.device)
+        x_next = mean + scale.reshape(-1, *[1] * z.ndim) * z
+        yield Step(t, s, x, eps, mean, std, z, x_next)
+        x = x_next
+
+
+def _check_answer(eps: object, shape: tuple[int, ...], t: int) -> None:
+    if not isinstance(eps, Tensor):
+        raise InputError(f"the denoiser returned {type(eps).__name__} at t = {t}; not a tensor")
+    if tuple(eps.shape) != shape:
+        raise InputError(
+            f"the denoiser returned shape {tuple(eps.shape)} at t = {t}; allowed is {shape}"
+        )
+    # The sum is finite whenever every term is, and a device is asked for one number only.
+    if not bool(torch.isfinite(eps.sum())) and not bool(torch.isfinite(eps).all()):
+        raise InputError(f"the denoiser returned a value that is not finite at t = {t}")
+
+
+class GaussianTrajectory(NamedTuple):
+    """Exact statistics of one arm on Gaussian data, each over the times visited (S+1,)."""
+
+    t: NDArray[np.int64]
+    mean: Array
+    std: Array
+    eps_mean: Array
+    eps_std: Array
+    residual_mean: Array
+    residual_std: Array
+
+
+def gaussian_trajectory(
+    schedule: NoiseSchedule,
+    arm: Arm,
+    mean: float,
+    std: float,
+    times: Sequence[int] | NDArray[np.int64] | None = None,
+) -> GaussianTrajectory:
+    """What `sample` does in distribution when the data are N(mean, std²) and ε̂ is exact.
+
+    ε̂ = c(x − √ᾱμ) with c = √(1−ᾱ)/(ᾱs² + 1 − ᾱ), so each step is affine with slope g = a + bc:
+    E and Var of x_t follow from the start N(0, 1), and Cov(x_0, x_t) = Var(x_t)·∏g over the steps
+    still to come, which gives the residual r_t = (x_t − √ᾱ_t x_0)/√(1−ᾱ_t). No sampling.
+    """
+    grid = np.asarray(schedule.times() if times is None else times, dtype=np.int64)
+    bars = schedule.alpha_bars[grid]
+    answer = np.sqrt(1 - bars) / (bars * std**2 + 1 - bars) if std > 0 else _point_answer(bars)
+    means, variances, slopes = np.zeros(len(grid)), np.ones(len(grid)), np.ones(len(grid))
+    for i in range(len(grid) - 1):
+        a, b, sigma = arm.rule.coefficients(schedule, int(grid[i]), int(grid[i + 1]))
+        slopes[i] = a + b * answer[i]
+        means[i + 1] = slopes[i] * means[i] - b * answer[i] * np.sqrt(bars[i]) * mean
+        variances[i + 1] = slopes[i] ** 2 * variances[i] + (arm.noise_scale * sigma) ** 2
+    to_end = np.append(np.cumprod(slopes[:-1][::-1])[::-1], 1.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        spread = variances - 2 * np.sqrt(bars) * to_end * variances + bars * variances[-1]
+        residual_std = np.sqrt(np.maximum(spread, 0) / (1 - bars))
+        residual_mean = (means - np.sqrt(bars) * means[-1]) / np.sqrt(1 - bars)
+    return GaussianTrajectory(
+        grid,
+        means,
+        np.sqrt(variances),
+        answer * (means - np.sqrt(bars) * mean),
+        answer * np.sqrt(variances),
+        residual_mean,
+        residual_std,
+    )
+
+
+def _point_answer(bars: Array) -> Array:
+    with np.errstate(divide="ignore"):
+        return 1 / np.sqrt(1 - bars)

@@ -1,0 +1,136 @@
+"""What one block of trajectories contributes to a run, and how blocks add up.
+
+A `Tally` is frozen; ``merge`` is associative, so a run does not depend on how its blocks were
+shared out. It holds numpy arrays only and can be written down between two blocks.
+"""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from diffviz.errors import RunFileError
+from diffviz.files import replacing
+from diffviz.statistics import Moments, Spread
+
+QUANTITIES = ("x", "eps", "residual")
+BINS = 128
+SNAPSHOT_UNIT = 2.0**-12
+"""Snapshots are kept as int16 multiples of this, exact to 1/8192 within ±8."""
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Tally:
+    """Statistics of A arms over S+1 times, S steps, for samples of shape D.
+
+    Attributes:
+        blocks: how many blocks are in it.
+        n: samples per arm.
+        moments: of x, ε̂ and the residual, (A, 3, S+1); no value counts 0.
+        ks: D against N(0, 1), (A, 3, S+1); exact, and of use in a single block only.
+        cells: counts on the grid of N(0, 1), (A, 3, S+1, CELLS).
+        histogram: counts on even bins for drawing, (A, 3, S+1, BINS).
+        ks_marginal, marginal_cells: the same of x_t against q(x_t), (A, S+1[, CELLS]).
+        pixels: spread of x_t per coordinate, (A, S+1, coordinates).
+        coordinates: which of the D coordinates those are.
+        within: Σ over samples of the std within a sample, (A, S+1).
+        noise, noise_ks, noise_cells: of the shared draw z, (S,), (S,), (S, CELLS).
+        snapshots: (A, snapshots, kept, *D), int16 in ``SNAPSHOT_UNIT``.
+        samples: end points of the samples kept, (A, kept, *D) float32.
+        nearest: spread over samples of the RMS distance to the nearest data, (A,).
+        hits: which data were nearest to some sample, (A, N) bool; N = 0 when unknown.
+        class_counts: samples by the class of their nearest data, (A, classes).
+    """
+
+    blocks: int
+    n: int
+    moments: Moments
+    ks: Array
+    cells: NDArray[np.uint32]
+    histogram: NDArray[np.uint32]
+    ks_marginal: Array
+    marginal_cells: NDArray[np.uint32]
+    pixels: Spread
+    coordinates: NDArray[np.int64]
+    within: Array
+    noise: Moments
+    noise_ks: Array
+    noise_cells: NDArray[np.uint32]
+    snapshots: NDArray[np.int16]
+    samples: NDArray[np.float32]
+    nearest: Spread
+    hits: NDArray[np.bool_]
+    class_counts: NDArray[np.int64]
+
+    def merge(self, other: "Tally", keep: int) -> "Tally":
+        """This tally followed by ``other``, with at most ``keep`` samples kept."""
+        return Tally(
+            blocks=self.blocks + other.blocks,
+            n=self.n + other.n,
+            moments=self.moments.merge(other.moments),
+            ks=np.full_like(self.ks, np.nan),
+            cells=self.cells + other.cells,
+            histogram=self.histogram + other.histogram,
+            ks_marginal=np.full_like(self.ks_marginal, np.nan),
+            marginal_cells=self.marginal_cells + other.marginal_cells,
+            pixels=self.pixels.merge(other.pixels),
+            coordinates=self.coordinates,
+            within=self.within + other.within,
+            noise=self.noise.merge(other.noise),
+            noise_ks=np.full_like(self.noise_ks, np.nan),
+            noise_cells=self.noise_cells + other.noise_cells,
+            snapshots=np.concatenate([self.snapshots, other.snapshots], axis=2)[:, :, :keep],
+            samples=np.concatenate([self.samples, other.samples], axis=1)[:, :keep],
+            nearest=self.nearest.merge(other.nearest),
+            hits=self.hits | other.hits,
+            class_counts=self.class_counts + other.class_counts,
+        )
+
+    def save(self, path: Path, spec: str) -> None:
+        """Write the tally and the specification of its run, whole or not at all."""
+        arrays: dict[str, NDArray[np.generic]] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Moments | Spread):
+                for part in fields(value):
+                    arrays[f"{field.name}.{part.name}"] = np.array(getattr(value, part.name))
+            else:
+                arrays[field.name] = np.ascontiguousarray(value)
+        with replacing(path) as temporary:
+            save_file(arrays, temporary, metadata={"format": "diffviz-partial-1", "spec": spec})
+
+    @classmethod
+    def load(cls, path: Path) -> tuple["Tally", str]:
+        """(tally, specification) as ``save`` wrote them.
+
+        Raises:
+            RunFileError: the file is something else or not whole.
+        """
+        try:
+            with safe_open(path, framework="numpy") as file:
+                metadata = file.metadata() or {}
+                if metadata.get("format") != "diffviz-partial-1":
+                    raise RunFileError(f"{path}: not an unfinished run of diffviz")
+                arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            spec = metadata["spec"]
+            values: dict[str, object] = {}
+            for field in fields(cls):
+                if field.type in (Moments, Spread):
+                    parts = {
+                        part.name: arrays[f"{field.name}.{part.name}"]
+                        for part in fields(field.type)
+                    }
+                    values[field.name] = field.type(**parts)
+                else:
+                    array = arrays[field.name]
+                    values[field.name] = int(array) if field.type is int else array
+        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            if isinstance(error, RunFileError):
+                raise
+            raise RunFileError(f"{path}: an unfinished run that cannot be read") from error
+        return cls(**values), spec  # type: ignore[arg-type]

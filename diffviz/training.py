@@ -1,0 +1,326 @@
+r"""Training a ContextUnet to predict the noise, one record per epoch.
+
+x_t = √ᾱ_t x_0 + √(1−ᾱ_t) ε, t ~ U{1…T}, ε ~ N(0, I), and the loss is E‖ε − ε̂(x_t, t/T, c)‖² per
+coordinate (DDPM, arXiv 2006.11239, eq. 14). Adam, its rate falling linearly to 0; the context is
+one-hot and now and then the zero vector, so that one network samples with and without a class.
+What is kept is the exponential moving average of the weights.
+
+After each epoch the whole state goes to one file, so a killed training loses the epoch in flight
+and a resumed one ends at the same bits (for the same number of threads).
+"""
+
+import copy
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss, one_hot
+
+from diffviz.denoisers.checkpoints import read_tensors, write_tensors
+from diffviz.denoisers.unet import HEIGHTS, ContextUnet, channels_last
+from diffviz.errors import InputError
+from diffviz.images import from_uint8
+from diffviz.schedule import NoiseSchedule
+
+FORMAT = "diffviz-training-1"
+MAX_STATE = 2**33  # bytes: weights, average and two moments of the widest network
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Epoch:
+    """What one epoch leaves.
+
+    Attributes:
+        epoch, epochs: how many are done, of how many.
+        loss: mean of the loss over the epoch's images.
+        losses: the same for all epochs so far.
+        seconds: wall-clock time of this epoch.
+        network: the averaged network so far, in evaluation mode; a copy.
+    """
+
+    epoch: int
+    epochs: int
+    loss: float
+    losses: tuple[float, ...]
+    seconds: float
+    network: ContextUnet
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that decides the weights; a training resumes only with the same."""
+
+    epochs: int
+    batch: int
+    lr: float
+    ema: float
+    context_drop: float
+    n_feat: int
+    n_cfeat: int
+    height: int
+    seed: int
+    schedule: str
+    data: str
+
+
+def train(
+    images: NDArray[np.uint8] | NDArray[np.floating],
+    labels: NDArray[np.integer] | None,
+    schedule: NoiseSchedule,
+    *,
+    epochs: int = 32,
+    batch: int = 100,
+    lr: float = 1e-3,
+    ema: float = 0.999,
+    context_drop: float = 0.1,
+    n_feat: int = 64,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    classes: Sequence[str] = (),
+    checkpoint: Path | str | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Iterator[Epoch]:
+    """Train, and yield an ``Epoch`` after each epoch; the last one holds the result.
+
+    ``images`` are uint8 (N, H, W, 3), or float (N, 3, H, W) in [−1, 1]; ``labels`` (N,) index
+    ``classes``, and None trains without classes; ``schedule`` gives ᾱ_t. ``ema`` is the decay of
+    the average, ``context_drop`` the part of the images that are shown without their class.
+    The network computes on ``device``, random numbers always come from the CPU.
+
+    The state is in the file ``checkpoint``, written whole after each epoch. ``resume`` goes on
+    from it if it is there; a finished training yields its last epoch again. ``progress`` is called
+    as progress(step, steps) after each batch of an epoch.
+
+    Raises:
+        InputError: unusable data or settings, or a checkpoint of another training.
+    """
+    x = _images(images)
+    context = _context(labels, len(x), classes)
+    for name, value in (("epochs", epochs), ("batch", batch)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise InputError(f"{name} is {value!r}; allowed are the integers from 1")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise InputError(f"seed is {seed!r}; allowed are the integers from 0")
+    for name, number, high in (("lr", lr, 1), ("ema", ema, 1), ("context_drop", context_drop, 1)):
+        if not 0 <= number <= high or (name == "lr" and number == 0):
+            raise InputError(f"{name} is {number!r}; allowed is 0 to {high}")
+    settings = Settings(
+        epochs=epochs,
+        batch=batch,
+        lr=float(lr),
+        ema=float(ema),
+        context_drop=float(context_drop),
+        n_feat=n_feat,
+        n_cfeat=context.shape[1],
+        height=x.shape[2],
+        seed=seed,
+        schedule=_digest(schedule.alpha_bars),
+        data=_digest(x.numpy(), context.numpy()),
+    )
+    path = None if checkpoint is None else Path(checkpoint)
+    state = _State(settings, torch.device(device))
+    if path is not None and not path.parent.is_dir():
+        raise InputError(f"{path}: its folder does not exist")
+    if path is not None and path.exists():
+        if not resume:
+            raise InputError(f"{path}: exists; resume that training or remove the file")
+        state.load(path)
+    return _epochs(state, x, context, schedule, path, progress)
+
+
+def _epochs(
+    state: "_State",
+    x: Tensor,
+    context: Tensor,
+    schedule: NoiseSchedule,
+    path: Path | None,
+    progress: Progress | None,
+) -> Iterator[Epoch]:
+    settings = state.settings
+    alpha_bars = torch.tensor(schedule.alpha_bars, dtype=torch.float32)
+    steps = -(-len(x) // settings.batch)
+    if len(state.losses) == settings.epochs:
+        yield state.record(0.0)
+    while len(state.losses) < settings.epochs:
+        start = time.perf_counter()
+        total = 0.0
+        order = torch.randperm(len(x), generator=state.generator)
+        for step, chosen in enumerate(order.split(settings.batch)):
+            done = len(state.losses) * steps + step
+            loss = state.step(
+                x[chosen], context[chosen], alpha_bars, done, settings.epochs * steps
+            )
+            total += loss * len(chosen)
+            if progress is not None:
+                progress(step + 1, steps)
+        if not np.isfinite(total):
+            raise InputError(
+                f"the loss is not finite in epoch {len(state.losses) + 1}; "
+                f"lr is {settings.lr:g}, try a smaller one"
+            )
+        state.losses.append(total / len(x))
+        if path is not None:
+            state.save(path)
+        yield state.record(time.perf_counter() - start)
+
+
+def perturb(x0: Tensor, eps: Tensor, alpha_bar: Tensor) -> Tensor:
+    """x_t = √ᾱ x_0 + √(1−ᾱ) ε for ᾱ of shape (B,); many tutorial copies forget the second root."""
+    alpha_bar = alpha_bar.reshape(-1, *[1] * (x0.ndim - 1))
+    return alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * eps
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, network: nn.Module, decay: float) -> None:
+    """w̄ ← decay·w̄ + (1 − decay)·w for every parameter; buffers (batch norm) are copied."""
+    for weight, new in zip(average.parameters(), network.parameters(), strict=True):
+        weight.lerp_(new, 1 - decay)
+    for buffer, latest in zip(average.buffers(), network.buffers(), strict=True):
+        buffer.copy_(latest)
+
+
+class _State:
+    """All that changes during a training."""
+
+    def __init__(self, settings: Settings, device: torch.device) -> None:
+        self.settings, self.device = settings, device
+        # torch's layers draw their first weights from the global generator: it is given back as
+        # it was. torch.manual_seed would also touch the generators of other devices.
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(settings.seed)
+            network = ContextUnet(3, settings.n_feat, settings.n_cfeat, settings.height)
+        self.network = channels_last(network.to(device))
+        self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
+        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=settings.lr)
+        self.generator = torch.Generator().manual_seed(settings.seed)
+        self.losses: list[float] = []
+
+    def step(
+        self, x0: Tensor, context: Tensor, alpha_bars: Tensor, done: int, total: int
+    ) -> float:
+        """One batch, the ``done``-th from 0 of ``total``; returns its loss."""
+        n, T = len(x0), len(alpha_bars) - 1
+        t = torch.randint(1, T + 1, (n,), generator=self.generator)
+        eps = torch.randn(x0.shape, generator=self.generator)
+        kept = torch.rand(n, 1, generator=self.generator) >= self.settings.context_drop
+        x = perturb(x0, eps, alpha_bars[t]).to(self.device, memory_format=torch.channels_last)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.lr * (1 - done / total)
+        self.network.train()
+        with torch.autocast(self.device.type, dtype=torch.bfloat16):
+            predicted = self.network(x, (t / T).to(self.device), (context * kept).to(self.device))
+        loss = mse_loss(predicted.float(), eps.to(self.device))
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        # A young average forgets its random start sooner: over the last tenth of the steps.
+        update_average(
+            self.average, self.network, min(self.settings.ema, (1 + done) / (10 + done))
+        )
+        return loss.item()
+
+    def record(self, seconds: float) -> Epoch:
+        return Epoch(
+            epoch=len(self.losses),
+            epochs=self.settings.epochs,
+            loss=self.losses[-1],
+            losses=tuple(self.losses),
+            seconds=seconds,
+            network=copy.deepcopy(self.average).cpu(),
+        )
+
+    def tensors(self) -> dict[str, Tensor]:
+        tensors = {"generator": self.generator.get_state()}
+        for prefix, module in (("network", self.network), ("average", self.average)):
+            tensors |= {f"{prefix}.{k}": v for k, v in module.state_dict().items()}
+        for index, slots in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"adam.{index}.{slot}": value for slot, value in slots.items()}
+        return tensors
+
+    def save(self, path: Path) -> None:
+        facts = {"settings": asdict(self.settings), "losses": self.losses}
+        write_tensors(path, self.tensors(), FORMAT, facts)
+
+    def load(self, path: Path) -> None:
+        """Take over a saved state; InputError where it is one of another training."""
+        tensors, facts = read_tensors(path, FORMAT, MAX_STATE)
+        stored: dict[str, Any] = facts["settings"]
+        for name, value in asdict(self.settings).items():
+            if stored.get(name) != value:
+                raise InputError(
+                    f"{path}: a training with {name} = {stored.get(name)!r}, this one has "
+                    f"{value!r}; resume with the same settings or choose another file"
+                )
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            start = len(prefix) + 1
+            return {k[start:]: v for k, v in tensors.items() if k.startswith(prefix + ".")}
+
+        self.network.load_state_dict(part("network"))
+        self.average.load_state_dict(part("average"))
+        slots: dict[int, dict[str, Tensor]] = {}
+        for key, value in part("adam").items():
+            index, slot = key.split(".")
+            slots.setdefault(int(index), {})[slot] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": slots, "param_groups": groups})
+        self.generator.set_state(tensors["generator"])
+        self.losses = list(facts["losses"])
+
+
+def _images(images: NDArray[Any]) -> Tensor:
+    images = np.asarray(images)
+    floats = np.issubdtype(images.dtype, np.floating)
+    if images.dtype != np.uint8 and not floats:
+        raise InputError(f"images are {images.dtype}; allowed are uint8 and floats in [−1, 1]")
+    shape = images.shape
+    height, width = (shape[2:4] if floats else shape[1:3]) if images.ndim == 4 else (0, 0)
+    if (
+        shape != (shape[0], *((3, height, width) if floats else (height, width, 3)))
+        or not shape[0]
+    ):
+        allowed = "(N, 3, H, W)" if floats else "(N, H, W, 3)"
+        raise InputError(f"images have shape {shape}; allowed is {allowed}, N ≥ 1")
+    if height != width or height not in HEIGHTS:
+        sizes = ", ".join(f"{h}×{h}" for h in HEIGHTS)
+        raise InputError(f"images have {width}×{height} pixels; allowed are {sizes}")
+    if not floats:
+        return torch.from_numpy(from_uint8(images))
+    if not np.isfinite(images).all() or np.abs(images).max() > 1:
+        raise InputError("images have values that are not in [−1, 1], or not numbers")
+    return torch.from_numpy(np.array(images, dtype=np.float32, order="C"))
+
+
+def _context(labels: NDArray[np.integer] | None, n: int, classes: Sequence[str]) -> Tensor:
+    """One-hot (N, number of classes); without labels the zero vector, which means no class."""
+    width = max(1, len(classes))
+    if labels is None:
+        return torch.zeros(n, width)
+    labels = np.asarray(labels)
+    if labels.shape != (n,) or not np.issubdtype(labels.dtype, np.integer):
+        raise InputError(
+            f"labels are {labels.dtype} of shape {labels.shape}; allowed are integers ({n},)"
+        )
+    if labels.min() < 0 or labels.max() >= len(classes):
+        raise InputError(
+            f"labels are {labels.min()}…{labels.max()}; allowed are indices of "
+            f"the {len(classes)} classes"
+        )
+    return one_hot(torch.from_numpy(labels.astype(np.int64)), width).float()
+
+
+def _digest(*arrays: NDArray[Any]) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
