@@ -1,1 +1,54 @@
-"""See, and prove with numbers, what a diffusion sampler does at every step."""
+"""See, and prove with numbers, what a diffusion sampler does at every step.
+
+Names are imported when they are first used: reading and drawing a run needs no torch.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import Any
+
+_HOME = {
+    "NoiseSchedule": "diffviz.schedule",
+    "ks_statistic": "diffviz.statistics",
+    "InputError": "diffviz.errors",
+    "CheckpointError": "diffviz.errors",
+    "RunFileError": "diffviz.errors",
+    "DataLaw": "diffviz.data",
+    "make_sprites": "diffviz.sprites",
+    "Denoiser": "diffviz.denoisers",
+    "GaussianDenoiser": "diffviz.denoisers.exact",
+    "MixtureDenoiser": "diffviz.denoisers.exact",
+    "DatasetDenoiser": "diffviz.denoisers.exact",
+    "ContextUnet": "diffviz.denoisers.unet",
+    "NetworkDenoiser": "diffviz.denoisers.unet",
+    "load_denoiser": "diffviz.denoisers.checkpoints",
+    "save_denoiser": "diffviz.denoisers.checkpoints",
+    "train": "diffviz.training",
+    "Arm": "diffviz.sampling",
+    "DEFAULT_ARMS": "diffviz.sampling",
+    "Step": "diffviz.sampling",
+    "ddim": "diffviz.sampling",
+    "ddpm": "diffviz.sampling",
+    "gaussian_trajectory": "diffviz.sampling",
+    "sample": "diffviz.sampling",
+    "Recorder": "diffviz.recording",
+    "record": "diffviz.recording",
+    "Run": "diffviz.run",
+    "RunSpec": "diffviz.run",
+    "write_report": "diffviz.report",
+}
+
+__all__ = list(_HOME)  # noqa: PLE0604
+__version__ = version("diffviz")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'diffviz' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

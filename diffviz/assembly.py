@@ -115,15 +115,15 @@ def assemble(
     ):
         variables[f"schedule_{name}"] = (("schedule_t",), values, f"{name}_t for every t")
     coords: dict[str, tuple] = {
-        "arm": (("arm",), np.array(arms, dtype=object), "way of sampling"),
+        "arm": (("arm",), np.array(arms), "way of sampling"),
         "t": (("t",), times, "time, T is noise and 0 is data"),
-        "quantity": (("quantity",), np.array(QUANTITIES, dtype=object), "what is described"),
+        "quantity": (("quantity",), np.array(QUANTITIES), "what is described"),
         "bin": (("bin",), (bin_edges[1:] + bin_edges[:-1]) / 2, "middle of the bin"),
         "snapshot": (("snapshot",), snapshot_times, "time of the snapshot"),
         "schedule_t": (("schedule_t",), np.arange(schedule.T + 1), "time, all of 0…T"),
     }
     if data is not None and data.classes:
-        coords["class"] = (("class",), np.array(data.classes, dtype=object), "class of the data")
+        coords["class"] = (("class",), np.array(data.classes), "class of the data")
     dataset = xr.Dataset(
         {k: (dims, values, _attributes(text)) for k, (dims, values, text) in variables.items()},
         {k: (dims, values, _attributes(text)) for k, (dims, values, text) in coords.items()},

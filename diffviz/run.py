@@ -111,7 +111,7 @@ class Run:
         }
         if "snapshots" in encoding:
             encoding["snapshots"].update(
-                dtype="int16", scale_factor=SNAPSHOT_UNIT, _FillValue=-32768
+                dtype="int16", scale_factor=np.float32(SNAPSHOT_UNIT), _FillValue=-32768
             )
         with replacing(path) as temporary:
             dataset.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
