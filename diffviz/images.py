@@ -39,6 +39,16 @@ def stretch(x: NDArray[np.floating]) -> NDArray[np.floating]:
     return np.where(span > 0, 2 * (x - low) / np.where(span > 0, span, 1) - 1, 0)
 
 
+def contact_sheet(images: NDArray[np.uint8], columns: int, scale: int = 4) -> Image.Image:
+    """Stored images (B, H, W, 3) side by side, ``columns`` to a row, enlarged without smoothing."""
+    height, width = images.shape[1:3]
+    rows = -(-len(images) // columns)
+    sheet = Image.new("RGB", (columns * width, rows * height), "white")
+    for i, image in enumerate(images):
+        sheet.paste(Image.fromarray(image), (i % columns * width, i // columns * height))
+    return sheet.resize((sheet.width * scale, sheet.height * scale), Image.Resampling.NEAREST)
+
+
 def load_images(path: str | Path) -> NDArray[np.uint8]:
     """Read stored images (B, H, W, 3) from a ``.npy`` file or from all pictures in a folder.
 

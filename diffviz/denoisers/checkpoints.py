@@ -195,7 +195,7 @@ def write_tensors(
     plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     header = {k: json.dumps(v, sort_keys=True) for k, v in metadata.items()}
     header = {"format": tag, **header}
-    raw = safetensors.torch.save(plain, {**header, "digest": _digest(plain, header)})
+    raw = _sorted(safetensors.torch.save(plain, {**header, "digest": _digest(plain, header)}))
     if int.from_bytes(raw[:8], "little") > MAX_HEADER:
         raise InputError(f"{path}: more than {MAX_HEADER >> 20} MiB of facts; not written")
     part = path.with_name(path.name + ".part")
@@ -212,6 +212,14 @@ def write_tensors(
     except OSError as error:
         part.unlink(missing_ok=True)
         raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def _sorted(raw: bytes) -> bytes:
+    """The same file with a sorted header: the order that safetensors writes changes each time."""
+    end = 8 + int.from_bytes(raw[:8], "little")
+    header = json.dumps(json.loads(raw[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # the tensors stay aligned
+    return len(header).to_bytes(8, "little") + header + raw[end:]
 
 
 def read_tensors(
@@ -287,6 +295,8 @@ def _read(path: Path, limit: int) -> bytes:
 
 
 def _refuse_strangers(path: Path, raw: bytes) -> None:
+    if raw[8:9] == b"{":  # safetensors; its first bytes are a length, and may look like anything
+        return
     start = raw[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if start.startswith(b"version https://git-lfs"):
         raise CheckpointError(
@@ -362,12 +372,11 @@ def _check_pickle(path: Path, program: bytes) -> None:
                     start = marks.pop() - taken.index(pickletools.markobject)
                 else:
                     start = len(stack) - len(taken)
-                parts = [(0, 0), *stack[start:]] if taken else [(0, 0)]
-                if start < 0 or len(parts) <= taken.count(pickletools.anyobject):
-                    raise ValueError("stack underflow")
-                del stack[start:]
+                if start < 0:
+                    raise ValueError("the stack of the pickle is empty")
+                parts, stack = stack[start:], stack[:start]
                 size = 1 + sum(part[0] for part in parts)
-                depth = 1 + max(part[1] for part in parts)
+                depth = 1 + max((part[1] for part in parts), default=0)
                 if size > MAX_VALUES or depth > MAX_DEPTH:
                     raise CheckpointError(f"{path}: its pickle nests too deeply; refused")
                 if opcode.stack_after:

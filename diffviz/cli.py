@@ -1,0 +1,315 @@
+"""The command line: it parses words, calls the library, and says where things are.
+
+Exit status: 0 done, 1 findings of severity error, 2 bad input in one line, 130 interrupted.
+torch is imported inside the commands that need it.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from diffviz.catalogue import LANGUAGES
+from diffviz.errors import InputError
+
+Command = Callable[..., None]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 99})
+@click.version_option(package_name="diffviz")
+def cli() -> None:
+    """See, and prove with numbers, what a diffusion sampler does at every step."""
+
+
+def _schedule_options(command: Command) -> Command:
+    for option in (
+        click.option("--beta-end", type=float, help="β at t = T."),
+        click.option("--beta-start", type=float, help="β at the first step."),
+        click.option("--T", "T", type=int, help="Number of steps of the schedule [500]."),
+        click.option(
+            "--schedule",
+            "schedule_kind",
+            help="course, linear, cosine or scaled-linear [the network's own, else course].",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _record_options(command: Command) -> Command:
+    for option in (
+        click.option("--executor", "workers", help="processes:N computes blocks in N processes."),
+        click.option("--device", default="cpu", show_default=True, help="cpu or cuda."),
+        click.option("--class", "label", help="Sample this class only, for example hero."),
+        click.option("--steps", type=int, help="Steps to take, evenly spaced [all T]."),
+        click.option("--seed", type=int, default=0, show_default=True, help="Of x_T and z."),
+        click.option("--block", type=int, help="Samples per block [64 images]."),
+        click.option("--n", type=int, default=64, show_default=True, help="Samples per arm."),
+        click.option(
+            "--arms",
+            default="ddpm,z=0,ddim",
+            show_default=True,
+            help="Also ddpm-posterior, ddim:ETA, and ddpm*SCALE for SCALE times the noise.",
+        ),
+    ):
+        command = option(command)
+    command = _schedule_options(command)
+    return click.option(
+        "--denoiser",
+        "denoiser_text",
+        metavar="SPEC",
+        help="gaussian:MEAN,STD, mixture:M,S,W;M,S,W, dataset:sprites, dataset:FILE.npy, "
+        "or a checkpoint [the shipped network].",
+    )(command)
+
+
+def _record(out: str | None, resume: bool, options: dict[str, Any]) -> Any:
+    from diffviz.recording import record
+    from diffviz.specs import executor, parse_arms, parse_denoiser
+
+    schedule = _schedule(options)
+    label = options["label"]
+    arms = parse_arms(options["arms"])
+    denoiser = parse_denoiser(options["denoiser_text"], schedule, label)
+    network = hasattr(denoiser, "network")
+    with executor(options["workers"]) as pool:
+        return record(
+            denoiser,
+            denoiser.schedule if schedule is None else schedule,  # type: ignore[attr-defined]
+            arms=arms,
+            n=options["n"],
+            seed=options["seed"],
+            block=options["block"],
+            steps=options["steps"],
+            label=label if network else None,
+            device=options["device"],
+            executor=pool,
+            out=out,
+            resume=resume,
+        )
+
+
+def _schedule(options: dict[str, Any]) -> Any:
+    """The schedule asked for, or None when nothing was said about it."""
+    names = ("schedule_kind", "T", "beta_start", "beta_end")
+    if all(options[name] is None for name in names):
+        return None
+    from diffviz.specs import parse_schedule
+
+    return parse_schedule(
+        options["schedule_kind"] or "course",
+        options["T"],
+        options["beta_start"],
+        options["beta_end"],
+    )
+
+
+@cli.command()
+@_record_options
+@click.option("--out", "-o", default="run.nc", show_default=True, help="The run file to write.")
+@click.option("--resume", is_flag=True, help="Go on from the finished blocks beside --out.")
+def record(out: str, resume: bool, **options: Any) -> None:
+    """Sample all arms from the same noise and record every step.
+
+    \b
+    Example:
+      diffviz record --denoiser gaussian:2,0.5 --n 4096 --out gaussian.nc
+      diffviz record --arms "ddpm,ddpm*0.5,z=0" --n 24 --class hero --out hero.nc
+    """
+    run = _record(out, resume, options)
+    click.echo(f"{out}: {len(run.arms)} arms × {run.spec.n} samples × {run.spec.steps} steps")
+
+
+@cli.command()
+@click.argument("run_file", metavar="[RUN]", required=False)
+@_record_options
+@click.option("--out", "-o", default="report.html", show_default=True, help="The page to write.")
+@click.option("--json", "numbers", help="Also write the report's numbers to this file.")
+@click.option("--lang", default="en", show_default=True, help="Language shown first: en or zh.")
+@click.option("--title", help="Heading of the page.")
+def report(
+    run_file: str | None,
+    out: str,
+    numbers: str | None,
+    lang: str,
+    title: str | None,
+    **options: Any,
+) -> None:
+    """Write one self-contained HTML page about a run, or record one first.
+
+    \b
+    Example:
+      diffviz report run.nc -o report.html --json numbers.json
+      diffviz report --denoiser "mixture:-1,0.2,0.7;1.5,0.3,0.3" -o mixture.html
+    """
+    from diffviz.files import check_writable
+    from diffviz.report import write_numbers, write_report
+    from diffviz.run import Run
+
+    _check_language(lang)
+    for path in (out, numbers):
+        if path is not None:
+            check_writable(path)
+    if run_file is not None:
+        given = click.get_current_context().get_parameter_source
+        source = click.core.ParameterSource.COMMANDLINE
+        extra = [name for name in options if given(name) is source]
+        if extra:
+            raise InputError(f"RUN is {run_file!r}, so nothing is recorded: leave out {extra[0]}")
+        run = Run.load(run_file)
+    else:
+        run = _record(None, False, options)
+    write_report(run, out, language=lang, title=title)
+    click.echo(f"{out}: open it in a browser")
+    if numbers is not None:
+        write_numbers(run, numbers)
+        click.echo(f"{numbers}: the same numbers")
+
+
+@cli.command()
+@click.argument("name")
+@click.argument("run_file", metavar="RUN")
+@click.option("--out", "-o", required=True, help="NAME.png, .svg, .pdf, .html or .gif.")
+@click.option("--lang", default="en", show_default=True, help="en or zh.")
+@click.option("--dark", is_flag=True, help="For a dark slide.")
+@click.option("--width", type=click.IntRange(100, 4000), default=1100, show_default=True)
+@click.option("--height", type=click.IntRange(100, 4000), default=520, show_default=True)
+@click.option("--t", "t", type=int, help="The step shown, for histogram and strips.")
+def figure(name: str, run_file: str, out: str, lang: str, dark: bool, **options: Any) -> None:
+    """Draw one picture of a run for a slide.
+
+    \b
+    Example:
+      diffviz figure ks run.nc -o ks.svg
+      diffviz figure strips run.nc -o strips.gif
+    """
+    from diffviz.figures.export import export
+    from diffviz.run import Run
+
+    _check_language(lang)
+    export(name, Run.load(run_file), Path(out), language=lang, dark=dark, **options)
+    click.echo(f"{out}: {name} of {run_file}")
+
+
+@cli.command()
+@_schedule_options
+@click.option("--out", "-o", help="Also draw it: NAME.png, .svg, .pdf or .html.")
+@click.option("--lang", default="en", show_default=True, help="en or zh.")
+def schedule(out: str | None, lang: str, **options: Any) -> None:
+    """Look at a noise schedule: its numbers, and which invariants hold.
+
+    \b
+    Example:
+      diffviz schedule --schedule cosine --T 200
+    """
+    from diffviz.schedule import NoiseSchedule
+
+    _check_language(lang)
+    chosen = _schedule(options) or NoiseSchedule.course()
+    click.echo(chosen.name)
+    click.echo(f"{'t':>6}{'β':>12}{'ᾱ':>12}{'SNR':>12}{'S1':>10}{'S2':>10}{'S3':>10}")
+    for t in sorted({*chosen.times(min(chosen.T, 10)).tolist(), 0, 1}):
+        row = (chosen.betas, chosen.alpha_bars, chosen.snr, chosen.S1, chosen.S2, chosen.S3)
+        beta, bar, snr, s1, s2, s3 = (float(values[t]) for values in row)
+        click.echo(f"{t:>6}{beta:>12.6f}{bar:>12.6f}{snr:>12.5g}{s1:>10.5f}{s2:>10.5f}{s3:>10.5f}")
+    violations = chosen.violations()
+    click.echo("all invariants hold" if not violations else "\n".join(violations))
+    click.echo(f"√ᾱ_T = {chosen.alpha_bars[-1] ** 0.5:.4g}: what is left of the data at t = T")
+    if out is not None:
+        from diffviz.figures.export import export_schedule
+
+        export_schedule(chosen, Path(out), language=lang)
+        click.echo(f"{out}: the same as a picture")
+
+
+@cli.command()
+@click.option("--n", type=int, default=1000, show_default=True, help="How many.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--out", "-o", default="sprites.npy", show_default=True, help="uint8 images.")
+@click.option("--labels", help="Also write the classes, one-hot, as the tutorial does.")
+@click.option("--sheet", help="Also write a PNG that shows some of them.")
+def sprites(n: int, seed: int, out: str, labels: str | None, sheet: str | None) -> None:
+    """Make a data set of 16×16 sprites of five kinds. Nothing is downloaded.
+
+    \b
+    Example:
+      diffviz sprites --n 12000 -o sprites.npy --labels labels.npy --sheet sheet.png
+    """
+    import numpy as np
+
+    from diffviz.files import check_writable, replacing
+    from diffviz.images import contact_sheet
+    from diffviz.sprites import CLASSES, make_sprites
+
+    for path in (out, labels, sheet):
+        if path is not None:
+            check_writable(path)
+    images, kinds = make_sprites(n, seed)
+    with replacing(out) as temporary, open(temporary, "wb") as file:
+        np.save(file, images, allow_pickle=False)
+    click.echo(f"{out}: {n} sprites, {images.shape[1:]} uint8")
+    if labels is not None:
+        with replacing(labels) as temporary, open(temporary, "wb") as file:
+            np.save(file, np.eye(len(CLASSES))[kinds], allow_pickle=False)
+        click.echo(f"{labels}: their classes, {', '.join(CLASSES)}")
+    if sheet is not None:
+        with replacing(sheet) as temporary:
+            contact_sheet(images[:100], columns=20, scale=3).save(temporary, format="PNG")
+        click.echo(f"{sheet}: a look at them")
+
+
+@cli.command()
+@_schedule_options
+@click.option("--images", help="A folder of pictures or a .npy file [procedural sprites].")
+@click.option("--labels", help="A .npy file of classes, integers or one-hot, for --images.")
+@click.option("--n", type=int, default=12_000, show_default=True, help="Procedural sprites.")
+@click.option("--data-seed", type=int, default=0, show_default=True, help="Of the sprites.")
+@click.option("--epochs", type=int, default=50, show_default=True)
+@click.option("--batch", type=int, default=100, show_default=True)
+@click.option("--lr", type=float, default=1e-3, show_default=True, help="At the start.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of weights and noise.")
+@click.option("--features", type=int, default=64, show_default=True, help="Width of the network.")
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@click.option("--out", "-o", default="weights.safetensors", show_default=True)
+@click.option("--resume", is_flag=True, help="Go on from the last finished epoch.")
+def train(out: str, resume: bool, **options: Any) -> None:
+    """Train a ContextUnet on sprites or on your own images.
+
+    The state after each epoch is kept in OUT.training until the training is whole.
+
+    \b
+    Example:
+      diffviz train --epochs 50 -o sprites.safetensors
+      diffviz train --images my_sprites/ --epochs 100 -o mine.safetensors --resume
+    """
+    from diffviz.studio import train_to_file
+
+    facts = train_to_file(Path(out), resume, _schedule(options), options)
+    click.echo(f"{out}: {facts}")
+
+
+def _check_language(language: str) -> None:
+    if language not in LANGUAGES:
+        raise InputError(f"language is {language!r}; allowed: {', '.join(LANGUAGES)}")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line. Whatever is wrong with the input becomes one line and status 2."""
+    try:
+        cli.main(arguments, prog_name="diffviz", standalone_mode=False)
+    except InputError as error:
+        _fail(str(error), 2)
+    except click.ClickException as error:
+        _fail(error.format_message(), 2)
+    except (KeyboardInterrupt, click.Abort):
+        _fail("interrupted; finished blocks or epochs are kept, --resume goes on from them", 130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+
+
+def _fail(message: str, status: int) -> None:
+    click.echo(f"diffviz: {' '.join(message.split())}", err=True)
+    sys.exit(status)

@@ -1,0 +1,103 @@
+"""What came out at the end: how many different data, of which classes, and how near.
+
+Known only when the run was recorded with its data (images, or the modes of a mixture):
+``diversity_data`` returns None otherwise, and there is nothing to draw.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+
+from diffviz.catalogue import text
+from diffviz.figures import theme
+from diffviz.run import Run
+
+Array = NDArray[np.float64]
+
+
+class DiversityData(NamedTuple):
+    """Per arm (A,) what end points are nearest to; shares of classes (A, C), C = 0 without any.
+
+    ``expected`` is the number of different data among as many random draws from the data.
+    """
+
+    arms: list[str]
+    distinct: Array
+    expected: float
+    distance: Array
+    classes: list[str]
+    share: Array
+    reference_share: Array
+
+
+def diversity_data(run: Run) -> DiversityData | None:
+    """The end points against the data, or None when the run does not know its data."""
+    data = run.dataset
+    if "distinct_nearest" not in data:
+        return None
+    classes: list[str] = []
+    share, reference = np.empty((len(run.arms), 0)), np.empty(0)
+    if "class_count" in data:
+        classes = [str(name) for name in data["class"].values]
+        count = data["class_count"].values.astype(np.float64)
+        share = count / count.sum(axis=1, keepdims=True)
+        reference = data["reference_class_share"].values
+    return DiversityData(
+        run.arms,
+        data["distinct_nearest"].values.astype(np.float64),
+        float(data["reference_distinct_nearest"]),
+        data["nearest_distance"].values,
+        classes,
+        share,
+        reference,
+    )
+
+
+def diversity_figure(data: DiversityData, language: str = "en") -> go.Figure:
+    """Bars per arm; the classes only where there are any."""
+    names = ("distinct", "distance", "classes") if data.classes else ("distinct", "distance")
+    figure = theme.panels(
+        [text(f"figures.diversity.{name}", language) for name in names],
+        language,
+        x_titles=[text(f"figures.diversity.{name}_x", language) for name in names],
+        y_titles=[text(f"figures.diversity.{name}_y", language) for name in names],
+    )
+    for a, name in enumerate(data.arms):
+        shown = theme.label(name)
+        bars = [([shown], [data.distinct[a]]), ([shown], [data.distance[a]])]
+        if data.classes:
+            bars.append(([theme.label(c) for c in data.classes], list(data.share[a])))
+        for panel, (x, y) in enumerate(bars):
+            figure.add_bar(
+                x=x,
+                y=y,
+                name=shown,
+                legendgroup=name,
+                showlegend=panel == 0,
+                marker_color=theme.colour(a),
+                offsetgroup=None if panel < 2 else str(a),
+                hovertemplate="%{x}<br>%{fullData.name}: %{y:.3g}<extra></extra>",
+                xaxis=f"x{panel + 1}" if panel else "x",
+                yaxis=f"y{panel + 1}" if panel else "y",
+            )
+    expected = text("figures.diversity.expected", language)
+    theme.add_level(figure, 0, data.expected, expected)
+    if data.classes:
+        figure.add_scatter(
+            x=[theme.label(c) for c in data.classes],
+            y=data.reference_share,
+            mode="markers",
+            marker={
+                "symbol": "line-ew",
+                "size": 34,
+                "line": {"color": theme.REFERENCE, "width": 3},
+            },
+            name=text("figures.diversity.share", language),
+            hovertemplate="%{x}<br>%{fullData.name}: %{y:.3g}<extra></extra>",
+            xaxis="x3",
+            yaxis="y3",
+        )
+    figure.update_yaxes(rangemode="tozero")
+    return figure

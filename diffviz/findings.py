@@ -1,0 +1,189 @@
+"""Findings: what is wrong with a sampler or a run, in typed form and in words.
+
+A finding says what, how bad, of which arm, when, and with which numbers. Its words stand in the
+catalogues. ``error`` is kept for what makes wrong samples; a correct sampler of an exact denoiser
+has none.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from scipy.stats import binom, chi2
+
+from diffviz.catalogue import text
+from diffviz.run import Run
+
+Array = NDArray[np.float64]
+SEVERITIES = ("error", "warning", "information")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong, or worth knowing.
+
+    Attributes:
+        id: stable name, a key of the catalogues.
+        severity: "error", "warning" or "information".
+        arm: whose it is; "" for all of a run, or for a sampler seen from outside.
+        t_range: (first, last) time at which it shows, falling.
+        evidence: the numbers and names that the text quotes.
+    """
+
+    id: str
+    severity: str
+    arm: str
+    t_range: tuple[int, int]
+    evidence: Mapping[str, float | str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "evidence", MappingProxyType(dict(self.evidence)))
+
+    def __hash__(self) -> int:
+        return hash((self.id, self.severity, self.arm, self.t_range))
+
+    def __reduce__(self) -> tuple:
+        return Finding, (self.id, self.severity, self.arm, self.t_range, dict(self.evidence))
+
+    @property
+    def message(self) -> str:
+        """The text in English."""
+        return self.text("en")
+
+    def title(self, language: str) -> str:
+        """What it is, in a few words."""
+        return text(f"findings.{self.id}.title", language)
+
+    def text(self, language: str) -> str:
+        """Where, what is wrong, the numbers, and what to mend."""
+        first, last = self.t_range
+        where = f"t = {first}" if first == last else f"t = {first}…{last}"
+        body = text(f"findings.{self.id}.text", language, **self.evidence)
+        place = f"{self.arm}, {where}" if self.arm else where
+        return f"{self.title(language)} ({place}). {body}"
+
+
+def diagnose(run: Run) -> list[Finding]:
+    """Everything worth saying about a recorded run, the worst first, then by arm and cause."""
+    found: list[Finding] = []
+    for arm, spec in zip(run.arms, run.spec.arms, strict=True):
+        data = run.dataset.sel(arm=arm)
+        broken = list(_nonfinite(data, arm))
+        found += broken
+        if broken:
+            continue
+        found += _start(data, arm)
+        found += _noise(data, arm, spec)
+        found += _collapse(data, arm, run.spec.n)
+        found += _modes(data, arm)
+        found += _marginal(data, arm, run.spec.n)
+    found += _terminal(run)
+    return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
+
+
+def _times(data: xr.Dataset) -> NDArray[np.int64]:
+    return data["t"].values
+
+
+def _nonfinite(data: xr.Dataset, arm: str) -> Iterator[Finding]:
+    mean = data["mean"].sel(quantity="x").values
+    wrong = ~np.isfinite(mean)
+    if wrong.any() or not np.isfinite(data["samples"].values).all():
+        at = _times(data)[wrong] if wrong.any() else _times(data)[-1:]
+        yield Finding("nonfinite", "error", arm, _range(at))
+
+
+def _start(data: xr.Dataset, arm: str) -> Iterator[Finding]:
+    """x_T is drawn, so its values are independent and their moments have known errors."""
+    x = data.sel(quantity="x").isel(t=0)
+    n, mean, std = (float(x[name]) for name in ("values", "mean", "std"))
+    gap = max(abs(mean), abs(std - 1), float(x["ks_normal"]) - float(x["ks_normal_error"]))
+    if n > 1 and gap > 0.02 + 6 / np.sqrt(n):
+        t = int(_times(data)[0])
+        evidence = {"mean": mean, "std": std, "ks": float(x["ks_normal"])}
+        yield Finding("start-not-normal", "error", arm, (t, t), evidence)
+
+
+def _noise(data: xr.Dataset, arm: str, spec: Mapping) -> Iterator[Finding]:
+    """The residual's std, away from both ends, reads the noise of a stochastic rule.
+
+    A deterministic rule has another joint law of (x_0, x_t) with the same marginals, so its
+    residual says nothing about its samples.
+    """
+    rule, scale = str(spec["rule"]), float(spec["noise_scale"])
+    stochastic = rule.startswith("ddpm") or (rule.startswith("ddim") and rule != "ddim(eta=0)")
+    times = _times(data)
+    window = (times >= 0.2 * times[0]) & (times <= 0.9 * times[0])
+    residual = data.sel(quantity="residual")
+    values = float(residual["values"].values[0])
+    if not stochastic or not window.any() or values < 2:
+        return
+    std = residual["std"].values[window]
+    middle = float(np.median(std))
+    evidence: dict[str, float | str] = {"found": middle, "scale": scale, "rule": rule}
+    if scale < 0.02:
+        yield Finding("noise-missing", "error", arm, _range(times[window]), evidence)
+    elif abs(middle - 1) > 0.05 and abs(middle - 1) > 6 / np.sqrt(2 * values):
+        if abs(scale - 1) > 0.02:
+            yield Finding("noise-scale", "error", arm, _range(times[window]), evidence)
+        elif rule.startswith("ddpm") or rule == "ddim(eta=1)":
+            # Between 0 and 1, η changes the joint law on purpose; only η = 1 is ancestral.
+            yield Finding("residual-off", "warning", arm, _range(times[window]), evidence)
+
+
+def _collapse(data: xr.Dataset, arm: str, n: int) -> Iterator[Finding]:
+    """Less spread between samples than chance allows, even if all coordinates move together."""
+    found, target = data["std_between"].values, data["reference_std_between"].values
+    to_mean, reference = data["distance_to_mean"].values, data["reference_distance_to_mean"].values
+    times = _times(data)
+    if n < 2 or not target[-1] > 1e-6 or found[-1] > 0.5 * target[-1]:
+        return
+    chance = chi2.cdf((n - 1) * (found[-1] / target[-1]) ** 2, n - 1)
+    early = times >= 0.5 * times[0]
+    least = float(np.min(to_mean[early] / reference[early]))
+    if chance < 1e-6 and least < 0.9:
+        below = found < 0.9 * target
+        evidence = {"found": found[-1], "expected": target[-1], "ratio": least}
+        yield Finding("collapse-to-mean", "error", arm, _range(times[below]), evidence)
+
+
+def _modes(data: xr.Dataset, arm: str) -> Iterator[Finding]:
+    """Classes that got under half of their share, by a binomial test over all classes."""
+    if "class_count" not in data:
+        return
+    counts, share = data["class_count"].values, data["reference_class_share"].values
+    total = int(counts.sum())
+    for name, count, part in zip(data["class"].values, counts, share, strict=True):
+        p = float(binom.cdf(count, total, part))
+        if p < 1e-4 / len(share) and count < 0.5 * part * total:
+            evidence = {"mode": str(name), "found": count / total, "expected": float(part), "p": p}
+            yield Finding("mode-lost", "error", arm, (0, 0), evidence)
+
+
+def _marginal(data: xr.Dataset, arm: str, n: int) -> Iterator[Finding]:
+    """D from q(x_t), beyond what n samples give if all coordinates of one move together."""
+    distance = (data["ks_marginal"] - data["ks_marginal_error"]).values
+    times = _times(data)
+    inner = (times > 0.02 * times[0]) & (times < times[0])
+    if not inner.any() or np.isnan(distance[inner]).all():
+        return
+    off = inner & (distance > 0.05 + 3 / np.sqrt(n))
+    if off.any():
+        worst = int(np.nanargmax(np.where(inner, distance, -1)))
+        evidence = {"found": float(distance[worst]), "t": float(times[worst])}
+        yield Finding("marginal-off", "warning", arm, _range(times[off]), evidence)
+
+
+def _terminal(run: Run) -> Iterator[Finding]:
+    bar = float(run.schedule.alpha_bars[-1])
+    if np.sqrt(bar) > 0.05:
+        T = run.schedule.T
+        evidence = {"found": float(np.sqrt(bar)), "alpha_bar": bar}
+        yield Finding("terminal-mismatch", "information", "", (T, T), evidence)
+
+
+def _range(times: NDArray) -> tuple[int, int]:
+    return int(np.max(times)), int(np.min(times))

@@ -1,0 +1,307 @@
+r"""Which known rule made these steps.
+
+Rules are those of `diffviz.sampling`, evaluated on the visited levels only: from t to s the visited
+times are a schedule of their own. They are written for the variance-preserving x_t and a model that
+answers ε. A loop may instead hold x̄ = x/√ᾱ and pass σ, and its model may answer x̂_0 or
+v = √ᾱ ε − √(1−ᾱ) x_0; each is a linear change of (a, b).
+
+A coefficient is judged by its distance from the rule in standard errors, after what float32 tables
+may do to the rule itself. Nothing else is tolerated.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import norm
+from scipy.stats import t as student
+
+from diffviz.errors import InputError
+from diffviz.sampling import Rule, ddim, ddpm
+from diffviz.schedule import NoiseSchedule
+from diffviz.watching import (
+    EPS,
+    NEXT,
+    ONE,
+    PREVIOUS_EPS,
+    PREVIOUS_X,
+    ROUNDING,
+    X,
+    Fit,
+    Time,
+    Watched,
+    index_of,
+    solve,
+    time_kinds,
+)
+
+Array = NDArray[np.float64]
+SINGLE = [ONE, X, EPS]
+DOUBLE = [ONE, X, EPS, PREVIOUS_X, PREVIOUS_EPS]
+MULTISTEP = "dpm-solver++(2m)"
+
+
+@dataclass(frozen=True, eq=False)
+class Levels:
+    """Where S steps were: their index on the schedule, falling, and how the loop is written.
+
+    Attributes:
+        index: the visited index of every step, (S,); the last step ends at 0.
+        kind: how the loop passes t.
+        sigma_form: the state is x/√ᾱ.
+        answer: what the model answers, "eps", "x0" or "v".
+        visited: the visited levels as a schedule, S…0.
+    """
+
+    index: Array
+    kind: Time
+    sigma_form: bool
+    answer: str
+    visited: NoiseSchedule
+
+    @property
+    def bars(self) -> Array:
+        """ᾱ where every step starts, (S,)."""
+        return self.visited.alpha_bars[:0:-1]
+
+    @property
+    def bars_next(self) -> Array:
+        """ᾱ where every step ends, (S,)."""
+        return self.visited.alpha_bars[-2::-1]
+
+
+@dataclass(frozen=True, eq=False)
+class Expected:
+    """What a rule says of every step: a, b and σ, and what rounding may do to them, (S, 3)."""
+
+    rule: str
+    levels: Levels
+    numbers: Array
+    floor: Array
+
+
+def levels_of(
+    index: Array,
+    schedule: NoiseSchedule,
+    kind: Time = "index",
+    sigma_form: bool = False,
+    answer: str = "eps",
+) -> Levels | None:
+    """The levels at ``index``; None where they do not fall strictly within 1…T."""
+    grid = np.concatenate([[0.0], index[::-1]])
+    if not (np.diff(grid) > 0).all() or grid[-1] > schedule.T:
+        return None
+    whole = grid.astype(np.intp)
+    if np.array_equal(whole, grid):
+        bars = schedule.alpha_bars[whole]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            alphas = np.exp(np.diff(np.cumsum(np.log(schedule.alphas))[whole]))
+    else:
+        sigma = np.interp(grid, np.arange(schedule.T + 1), schedule.sigma)
+        bars = 1 / (1 + sigma**2)
+        alphas = bars[1:] / bars[:-1]
+    alphas = np.concatenate([[1.0], alphas])
+    visited = NoiseSchedule(1 - alphas, alphas, bars, schedule.name)
+    return Levels(index, kind, sigma_form, answer, visited)
+
+
+def expect(rule: Rule, levels: Levels) -> Expected:
+    """The rule at these levels, in the form the loop is written in."""
+    numbers = _numbers(rule, levels, levels.visited)
+    # A loop may keep α and ᾱ in float32: each entry rounded, and ᾱ accumulated over t steps.
+    bars, alphas = levels.visited.alpha_bars, levels.visited.alphas
+    steps = np.concatenate([[0.0], levels.index[::-1]])
+    alternating = np.where(np.arange(len(bars)) % 2 == 0, 0, 2 * ROUNDING)
+    changed = [
+        (bars * (1 - steps * ROUNDING / 2), alphas),
+        (bars * (1 - alternating), alphas),
+        (bars * (1 - alternating[::-1] * (bars < 1)), alphas),
+        (bars, alphas * (1 - 2 * ROUNDING * (alphas < 1))),
+    ]
+    floor = 4 * ROUNDING * (np.abs(numbers) + np.abs(numbers).max(axis=1, keepdims=True))
+    floor[:, 2] *= numbers[:, 2] > 0
+    for bar, alpha in changed:
+        other = _numbers(rule, levels, NoiseSchedule(1 - alpha, alpha, bar))
+        floor += np.abs(other - numbers)
+    return Expected(rule.name, levels, numbers, floor)
+
+
+def _numbers(rule: Rule, levels: Levels, visited: NoiseSchedule) -> Array:
+    steps = len(levels.index)
+    with np.errstate(all="ignore"):
+        found = np.array([rule.coefficients(visited, i, i - 1) for i in range(steps, 0, -1)])
+    now, then = visited.alpha_bars[:0:-1], visited.alpha_bars[-2::-1]
+    return in_form(found, levels, now, then)
+
+
+def in_form(numbers: Array, levels: Levels, now: Array, then: Array) -> Array:
+    """(a, b, σ) of x_t and ε, rewritten for the state and the answer of the loop."""
+    a, b, std = np.array(numbers).T
+    if levels.answer == "x0":
+        a, b = a + b / np.sqrt(1 - now), -b * np.sqrt(now / (1 - now))
+    if levels.answer == "v":
+        a, b = a + b * np.sqrt(1 - now), b * np.sqrt(now)
+    if levels.sigma_form:
+        # With an answer ε or x̂_0 only x itself is scaled, by 1/√ᾱ before and after.
+        a, b, std = a * np.sqrt(now / then), b / np.sqrt(then), std / np.sqrt(then)
+    return np.stack([a, b, std], axis=1)
+
+
+def scores(fit: Fit, watched: Watched, expected: Expected, inflation: float = 1.0) -> Array:
+    """Normal scores of a, b, the bias and σ against the rule, (S, 4); huge where undefined."""
+    free = max(watched.values - 3, 1)
+    result = np.zeros((len(fit.std), 4))
+    target = np.column_stack([expected.numbers[:, :2], np.zeros(len(fit.std))])
+    allowed = np.column_stack([expected.floor[:, :2], np.zeros(len(fit.std))])
+    rounding = np.array([noise.floor for noise in watched.noise])
+    allowed[:, 2] = rounding
+    columns = [1, 2, 0]
+    away = fit.coefficients[:, columns] - target
+    with np.errstate(all="ignore"):
+        errors = fit.errors[:, columns] * inflation + 1e-300
+        over = np.maximum(np.abs(away) - allowed, 0) / errors
+        result[:, :3] = np.sign(away) * normal_score(over, free)
+        result[:, 3] = std_score(fit.std, expected.numbers[:, 2], rounding, expected, free)
+    return np.nan_to_num(result, nan=1e6, posinf=1e6, neginf=-1e6)
+
+
+def normal_score(value: Array, free: int) -> Array:
+    """The normal score with the tail probability of Student's t; huge ones stay as they are."""
+    inside = np.minimum(value, 30.0)
+    mapped = -norm.ppf(student.sf(inside, free))
+    return np.where(value < 30, mapped, np.maximum(value, 30.0))
+
+
+def std_score(std: Array, target: Array, rounding: Array, expected: Expected, free: int) -> Array:
+    """Wilson and Hilferty's normal score of a variance; for no noise, all or nothing."""
+    gap = std - target
+    shrunk = target + np.sign(gap) * np.maximum(np.abs(gap) - expected.floor[:, 2] - rounding, 0)
+    spread = 2 / (9 * free)
+    ratio = np.where(target > 0, shrunk / np.where(target > 0, target, 1), 1)
+    score = (np.maximum(ratio, 0) ** (2 / 3) - (1 - spread)) / np.sqrt(spread)
+    score = np.where(shrunk == target, 0.0, score)
+    return np.where(target > 0, score, np.where(std > rounding + expected.floor[:, 2], 1e6, 0))
+
+
+def misfit(score: Array) -> tuple[float, float]:
+    """(of a and b, of σ): mean log(1 + z²), which a few wild steps do not decide."""
+    inner = np.log1p(score**2)
+    return float(inner[:, :2].sum(axis=1).mean()), float(inner[:, 3].mean())
+
+
+def arrangements(watched: Watched, schedule: NoiseSchedule, time: Time) -> Iterator[Levels]:
+    """Every way to read the times passed, the likeliest first."""
+    for kind in time_kinds(watched.times, watched.floating, time, schedule):
+        index = index_of(watched.times, kind, schedule)
+        for sigma_form in (True, False) if kind == "sigma" else (False,):
+            for answer in ("eps", "x0", "v"):
+                if answer != "v" or not sigma_form:
+                    levels = levels_of(index, schedule, kind, sigma_form, answer)
+                    if levels is not None:
+                        yield levels
+
+
+def rules_for(fit: Fit, levels: Levels) -> list[Rule]:
+    """DDPM's, DDIM at η = 0 and 1, and at the η that the noise or the coefficients point to."""
+    etas = {0.0, 1.0}
+    full = _numbers(ddim(1.0), levels, levels.visited)
+    none = _numbers(ddim(0.0), levels, levels.visited)
+    with np.errstate(all="ignore"):
+        inner = full[:, 2] > 0
+        by_noise = np.nanmedian((fit.std / full[:, 2])[inner]) if inner.any() else 0.0
+        # The coefficient of ε̂ holds √(1−ᾱ_s−η²σ²): from its value back to η.
+        rest = np.sqrt(1 - levels.bars_next)
+        slope = 1.0 / np.sqrt(levels.bars_next) if levels.sigma_form else 1.0
+        direction = (fit.coefficients[:, 2] - none[:, 2 - 1]) / slope + rest
+        sigma = full[:, 2] / slope
+        squares = (1 - levels.bars_next - direction**2) / sigma**2
+        by_direction = np.sqrt(np.nanmedian(squares[inner])) if inner.any() else 0.0
+    if levels.answer == "eps":
+        for eta in (by_noise, by_direction):
+            if np.isfinite(eta) and 0.01 < eta < 0.99:
+                nice = round(eta * 20) / 20
+                etas.add(nice if abs(eta - nice) < 0.01 else round(float(eta), 3))
+    return [ddpm("beta"), ddpm("posterior"), *(ddim(eta) for eta in sorted(etas))]
+
+
+def closest(watched: Watched, schedule: NoiseSchedule, time: Time) -> Expected:
+    """The known rule that the steps are closest to: first by (a, b), among equals by σ.
+
+    Raises:
+        InputError: the times are on no part of the schedule.
+    """
+    fit = solve(watched.grams, SINGLE)
+    found: list[tuple[float, float, Expected]] = []
+    for levels in arrangements(watched, schedule, time):
+        for rule in rules_for(fit, levels):
+            expected = expect(rule, levels)
+            found.append((*misfit(scores(fit, watched, expected)), expected))
+        if min(item[0] for item in found) < 2.0:
+            break  # the likeliest reading that fits is the one
+    if not found:
+        first, last = watched.times[0], watched.times[-1]
+        raise InputError(
+            f"the sampler passed times from {first:g} to {last:g}; "
+            f"on the schedule they must fall within 1…T = {schedule.T}; see the argument time"
+        )
+    least = min(item[0] for item in found)
+    equals = [item for item in found if item[0] <= least + 0.5]
+    best = min(equals, key=lambda item: item[1] + 0.01 * item[0])[2]
+    return replace(best, rule=_sigma_name(best.rule)) if best.levels.sigma_form else best
+
+
+def _sigma_name(rule: str) -> str:
+    names = {"ddim(eta=0)": "euler", "ddpm/posterior": "euler-ancestral"}
+    return names.get(rule, "euler-ancestral" if rule == "ddim(eta=1)" else rule)
+
+
+def solves_multistep(watched: Watched, levels: Levels) -> tuple[Array, NDArray[np.bool_]]:
+    """DPM-Solver++(2M) (arXiv 2211.01095, algorithm 2): (what x_s then is, whether it is).
+
+    x_s = (σ_s/σ_t)·x_t + √ᾱ_s(1 − e^{−h})·D, D = (1 + 1/2r)·x̂_0(t) − 1/2r·x̂_0(before), with
+    h = λ_s − λ_t, r = h_before/h, λ = log(√ᾱ/√(1−ᾱ)). A step of first order has D = x̂_0(t).
+    Rows (S, 7) hold the combination of columns; a step is solved when no more than rounding is left.
+    """
+    now, then = levels.bars, levels.bars_next
+    with np.errstate(all="ignore"):
+        log_snr = np.append(0.5 * np.log(now / (1 - now)), 0.5 * np.log(then[-1] / (1 - then[-1])))
+        h = np.diff(log_snr)
+        r = np.append(np.nan, h[:-1]) / h
+        gain = np.sqrt(then) * -np.expm1(-h)
+        keep = np.sqrt((1 - then) / (1 - now))
+    extra = np.where(np.isfinite(1 / (2 * r)), 1 / (2 * r), 0.0)
+    rows, good = np.zeros((len(now), 7)), np.zeros(len(now), dtype=bool)
+    for i in range(len(now)):
+        for order in (2, 1):
+            weight = extra[i] if order == 2 and i > 0 else 0.0
+            row = np.zeros(7)
+            row[X] = keep[i]
+            for sign, bar, x, eps in (
+                (1 + weight, now[i], X, EPS),
+                (-weight, now[max(i - 1, 0)], PREVIOUS_X, PREVIOUS_EPS),
+            ):
+                part = sign * gain[i]
+                if levels.answer == "x0":
+                    row[eps] += part
+                elif levels.answer == "v":
+                    row[x] += part * np.sqrt(bar)
+                    row[eps] -= part * np.sqrt(1 - bar)
+                else:
+                    row[x] += part / np.sqrt(bar)
+                    row[eps] -= part * np.sqrt((1 - bar) / bar)
+            if levels.sigma_form:
+                before = now[max(i - 1, 0)]
+                row[[X, PREVIOUS_X]] *= np.sqrt([now[i], before])
+                row /= np.sqrt(then[i])
+            gap = np.append(-row[:NEXT], 1.0)
+            gram = watched.grams[i]
+            left = np.sqrt(max(gap @ gram @ gap, 0) / watched.values)
+            size = np.abs(gap) @ np.sqrt(np.diag(gram) / watched.values)
+            tables = 8 * ROUNDING * (1 + levels.index[i]) / max(1 - now[i], 1e-12) ** 0.5
+            if left <= 16 * ROUNDING * size + tables * np.abs(row[EPS]):
+                rows[i], good[i] = row, True
+                break
+            if order == 1:
+                rows[i] = row
+    return rows, good

@@ -1,0 +1,106 @@
+"""Putting data into a page: JSON that cannot end its script, bytes, and two languages at once."""
+
+import base64
+import gzip
+import hashlib
+import json
+from functools import cache
+from typing import Any
+
+import plotly.graph_objects as go
+from markupsafe import Markup, escape
+from plotly.offline import get_plotlyjs
+
+from diffviz.catalogue import LANGUAGES, catalogue
+
+TAGS = {"en": "en", "zh": "zh-Hans"}
+"""A language of the catalogue, and its tag in HTML."""
+ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
+
+
+def script_json(value: Any) -> Markup:
+    """``value`` as JSON for a ``<script type="application/json">``: no character can end it."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return Markup(text.translate(ESCAPES))
+
+
+def packed(data: bytes) -> str:
+    """Gzip, then base64; the same bytes at any time."""
+    return base64.b64encode(gzip.compress(data, 9, mtime=0)).decode()
+
+
+@cache
+def plotly_packed() -> str:
+    """The whole of plotly.js, ``packed``."""
+    return packed(_plotly().encode())
+
+
+@cache
+def plotly_digest() -> str:
+    """The hash by which the page's policy knows plotly.js."""
+    return digest(_plotly())
+
+
+def _plotly() -> str:
+    return str(get_plotlyjs())
+
+
+def digest(script: str) -> str:
+    """A source of a Content-Security-Policy: the script with this text, and no other."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
+
+
+def both(key: str, tag: str = "span", **values: object) -> Markup:
+    """A text of the report in every language; the page shows one. Values are escaped."""
+    parts = {
+        language: Markup(catalogue(language)[f"report.{key}"]).format(**values)
+        for language in LANGUAGES
+    }
+    return in_languages(parts, tag)
+
+
+def in_languages(parts: dict[str, Markup], tag: str = "span") -> Markup:
+    """One element per language, marked so that the page shows one of them."""
+    return Markup("").join(
+        Markup('<{tag} class="in-{language}" lang="{lang}">{part}</{tag}>').format(
+            tag=Markup(tag), language=language, lang=TAGS[language], part=escape(part)
+        )
+        for language, part in parts.items()
+    )
+
+
+def figure_json(figures: dict[str, go.Figure]) -> dict[str, Any]:
+    """One figure in every language: the first whole, the others as what differs.
+
+    Returns:
+        ``figure`` with data and layout, and ``texts``, per language a list of [path, value].
+    """
+    plain = {language: json.loads(figure.to_json()) for language, figure in figures.items()}
+    for figure in plain.values():
+        figure["layout"].pop("template", None)
+    first = plain[LANGUAGES[0]]
+    differing = {key for other in plain.values() for key in _differences(first, other)}
+    changed = sorted(differing, key=repr)
+    return {
+        "figure": {"data": first["data"], "layout": first["layout"]},
+        "texts": {
+            language: [[list(path), _at(plain[language], path)] for path in changed]
+            for language in LANGUAGES
+        },
+    }
+
+
+def _differences(a: Any, b: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    """Paths at which two values differ; below a list of another length the list itself."""
+    if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
+        return [p for key in a for p in _differences(a[key], b[key], (*path, key))]
+    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        pairs = enumerate(zip(a, b, strict=True))
+        return [p for i, (x, y) in pairs for p in _differences(x, y, (*path, i))]
+    return [] if a == b else [path]
+
+
+def _at(value: Any, path: tuple[str | int, ...]) -> Any:
+    for key in path:
+        value = value[key]
+    return value

@@ -1,0 +1,123 @@
+"""The run file: what comes back is what went in, or a clear refusal."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from diffviz.denoisers.exact import DatasetDenoiser, GaussianDenoiser
+from diffviz.errors import InputError, RunFileError
+from diffviz.recording import record
+from diffviz.run import Run, RunSpec
+from diffviz.schedule import NoiseSchedule
+
+SCHEDULE = NoiseSchedule.course(12, 1e-3, 0.3)
+
+
+@pytest.fixture(scope="module")
+def run():
+    images = np.random.default_rng(0).integers(0, 256, (9, 4, 4, 3), dtype=np.uint8)
+    denoiser = DatasetDenoiser(SCHEDULE, images, np.arange(9) % 2, ("even", "odd"))
+    return record(denoiser, SCHEDULE, n=5, progress=False)
+
+
+def test_load_of_save_is_the_run(run, tmp_path):
+    """Every variable to the bit, coordinates, attributes, the schedule with its quirk. Kills:
+    lossy packing, NaN turned to a fill value, names turned to bytes."""
+    run.save(tmp_path / "run.nc")
+    loaded = Run.load(tmp_path / "run.nc")
+    assert loaded == run and loaded.dataset.identical(run.dataset)
+    assert loaded.schedule == SCHEDULE and loaded.spec == run.spec
+    assert loaded.dataset["snapshots"].dtype == np.float32
+
+
+def test_plain_xarray_opens_it_and_names_everything(run, tmp_path):
+    run.save(tmp_path / "run.nc")
+    with xr.open_dataset(tmp_path / "run.nc") as d:
+        assert list(d["arm"].values) == ["ddpm", "z=0", "ddim"]
+        assert list(d["quantity"].values) == ["x", "eps", "residual"]
+        assert d["t"].values[0] == 12 and d["t"].values[-1] == 0
+        for name, variable in d.variables.items():
+            assert variable.attrs.get("long_name"), name
+            assert variable.attrs.get("units") == "1", name
+        assert d["mean"].dims == ("arm", "quantity", "t")
+        assert d["histogram"].dims == ("arm", "quantity", "t", "bin")
+        assert d["snapshots"].dims == ("arm", "snapshot", "sample", "channel", "height", "width")
+        assert d["samples"].dims == ("arm", "sample", "channel", "height", "width")
+        assert json.loads(d.attrs["spec"])["seed"] == 0
+        for word in ("diffviz", "torch", "numpy", "created"):
+            assert word in d.attrs["versions"] + " ".join(d.attrs)
+
+
+def test_spec_survives_json(run):
+    assert RunSpec.from_json(run.spec.to_json()) == run.spec
+
+
+def test_every_changed_bit_is_noticed(run, tmp_path):
+    """Before anything is parsed. Kills: a digest of a part, a digest that is not compared."""
+    path = tmp_path / "run.nc"
+    run.save(path)
+    whole = path.read_bytes()
+    for position in np.random.default_rng(0).integers(0, len(whole), 200):
+        damaged = bytearray(whole)
+        damaged[position] ^= 1 << int(position % 8)
+        path.write_bytes(bytes(damaged))
+        with pytest.raises(RunFileError) as error:
+            Run.load(path)
+        assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
+def test_a_cut_file_is_refused(run, tmp_path, share):
+    path = tmp_path / "run.nc"
+    run.save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(RunFileError):
+        Run.load(path)
+
+
+def test_other_files_are_refused(tmp_path):
+    html = tmp_path / "page.nc"
+    html.write_text("<!doctype html><p>not found")
+    other = tmp_path / "other.nc"
+    xr.Dataset({"a": ("x", [1.0])}).to_netcdf(other, engine="h5netcdf")
+    for path in (html, other, tmp_path, tmp_path / "missing.nc"):
+        with pytest.raises(RunFileError) as error:
+            Run.load(path)
+        assert str(path) in str(error.value)
+
+
+def test_a_failed_save_keeps_the_old_file(run, tmp_path, monkeypatch):
+    """Kills: writing in place."""
+    path = tmp_path / "run.nc"
+    run.save(path)
+    before = path.read_bytes()
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(xr.Dataset, "to_netcdf", full)
+    with pytest.raises(InputError, match="No space left"):
+        run.save(path)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["run.nc"]
+
+
+def test_a_missing_folder_is_named(run, tmp_path):
+    with pytest.raises(InputError, match="does not exist"):
+        run.save(tmp_path / "no" / "run.nc")
+    assert not os.listdir(tmp_path)
+
+
+def test_names_from_anywhere_survive(tmp_path):
+    """Kills: an arm's name used as a variable or path."""
+    from diffviz.sampling import Arm, ddpm
+
+    name = "</script><script>alert(1)</script>/../x é 漢"
+    denoiser = GaussianDenoiser(SCHEDULE, 0.0, 1.0)
+    run = record(denoiser, SCHEDULE, arms=[Arm(name, ddpm())], n=3, progress=False)
+    run.save(tmp_path / "run.nc")
+    assert Run.load(tmp_path / "run.nc").arms == [name]
