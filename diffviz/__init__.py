@@ -38,7 +38,7 @@ _HOME = {
     "write_report": "diffviz.report",
 }
 
-__all__ = list(_HOME)  # noqa: PLE0604
+__all__ = list(_HOME)
 __version__ = version("diffviz")
 
 

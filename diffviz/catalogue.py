@@ -1,7 +1,7 @@
 """What users read on screen, in every language: ``locales/<language>/<topic>.toml``.
 
-A key is ``topic.table.name``; its text may hold ``{fields}`` for ``str.format``. Every language has
-the same keys with the same fields (held by a test), so no sentence stands twice in the code.
+A key is ``topic.table.name``; its text may hold ``{fields}`` for ``str.format``. Every language
+has the same keys with the same fields (held by a test), and no sentence stands twice in the code.
 """
 
 import tomllib

@@ -66,14 +66,17 @@ def _record_options(command: Command) -> Command:
 
 
 def _record(out: str | None, resume: bool, options: dict[str, Any]) -> Any:
+    from diffviz.files import check_writable
     from diffviz.recording import record
     from diffviz.specs import executor, parse_arms, parse_denoiser
 
+    if out is not None:
+        check_writable(out)
     schedule = _schedule(options)
     label = options["label"]
     arms = parse_arms(options["arms"])
     denoiser = parse_denoiser(options["denoiser_text"], schedule, label)
-    network = hasattr(denoiser, "network")
+    narrowed = (options["denoiser_text"] or "").startswith("dataset:")
     with executor(options["workers"]) as pool:
         return record(
             denoiser,
@@ -83,7 +86,7 @@ def _record(out: str | None, resume: bool, options: dict[str, Any]) -> Any:
             seed=options["seed"],
             block=options["block"],
             steps=options["steps"],
-            label=label if network else None,
+            label=None if narrowed else label,
             device=options["device"],
             executor=pool,
             out=out,
@@ -111,7 +114,7 @@ def _schedule(options: dict[str, Any]) -> Any:
 @click.option("--out", "-o", default="run.nc", show_default=True, help="The run file to write.")
 @click.option("--resume", is_flag=True, help="Go on from the finished blocks beside --out.")
 def record(out: str, resume: bool, **options: Any) -> None:
-    """Sample all arms from the same noise and record every step.
+    r"""Sample all arms from the same noise and record every step.
 
     \b
     Example:
@@ -137,7 +140,7 @@ def report(
     title: str | None,
     **options: Any,
 ) -> None:
-    """Write one self-contained HTML page about a run, or record one first.
+    r"""Write one self-contained HTML page about a run, or record one first.
 
     \b
     Example:
@@ -178,7 +181,7 @@ def report(
 @click.option("--height", type=click.IntRange(100, 4000), default=520, show_default=True)
 @click.option("--t", "t", type=int, help="The step shown, for histogram and strips.")
 def figure(name: str, run_file: str, out: str, lang: str, dark: bool, **options: Any) -> None:
-    """Draw one picture of a run for a slide.
+    r"""Draw one picture of a run for a slide.
 
     \b
     Example:
@@ -198,7 +201,7 @@ def figure(name: str, run_file: str, out: str, lang: str, dark: bool, **options:
 @click.option("--out", "-o", help="Also draw it: NAME.png, .svg, .pdf or .html.")
 @click.option("--lang", default="en", show_default=True, help="en or zh.")
 def schedule(out: str | None, lang: str, **options: Any) -> None:
-    """Look at a noise schedule: its numbers, and which invariants hold.
+    r"""Look at a noise schedule: its numbers, and which invariants hold.
 
     \b
     Example:
@@ -231,7 +234,7 @@ def schedule(out: str | None, lang: str, **options: Any) -> None:
 @click.option("--labels", help="Also write the classes, one-hot, as the tutorial does.")
 @click.option("--sheet", help="Also write a PNG that shows some of them.")
 def sprites(n: int, seed: int, out: str, labels: str | None, sheet: str | None) -> None:
-    """Make a data set of 16×16 sprites of five kinds. Nothing is downloaded.
+    r"""Make a data set of 16×16 sprites of five kinds. Nothing is downloaded.
 
     \b
     Example:
@@ -275,7 +278,7 @@ def sprites(n: int, seed: int, out: str, labels: str | None, sheet: str | None) 
 @click.option("--out", "-o", default="weights.safetensors", show_default=True)
 @click.option("--resume", is_flag=True, help="Go on from the last finished epoch.")
 def train(out: str, resume: bool, **options: Any) -> None:
-    """Train a ContextUnet on sprites or on your own images.
+    r"""Train a ContextUnet on sprites or on your own images.
 
     The state after each epoch is kept in OUT.training until the training is whole.
 
@@ -284,10 +287,85 @@ def train(out: str, resume: bool, **options: Any) -> None:
       diffviz train --epochs 50 -o sprites.safetensors
       diffviz train --images my_sprites/ --epochs 100 -o mine.safetensors --resume
     """
-    from diffviz.studio import train_to_file
+    from tqdm import tqdm
 
-    facts = train_to_file(Path(out), resume, _schedule(options), options)
-    click.echo(f"{out}: {facts}")
+    from diffviz.data import DataLaw
+    from diffviz.denoisers.checkpoints import save_denoiser
+    from diffviz.files import check_writable
+    from diffviz.images import from_uint8
+    from diffviz.schedule import NoiseSchedule
+    from diffviz.training import train as epochs_of
+
+    path = check_writable(out)
+    state = path.with_name(path.name + ".training")
+    if resume and path.exists() and not state.exists():
+        click.echo(f"{out}: already whole")
+        return
+    images, labels, classes, recipe = _training_data(options)
+    noise = _schedule(options) or NoiseSchedule.course()
+    steps = -(-len(images) // max(options["batch"], 1))
+    trained = epochs_of(
+        images,
+        labels,
+        noise,
+        epochs=options["epochs"],
+        batch=options["batch"],
+        lr=options["lr"],
+        n_feat=options["features"],
+        seed=options["seed"],
+        device=options["device"],
+        classes=classes,
+        checkpoint=state,
+        resume=resume,
+        progress=lambda step, steps: bar.update(),
+    )
+    with tqdm(total=options["epochs"] * steps, unit="batch") as bar:
+        for epoch in trained:
+            bar.n = epoch.epoch * steps
+            bar.set_postfix_str(f"epoch {epoch.epoch}, loss {epoch.loss:.4f}")
+    facts = {
+        "command": "diffviz " + " ".join(sys.argv[1:]),
+        "seed": options["seed"],
+        "epochs": epoch.epochs,
+        "batch": options["batch"],
+        "lr": options["lr"],
+        "losses": list(epoch.losses),
+    }
+    law = DataLaw.of_images(from_uint8(images), labels, classes)
+    save_denoiser(
+        path, epoch.network, noise, classes=classes, data_recipe=recipe, data=law, facts=facts
+    )
+    state.unlink(missing_ok=True)
+    click.echo(f"{out}: {epoch.epochs} epochs, loss {epoch.loss:.4f}")
+
+
+def _training_data(options: dict[str, Any]) -> tuple[Any, Any, tuple[str, ...], str]:
+    """(uint8 images, labels or None, class names, how to make the data again)."""
+    import numpy as np
+
+    from diffviz.images import load_images
+    from diffviz.sprites import CLASSES, make_sprites
+
+    source, label_file = options["images"], options["labels"]
+    if source is None:
+        if label_file is not None:
+            raise InputError("labels without images; the procedural sprites have their own")
+        n, seed = options["n"], options["data_seed"]
+        return *make_sprites(n, seed), CLASSES, f"sprites:n={n},seed={seed}"
+    images = load_images(source)
+    recipe = f"{len(images)} images of {Path(source).name}"
+    if label_file is None:
+        return images, None, (), recipe
+    try:
+        labels = np.load(label_file, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        raise InputError(f"{label_file}: not a .npy file of classes") from None
+    if labels.ndim == 2:
+        width, labels = labels.shape[1], labels.argmax(axis=1)
+    else:
+        width, labels = int(labels.max(initial=-1)) + 1, labels.astype(np.int64)
+    names = CLASSES if width == len(CLASSES) else tuple(f"class {i}" for i in range(width))
+    return images, labels, names, recipe
 
 
 def _check_language(language: str) -> None:
@@ -301,6 +379,9 @@ def main(arguments: list[str] | None = None) -> None:
         cli.main(arguments, prog_name="diffviz", standalone_mode=False)
     except InputError as error:
         _fail(str(error), 2)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        sys.exit(2)
     except click.ClickException as error:
         _fail(error.format_message(), 2)
     except (KeyboardInterrupt, click.Abort):

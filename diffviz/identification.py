@@ -1,8 +1,8 @@
 r"""Which known rule made these steps.
 
-Rules are those of `diffviz.sampling`, evaluated on the visited levels only: from t to s the visited
-times are a schedule of their own. They are written for the variance-preserving x_t and a model that
-answers ε. A loop may instead hold x̄ = x/√ᾱ and pass σ, and its model may answer x̂_0 or
+Rules are those of `diffviz.sampling`, evaluated on the visited levels only: these are a
+schedule of their own. They are written for the variance-preserving x_t and a model that answers ε.
+A loop may instead hold x̄ = x/√ᾱ and pass σ, and its model may answer x̂_0 or
 v = √ᾱ ε − √(1−ᾱ) x_0; each is a linear change of (a, b).
 
 A coefficient is judged by its distance from the rule in standard errors, after what float32 tables
@@ -27,11 +27,12 @@ from diffviz.watching import (
     PREVIOUS_EPS,
     PREVIOUS_X,
     ROUNDING,
-    X,
     Fit,
     Time,
     Watched,
+    X,
     index_of,
+    score_threshold,
     solve,
     time_kinds,
 )
@@ -40,6 +41,8 @@ Array = NDArray[np.float64]
 SINGLE = [ONE, X, EPS]
 DOUBLE = [ONE, X, EPS, PREVIOUS_X, PREVIOUS_EPS]
 MULTISTEP = "dpm-solver++(2m)"
+FITS = 2.0
+"""The misfit of (a, b) that a rule stays below; a right one has 1.06 on average."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +79,7 @@ class Expected:
     """What a rule says of every step: a, b and σ, and what rounding may do to them, (S, 3)."""
 
     rule: str
+    source: Rule
     levels: Levels
     numbers: Array
     floor: Array
@@ -124,7 +128,7 @@ def expect(rule: Rule, levels: Levels) -> Expected:
     for bar, alpha in changed:
         other = _numbers(rule, levels, NoiseSchedule(1 - alpha, alpha, bar))
         floor += np.abs(other - numbers)
-    return Expected(rule.name, levels, numbers, floor)
+    return Expected(rule.name, rule, levels, numbers, floor)
 
 
 def _numbers(rule: Rule, levels: Levels, visited: NoiseSchedule) -> Array:
@@ -163,7 +167,8 @@ def scores(fit: Fit, watched: Watched, expected: Expected, inflation: float = 1.
         over = np.maximum(np.abs(away) - allowed, 0) / errors
         result[:, :3] = np.sign(away) * normal_score(over, free)
         result[:, 3] = std_score(fit.std, expected.numbers[:, 2], rounding, expected, free)
-    return np.nan_to_num(result, nan=1e6, posinf=1e6, neginf=-1e6)
+    result = np.clip(np.nan_to_num(result, nan=1e6, posinf=1e6, neginf=-1e6), -1e6, 1e6)
+    return result * watched.sane[:, None]
 
 
 def normal_score(value: Array, free: int) -> Array:
@@ -185,8 +190,8 @@ def std_score(std: Array, target: Array, rounding: Array, expected: Expected, fr
 
 
 def misfit(score: Array) -> tuple[float, float]:
-    """(of a and b, of σ): mean log(1 + z²), which a few wild steps do not decide."""
-    inner = np.log1p(score**2)
+    """(of a and b, of σ): mean log(1 + z²) up to |z| = 30, which no single step decides."""
+    inner = np.log1p(np.minimum(np.abs(score), 30) ** 2)
     return float(inner[:, :2].sum(axis=1).mean()), float(inner[:, 3].mean())
 
 
@@ -202,7 +207,7 @@ def arrangements(watched: Watched, schedule: NoiseSchedule, time: Time) -> Itera
                         yield levels
 
 
-def rules_for(fit: Fit, levels: Levels) -> list[Rule]:
+def rules_for(fit: Fit, levels: Levels, precision: float) -> list[Rule]:
     """DDPM's, DDIM at η = 0 and 1, and at the η that the noise or the coefficients point to."""
     etas = {0.0, 1.0}
     full = _numbers(ddim(1.0), levels, levels.visited)
@@ -218,10 +223,10 @@ def rules_for(fit: Fit, levels: Levels) -> list[Rule]:
         squares = (1 - levels.bars_next - direction**2) / sigma**2
         by_direction = np.sqrt(np.nanmedian(squares[inner])) if inner.any() else 0.0
     if levels.answer == "eps":
-        for eta in (by_noise, by_direction):
-            if np.isfinite(eta) and 0.01 < eta < 0.99:
+        for eta, least in ((by_noise, 0.01), (by_direction, 0.25)):
+            if np.isfinite(eta) and least < eta < 0.99:
                 nice = round(eta * 20) / 20
-                etas.add(nice if abs(eta - nice) < 0.01 else round(float(eta), 3))
+                etas.add(nice if abs(eta - nice) < min(0.01 + precision, 0.025) else round(float(eta), 3))
     return [ddpm("beta"), ddpm("posterior"), *(ddim(eta) for eta in sorted(etas))]
 
 
@@ -233,11 +238,16 @@ def closest(watched: Watched, schedule: NoiseSchedule, time: Time) -> Expected:
     """
     fit = solve(watched.grams, SINGLE)
     found: list[tuple[float, float, Expected]] = []
+    precision = 3 / np.sqrt(2 * watched.values * len(fit.std))
     for levels in arrangements(watched, schedule, time):
-        for rule in rules_for(fit, levels):
+        for rule in rules_for(fit, levels, precision):
             expected = expect(rule, levels)
-            found.append((*misfit(scores(fit, watched, expected)), expected))
-        if min(item[0] for item in found) < 2.0:
+            table = scores(fit, watched, expected)
+            # An answer other than ε is believed only of a loop that follows it everywhere.
+            off = np.abs(table[:, :2]) > score_threshold(len(table))
+            if levels.answer == "eps" or not off.any():
+                found.append((*misfit(table), expected))
+        if found and min(item[0] for item in found) < FITS:
             break  # the likeliest reading that fits is the one
     if not found:
         first, last = watched.times[0], watched.times[-1]
@@ -246,8 +256,12 @@ def closest(watched: Watched, schedule: NoiseSchedule, time: Time) -> Expected:
             f"on the schedule they must fall within 1…T = {schedule.T}; see the argument time"
         )
     least = min(item[0] for item in found)
-    equals = [item for item in found if item[0] <= least + 0.5]
-    best = min(equals, key=lambda item: item[1] + 0.01 * item[0])[2]
+    if least < FITS:
+        equals = [item for item in found if item[0] <= least + 0.5]
+        # Where no noise is right, the first is as good as any other.
+        best = min(equals, key=lambda item: min(item[1], 3.0))[2]
+    else:
+        best = min(found, key=lambda item: item[0] + item[1])[2]
     return replace(best, rule=_sigma_name(best.rule)) if best.levels.sigma_form else best
 
 
@@ -261,7 +275,7 @@ def solves_multistep(watched: Watched, levels: Levels) -> tuple[Array, NDArray[n
 
     x_s = (σ_s/σ_t)·x_t + √ᾱ_s(1 − e^{−h})·D, D = (1 + 1/2r)·x̂_0(t) − 1/2r·x̂_0(before), with
     h = λ_s − λ_t, r = h_before/h, λ = log(√ᾱ/√(1−ᾱ)). A step of first order has D = x̂_0(t).
-    Rows (S, 7) hold the combination of columns; a step is solved when no more than rounding is left.
+    Rows (S, 7) hold the combination of columns; a step is solved when only rounding is left.
     """
     now, then = levels.bars, levels.bars_next
     with np.errstate(all="ignore"):
@@ -270,7 +284,7 @@ def solves_multistep(watched: Watched, levels: Levels) -> tuple[Array, NDArray[n
         r = np.append(np.nan, h[:-1]) / h
         gain = np.sqrt(then) * -np.expm1(-h)
         keep = np.sqrt((1 - then) / (1 - now))
-    extra = np.where(np.isfinite(1 / (2 * r)), 1 / (2 * r), 0.0)
+        extra = np.nan_to_num(1 / (2 * r), posinf=0.0)
     rows, good = np.zeros((len(now), 7)), np.zeros(len(now), dtype=bool)
     for i in range(len(now)):
         for order in (2, 1):

@@ -40,7 +40,7 @@ def stretch(x: NDArray[np.floating]) -> NDArray[np.floating]:
 
 
 def contact_sheet(images: NDArray[np.uint8], columns: int, scale: int = 4) -> Image.Image:
-    """Stored images (B, H, W, 3) side by side, ``columns`` to a row, enlarged without smoothing."""
+    """Stored images (B, H, W, 3), ``columns`` to a row, enlarged without smoothing."""
     height, width = images.shape[1:3]
     rows = -(-len(images) // columns)
     sheet = Image.new("RGB", (columns * width, rows * height), "white")

@@ -254,9 +254,12 @@ def record_block(job: _Job, block: int, progress: Callable[[], None] | None = No
         data=job.data,
         keep=job.keep,
     )
+    # A denoiser that draws for itself must draw the same for a block wherever it is computed.
+    restarted = getattr(job.denoiser, "restarted", None)
+    denoiser = job.denoiser if restarted is None else restarted(int(words[1]))
     step = None
     for step in sample(
-        job.denoiser, job.schedule, x_T, generator, arms=job.arms, times=times, context=context
+        denoiser, job.schedule, x_T, generator, arms=job.arms, times=times, context=context
     ):
         recorder.observe(step)
         if progress is not None:

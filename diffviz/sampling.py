@@ -183,7 +183,8 @@ def sample(
     contexts = None if context is None else context.repeat(len(arms), 1)
     x = x_T.expand(len(arms), *x_T.shape)
     for t, s in zip(map(int, times[:-1]), map(int, times[1:]), strict=True):
-        eps = denoiser(x.reshape(batch), t, contexts)
+        with torch.no_grad():  # left again before each yield
+            eps = denoiser(x.reshape(batch), t, contexts)
         _check_answer(eps, batch, t)
         eps = eps.reshape(x.shape)
         z = torch.randn(x_T.shape, generator=generator, dtype=x_T.dtype, device=x_T.device)

@@ -98,7 +98,9 @@ class Tally:
             value = getattr(self, field.name)
             if isinstance(value, Moments | Spread):
                 for part in fields(value):
-                    arrays[f"{field.name}.{part.name}"] = np.array(getattr(value, part.name), order="C")
+                    arrays[f"{field.name}.{part.name}"] = np.array(
+                        getattr(value, part.name), order="C"
+                    )
             else:
                 arrays[field.name] = np.array(value, order="C")
         with replacing(path) as temporary:

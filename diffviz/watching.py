@@ -1,7 +1,7 @@
 r"""Watching somebody's sampler from the side of its model.
 
-A sampler must call its model with (x_t, t). Between two calls it turned x_t and the answer m_t into
-x_s, so the pairs seen at the border hold its update rule. Of every step i the products
+A sampler must call its model with (x_t, t). Between two calls it turned x_t and the answer m_t
+into x_s, so the pairs seen at the border hold its update rule. Of every step i the products
 
     G_i = Σ w wᵀ,   w = (1, x_t, m_t, x_before, m_before, x_start, x_s),
 
@@ -65,6 +65,12 @@ class Watched:
     start: tuple[float, float, float]
     broken: float | None
 
+    @property
+    def sane(self) -> NDArray[np.bool_]:
+        """Steps before the state has grown so far that float32 swallows what they do, (S,)."""
+        size = np.sqrt(self.grams[:, [X, NEXT], [X, NEXT]] / self.values).max(axis=1)
+        return np.logical_and.accumulate(size <= 1e3 * max(1.0, *self.start[:2]))
+
 
 class Stopped(BaseException):
     """Ends a sampler from inside its model; no handler of a sampler should hold it."""
@@ -98,9 +104,9 @@ class Watch:
         if not isinstance(x, Tensor):
             raise InputError(f"the sampler passed {type(x).__name__} as x at t = {value:g}")
         whole, x = x, first_half(x)
-        if self._x is not None and self._last is not None:
-            if value == self.times[-1] and x.shape == self._x.shape and torch.equal(x, self._x):
-                return self._last.repeat(len(whole) // len(x), *[1] * (x.ndim - 1))
+        again = self._x is not None and value == self.times[-1] and torch.equal(x, self._x)
+        if self._last is not None and again:
+            return self._last.repeat(len(whole) // len(x), *[1] * (x.ndim - 1))
         self.see(x, value)
         if len(self.times) >= self._calls:
             raise Stopped(f"the sampler called its model {self._calls} times and did not end")
@@ -142,6 +148,8 @@ class Watch:
         precision = max(float(torch.finfo(x.dtype).eps), 2 * ROUNDING)
         size = np.sqrt(np.diag(gram)[[X, EPS, NEXT]] / x.numel())
         floor = 4 * precision * float(size @ np.append(np.abs(coefficients[1:]), 1.0))
+        if size[[0, 2]].max() > 1e3 * max(1.0, *self.start[:2]):
+            floor = math.inf
         self.grams.append(gram)
         self.noise.append(_describe(left.reshape(self.shape), floor))
 
@@ -219,7 +227,7 @@ def time_kinds(times: Array, floating: bool, time: Time, schedule: NoiseSchedule
             raise InputError(f"time is {time!r}; allowed are 'auto', {KINDS}, or a function")
         return [time]
     if floating and times.min() >= 0 and times.max() <= 1:
-        return ["fraction"]
+        return ["fraction", "sigma"]
     if np.array_equal(times, np.rint(times)):
         if times.max() >= schedule.T:
             return ["index"]
@@ -246,7 +254,8 @@ def _flat(x: Tensor) -> Array:
 
 
 def _normality(values: Array) -> tuple[float, float, float]:
-    return float(values.mean()), float(values.std()), ks_statistic(values)
+    mean, std = float(values.mean()), float(values.std())
+    return mean, std, ks_statistic((values - mean) / std) if std > 0 else 1.0
 
 
 def _describe(left: Array, floor: float) -> Noise:
@@ -263,7 +272,10 @@ def _describe(left: Array, floor: float) -> Noise:
     grid, grid_score = 0.0, 0.0
     for axis in range(1, z.ndim):
         if z.shape[axis] > 1:
-            a, b = np.take(z, range(1, z.shape[axis]), axis), np.take(z, range(z.shape[axis] - 1), axis)
+            a, b = (
+                np.take(z, range(1, z.shape[axis]), axis),
+                np.take(z, range(z.shape[axis] - 1), axis),
+            )
             value = float(np.clip((a * b).mean(), -1 + 1e-12, 1 - 1e-12))
             score = math.atanh(value) * math.sqrt(a.size)
             if abs(score) > abs(grid_score):

@@ -1,22 +1,17 @@
 r"""System identification of any sampler: its update rule, read from outside.
 
-A model that answers with independent noise is put into somebody's loop. If the loop's step is
-linear, x_s = a·x_t + b·m_t + σ·z, regression of x_s on (x_t, m_t, 1) gives a, b, the bias and σ with
-their standard errors, and what is left is the injected noise itself. A multi-step sampler depends
-on the call before too.
-
-The numbers are compared with those of known rules at the visited times. Rules are written for the
-variance-preserving x_t and a model that answers ε. A loop may instead hold x̄ = x/√ᾱ and pass σ,
-and its model may answer x̂_0 or v = √ᾱ ε − √(1−ᾱ) x_0: a linear change of (a, b).
+A model that answers m_t with fresh noise in it is put into somebody's loop. If a step of the loop
+is linear, x_s = a·x_t + b·m_t + σ·z, the regression of x_s on (x_t, m_t, 1) gives a, b, the bias
+and σ with their standard errors, and what is left is the injected noise itself. A multi-step
+sampler depends on the call before too.
 
 A second excitation answers so that x̂_0 always lies inside (−1, 1). A loop that clips x̂_0 is linear
 there, and only there.
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -26,72 +21,25 @@ from torch import Tensor
 
 from diffviz.errors import InputError
 from diffviz.findings import Finding
-from diffviz.sampling import ddim, ddpm
+from diffviz.identification import DOUBLE, SINGLE, Levels, closest
 from diffviz.schedule import NoiseSchedule
+from diffviz.verdict import Evidence, judge, judge_order, weigh
 from diffviz.watching import (
-    EPS,
-    ONE,
-    PREVIOUS_EPS,
-    PREVIOUS_X,
-    ROUNDING,
-    X,
-    Fit,
+    Answer,
     Stopped,
     Time,
     Watch,
     Watched,
     index_of,
-    score_threshold,
     solve,
     time_kinds,
 )
 
 Array = NDArray[np.float64]
 Sampler = Callable[..., object]
-TESTS_PER_STEP = 12
-"""Coefficients, bias, std, their shifts between excitations, and laws of the noise."""
 
 
-@dataclass(frozen=True, eq=False)
-class Expected:
-    """What a rule says: (S, 3) of a, b, σ and what float32 tables may do to them.
-
-    ``rule`` is its name, ``index`` (S,) the visited times, ``bars`` (S+1,) their ᾱ with the end's.
-    """
-
-    rule: str
-    kind: Time
-    answer: str
-    sigma_form: bool
-    index: Array
-    bars: Array
-    numbers: Array
-    floor: Array
-
-    @cached_property
-    def scale(self) -> Array:
-        """The std of x_t is this times that of the variance-preserving x_t, (S+1,)."""
-        return self.bars**-0.5 if self.sigma_form else np.ones(len(self.bars))
-
-
-@dataclass(frozen=True, eq=False)
-class Evidence:
-    """All that the verdict rests on: the step table, the closest rule, and both excitations."""
-
-    schedule: NoiseSchedule
-    wild: Watched
-    tame: Watched
-    used: Watched
-    fit: Fit
-    expected: Expected
-    scores: Array
-    threshold: float
-    clipped: NDArray[np.bool_]
-    depends: NDArray[np.bool_]
-    multistep: bool
-
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class XRay:
     """A sampler seen through.
 
@@ -119,11 +67,11 @@ def xray(
     time: Time = "auto",
     seconds: float = 60.0,
 ) -> XRay:
-    """Identify ``sampler(model) -> x_0``, any loop that calls ``model(x, t, ...)`` (SCIENCE §4).
+    """Identify ``sampler(model) -> x_0``, any loop that calls ``model(x, t, ...)``.
 
     Args:
-        sampler: the loop. One that takes a second argument is handed ``shape``; one that does not
-            draws a shape of its own choice. It runs twice.
+        sampler: the loop; it runs twice. One with a second required argument is handed ``shape``,
+            any other draws a shape of its own choice.
         schedule: what its coefficients should follow.
         shape: (B, *D) of the states.
         seed: of the scripted answers; the sampler's own randomness is left alone.
@@ -133,31 +81,159 @@ def xray(
 
     Raises:
         InputError: it never calls the model, changes the shape, raises, returns something that is
-            not a state, or does not end.
+            not a state, passes times off the schedule, or does not end.
     """
-    from diffviz.verdict import judge
-
-    wild = _watch(sampler, schedule, shape, seed, time, seconds, partial(_wild, schedule, time))
-    early = _unusable(wild, schedule, time)
+    limits = 10 * schedule.T + 1000, seconds
+    # Not the seed itself: a sampler that seeds its own generator alike would draw the answers.
+    word = np.random.SeedSequence([seed, 0x78726179]).generate_state(1, np.uint64)[0]
+    noise = torch.Generator().manual_seed(int(word))
+    wild = watch(sampler, shape, _wild(schedule, time, noise), *limits)
+    early = judge_order(wild, schedule, time)
     if early is not None:
-        return early
+        return XRay(_table(wild), None, "unknown", "eps", (early,))
     best = closest(wild, schedule, time)
-    tame_answer = partial(_tame, best, torch.Generator().manual_seed(seed + 1))
-    tame = _watch(sampler, schedule, shape, seed + 2, time, seconds, tame_answer)
-    evidence = weigh(schedule, wild, tame, time, best)
+    levels = best.levels if best.levels.sigma_form else replace(best.levels, answer="eps")
+    tame = watch(sampler, shape, _tame(wild, levels, noise), *limits)
+    if len(tame.times) != len(wild.times):
+        raise InputError(
+            f"the sampler took {len(wild.times)} steps once and {len(tame.times)} steps the next "
+            "time; adaptive samplers cannot be compared step by step"
+        )
+    evidence = weigh(schedule, wild, tame, best, time)
     findings, rule = judge(evidence)
-    kind = evidence.expected.kind
+    kind = evidence.expected.levels.kind
     return XRay(
-        _dataset(evidence),
+        _table(evidence.used, evidence),
         rule,
         kind if isinstance(kind, str) else "function",
-        evidence.expected.answer,
+        evidence.expected.levels.answer,
         findings,
     )
 
 
-# -------------------------------------------------------------------- excitation
+def watch(
+    sampler: Sampler, shape: tuple[int, ...], answer: Answer, calls: int, seconds: float
+) -> Watched:
+    """Run the sampler once on a scripted model and keep what is seen."""
+    model = Watch(answer, calls, seconds)
+    try:
+        with torch.no_grad():
+            end = sampler(model, shape) if _takes_shape(sampler) else sampler(model)
+        state = end[0] if isinstance(end, tuple | list) and end else end
+        if not model.times:
+            raise InputError(
+                "the sampler never called its model; allowed is sampler(model) -> x_0"
+            )
+        if isinstance(state, np.ndarray):
+            state = torch.as_tensor(state)
+        if not isinstance(state, Tensor):
+            raise InputError(
+                f"the sampler returned {type(end).__name__} after its last step at "
+                f"t = {model.times[-1]:g}; allowed is a tensor of shape {model.shape}"
+            )
+        model.see(state, None)
+    except Stopped as stopped:
+        if model.broken is None:
+            raise InputError(str(stopped)) from None
+    except InputError:
+        raise
+    except Exception as error:
+        at = f"after the call at t = {model.times[-1]:g}" if model.times else "before any call"
+        line = str(error).splitlines()[0] if str(error) else "no message"
+        raise InputError(f"the sampler raised {type(error).__name__} {at}: {line}") from error
+    return model.result()
 
 
-def _wild(schedule: NoiseSchedule, time: Time, g: torch.Generator) -> "Callable":
-    raise NotImplementedError
+def _takes_shape(sampler: Sampler) -> bool:
+    try:
+        parameters = inspect.signature(sampler).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    required = [p for p in parameters if p.kind in positional and p.default is p.empty]
+    return len(required) > 1
+
+
+def _wild(schedule: NoiseSchedule, time: Time, generator: torch.Generator) -> Answer:
+    """N(0, 1) in every value, around the exact answer for data N(0, 1), √(1−ᾱ)·x_t.
+
+    The share of x_t keeps the state of order 1, where a bare e would let it grow by 1/√ᾱ_T until
+    float32 swallowed the injected noise. Regression takes it out again.
+    """
+
+    def answer(x: Tensor, value: float, floating: bool) -> Tensor:
+        e = torch.randn(x.shape, generator=generator).to(x)
+        kind = time_kinds(np.array([value]), floating, time, schedule)[0]
+        if kind == "sigma":
+            return e
+        index = index_of(np.array([value]), kind, schedule)[0]
+        bar = schedule.alpha_bars[int(np.clip(np.rint(index), 0, schedule.T))]
+        return e + float(np.sqrt(1 - bar)) * x
+
+    return answer
+
+
+def _tame(wild: Watched, levels: Levels, generator: torch.Generator) -> Answer:
+    """The answer that implies x̂_0 uniform in (−0.9, 0.9), independent at every call."""
+    bars = dict(zip(wild.times.tolist(), levels.bars.tolist(), strict=True))
+
+    def answer(x: Tensor, value: float, floating: bool) -> Tensor:
+        x_0 = (1.8 * torch.rand(x.shape, generator=generator) - 0.9).to(x)
+        bar = bars.get(value, 0.5)
+        scale = bar**0.5 if levels.sigma_form else 1.0
+        eps = (scale * x.double() - bar**0.5 * x_0) / (1 - bar) ** 0.5
+        if levels.answer == "x0":
+            return x_0
+        if levels.answer == "v":
+            return (bar**0.5 * eps - (1 - bar) ** 0.5 * x_0).to(x)
+        return eps.to(x)
+
+    return answer
+
+
+def _table(watched: Watched, evidence: Evidence | None = None) -> xr.Dataset:
+    """One row per step. Without evidence, the times as passed and what was done."""
+    columns = DOUBLE if evidence is not None and evidence.multistep else SINGLE
+    fit = solve(watched.grams, columns)
+    steps = len(watched.grams)
+    nothing = np.full(steps, np.nan)
+    index, following = watched.times, np.append(watched.times[1:], 0.0)
+    expected = np.full((steps, 3), np.nan)
+    correlation = nothing
+    if evidence is not None:
+        index = evidence.expected.levels.index
+        following = np.append(index[1:], 0.0)
+        expected, correlation = evidence.expected.numbers, evidence.step_correlation
+    if np.array_equal(index, np.rint(index)):
+        index, following = index.astype(np.int64), following.astype(np.int64)
+    variables: dict[str, tuple[Array, str]] = {"s": (following, "time after the step")}
+    names = ("bias", "x", "eps", "previous_x", "previous_eps")
+    texts = ("constant term", "x_t", "the answer", "the x before", "the answer before")
+    for k, (name, words) in enumerate(zip(names, texts, strict=True)):
+        known = k < len(columns)
+        what = words if name == "bias" else f"coefficient of {words}"
+        values = fit.coefficients[:, k] if known else nothing
+        errors = fit.errors[:, k] if known else nothing
+        variables[name] = (values, what)
+        variables[f"{name}_error"] = (errors, f"standard error: {what}")
+    free = np.sqrt(2 * max(watched.values - len(columns), 1))
+    variables["std"] = (fit.std, "std of what is left, the injected noise")
+    variables["std_error"] = (fit.std / free, "standard error of it")
+    for k, name in enumerate(("x", "eps", "std")):
+        variables[f"expected_{name}"] = (expected[:, k], f"{name} by the closest rule")
+    for name, field, words in (
+        ("noise_ks", "ks", "KS distance D of the injected noise, at std 1, from N(0, 1)"),
+        ("noise_ks_p", "ks_p", "its p-value"),
+        ("batch_correlation", "batch", "mean correlation of the noise of two samples"),
+        ("grid_correlation", "grid", "largest correlation of the noise of neighbours"),
+    ):
+        variables[name] = (np.array([getattr(n, field) for n in watched.noise]), words)
+    variables["step_correlation"] = (correlation, "correlation with the noise of the step before")
+    variables["passed"] = (watched.times, "the time as the sampler passed it")
+    return xr.Dataset(
+        {
+            k: (("t",), v, {"long_name": words, "units": "1"})
+            for k, (v, words) in variables.items()
+        },
+        {"t": (("t",), index, {"long_name": "time the step leaves", "units": "1"})},
+    )

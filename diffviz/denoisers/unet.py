@@ -291,6 +291,12 @@ class NetworkDenoiser:
         self.digest = weights_digest(network)
         self._data = data
 
+    @property
+    def name(self) -> str:
+        """The architecture and the kind of shortcut, in words."""
+        net = self.network
+        return f"ContextUnet(n_feat={net.n_feat}, height={net.height}, shortcut={net.shortcut})"
+
     @cached_property
     def data(self) -> DataLaw | None:
         """What is known about the training data; None for a foreign checkpoint."""
@@ -333,6 +339,19 @@ class NetworkDenoiser:
         moved = copy.deepcopy(self)
         moved.network.to(device)
         return moved
+
+    def restarted(self, seed: int) -> "NetworkDenoiser":
+        """The same denoiser with the draws of a ``"course"`` shortcut begun anew from ``seed``.
+
+        Without such a shortcut nothing is drawn and this is the denoiser itself.
+        """
+        if self.network.shortcut != "course":
+            return self
+        fresh = copy.deepcopy(self)
+        for module in fresh.network.modules():
+            if isinstance(module, CourseShortcut):
+                module.generator.manual_seed(seed)
+        return fresh
 
     def __getstate__(self) -> dict[str, Any]:
         # Worker processes fold for themselves, and images of the training set do not travel.

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import plotly.graph_objects as go
 
+from diffviz.catalogue import text
 from diffviz.figures.dial import dial_data, dial_figure
 from diffviz.figures.distance import distance_data, distance_figure
 from diffviz.figures.diversity import diversity_data, diversity_figure
@@ -48,3 +49,8 @@ PICTURES: dict[str, Callable[[Run, str], go.Figure | None]] = {
     "schedule": lambda run, language: schedule_figure(schedule_data(run.schedule), language),
 }
 """Name → (run, language) → figure. A histogram by its name alone is that of x_t at t = T/2."""
+
+
+def caption(name: str, language: str = "en") -> str:
+    """What the picture ``name`` shows, and what it cannot say, in one or two sentences."""
+    return text(f"figures.{name}.caption", language)

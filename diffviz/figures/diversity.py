@@ -61,7 +61,7 @@ def diversity_figure(data: DiversityData, language: str = "en") -> go.Figure:
     figure = theme.panels(
         [text(f"figures.diversity.{name}", language) for name in names],
         language,
-        x_titles=[text(f"figures.diversity.{name}_x", language) for name in names],
+        x_titles=[""],
         y_titles=[text(f"figures.diversity.{name}_y", language) for name in names],
     )
     for a, name in enumerate(data.arms):
@@ -82,19 +82,15 @@ def diversity_figure(data: DiversityData, language: str = "en") -> go.Figure:
                 xaxis=f"x{panel + 1}" if panel else "x",
                 yaxis=f"y{panel + 1}" if panel else "y",
             )
-    expected = text("figures.diversity.expected", language)
-    theme.add_level(figure, 0, data.expected, expected)
+    theme.add_level(figure, 0, data.expected, text("figures.diversity.expected", language))
     if data.classes:
-        figure.add_scatter(
-            x=[theme.label(c) for c in data.classes],
+        figure.add_bar(
+            x=[theme.label(name) for name in data.classes],
             y=data.reference_share,
-            mode="markers",
-            marker={
-                "symbol": "line-ew",
-                "size": 34,
-                "line": {"color": theme.REFERENCE, "width": 3},
-            },
             name=text("figures.diversity.share", language),
+            offsetgroup="data",
+            marker_color=theme.REFERENCE,
+            legendrank=2000,
             hovertemplate="%{x}<br>%{fullData.name}: %{y:.3g}<extra></extra>",
             xaxis="x3",
             yaxis="y3",

@@ -76,7 +76,9 @@ def ks_figure(data: KSData, language: str = "en") -> go.Figure:
         (data.marginal, data.marginal_error),
         (data.residual, data.residual_error),
     )
-    theme.add_reference(figure, 2, data.t, data.band, text("figures.ks.band", language))
+    theme.add_reference(
+        figure, 2, data.t, data.band, text("figures.ks.band", language), filled=True
+    )
     for panel, (values, error) in enumerate(views):
         theme.add_curves(figure, panel, data.t, values, data.arms, language, error=error)
     figure.update_yaxes(range=[0, 1.02])

@@ -14,6 +14,13 @@ from diffviz.figures import theme
 from diffviz.schedule import NoiseSchedule
 
 Array = NDArray[np.float64]
+PLACES = {
+    "ᾱₜ": ("left", "top"),
+    "√ᾱₜ": ("right", "bottom"),
+    "S1": ("center", "top"),
+    "S2": ("center", "bottom"),
+    "S3": ("center", "bottom"),
+}
 
 
 class ScheduleData(NamedTuple):
@@ -43,17 +50,19 @@ def schedule_figure(data: ScheduleData, language: str = "en") -> go.Figure:
         language,
         T=int(data.t[0]),
         columns=2,
+        legend=False,
     )
     curves = (
-        (0, "βₜ", data.beta),
-        (1, "ᾱₜ", data.alpha_bar),
-        (1, "√ᾱₜ", np.sqrt(data.alpha_bar)),
-        (2, "SNR", data.snr),
-        (3, "S1", data.S1),
-        (3, "S2", data.S2),
-        (3, "S3", data.S3),
+        (0, 0, "βₜ", data.beta),
+        (1, 0, "ᾱₜ", data.alpha_bar),
+        (1, 1, "√ᾱₜ", np.sqrt(data.alpha_bar)),
+        (2, 0, "SNR", data.snr),
+        (3, 0, "S1", data.S1),
+        (3, 1, "S2", data.S2),
+        (3, 2, "S3", data.S3),
     )
-    for i, (panel, name, values) in enumerate(curves):
+    half = len(data.t) // 2
+    for panel, i, name, values in curves:
         across, up = theme.thin(data.t, values)
         figure.add_scatter(
             x=across,
@@ -65,6 +74,9 @@ def schedule_figure(data: ScheduleData, language: str = "en") -> go.Figure:
             xaxis=f"x{panel + 1}" if panel else "x",
             yaxis=f"y{panel + 1}" if panel else "y",
         )
-    figure.update_layout(yaxis3_type="log", yaxis4_type="log")
+        if panel in (1, 3) and values[half] > 0:
+            height = np.log10(values[half]) if panel == 3 else values[half]
+            theme.note(figure, panel, data.t[half], height, name, theme.colour(i), PLACES[name])
+    figure.update_layout(yaxis3_type="log", yaxis4={"type": "log", "dtick": 1})
     figure.update_layout(yaxis_rangemode="tozero", yaxis2_range=[0, 1.02])
     return figure

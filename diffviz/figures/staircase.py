@@ -101,9 +101,20 @@ def staircase_figure(data: StaircaseData, language: str = "en") -> go.Figure:
     told = text("figures.staircase.told", language)
     theme.add_reference(figure, 1, data.t, data.reference, told)
     theme.add_curves(figure, 1, data.t, data.level, data.arms, language)
-    pad = 0.06 * (data.times[0] - data.times[-1] or 1)
+    pad = 0.08 * (data.times[0] - data.times[-1] or 1)
     figure.layout.xaxis.range = [data.times[0] + pad, data.times[-1] - pad]
     figure.update_yaxes(type="log")
+    figure.layout.yaxis2.dtick = 1
+    if len(data.lowered):
+        middle = len(data.times) // 2
+        beside = (
+            ("ddpm", data.times[-2], data.lowered[-2:][0], ("right", "top")),
+            ("still", data.times[-1], data.still[-1], ("right", "top")),
+            ("ddim", data.times[middle], data.told[middle], ("left", "bottom")),
+        )
+        for i, (key, x, level, align) in enumerate(beside):
+            words = text(f"figures.staircase.{key}", language)
+            theme.note(figure, 0, x, np.log10(level), words, theme.colour(i), align)
     return figure
 
 

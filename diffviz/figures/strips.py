@@ -29,6 +29,12 @@ class StripsData(NamedTuple):
     stretched: bool
 
 
+def is_image(run: Run) -> bool:
+    """Whether a sample is an image, (3, H, W) or (1, H, W)."""
+    shape = run.spec.sample_shape
+    return len(shape) == 3 and shape[0] in (1, 3)
+
+
 def strips_data(
     run: Run,
     samples: Sequence[int] = range(8),
@@ -37,10 +43,9 @@ def strips_data(
 ) -> StripsData | None:
     """Tiles of the ``samples`` that were kept, at the snapshots nearest to ``times``.
 
-    All snapshots unless times are given. None when the samples are not images (3, H, W).
+    All snapshots unless times are given. None when the samples are not images.
     """
-    shape = run.spec.sample_shape
-    if len(shape) != 3 or shape[0] != 3 or "snapshots" not in run.dataset:
+    if not is_image(run) or "snapshots" not in run.dataset:
         return None
     recorded, kept = run.dataset["snapshot"].values, run.dataset.sizes["sample"]
     chosen = [i for i in samples if 0 <= i < kept]
@@ -48,8 +53,9 @@ def strips_data(
     if times is not None:
         where = np.array([int(np.abs(recorded - t).argmin()) for t in times], dtype=int)
     x = run.dataset["snapshots"].values[:, where][:, :, chosen]
-    flat = x.reshape(-1, *shape)
+    flat = x.reshape(-1, *run.spec.sample_shape)
     tiles = to_uint8(stretch(flat) if stretched else flat)
+    tiles = np.repeat(tiles, 3 // tiles.shape[-1], axis=-1)  # grey to RGB
     return StripsData(
         run.arms,
         recorded[where],
@@ -136,11 +142,12 @@ def _table(
     limit = 160
     names = [_fitted(name, limit, font) for name in rows]
     left = int(max(font.getlength(name) for name in names)) + 12 if labels else 0
-    top = 24 if labels else 0
+    top = (24 if labels else 0) + GAP
     step_x, step_y = width + GAP, height + GAP
-    size = (left + len(columns) * step_x + GAP, top + len(rows) * step_y + GAP)
+    size = (left + len(columns) * step_x + GAP, top + len(rows) * step_y)
     picture = Image.new("RGB", size, PAPER[dark])
     draw = ImageDraw.Draw(picture)
+    draw.rectangle((left, top - GAP, size[0], size[1]), fill="#808080")
     for r, row in enumerate(tiles):
         for c, tile in enumerate(row):
             picture.paste(_enlarged(tile, scale), (left + c * step_x + GAP, top + r * step_y))

@@ -32,7 +32,7 @@ CONFIG: dict[str, object] = {
 }
 """The one configuration of every interactive figure: nothing is ever uploaded."""
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#6a48f2", "#d3153b")
+COLOURS = ("#1a7fc4", "#d55e00", "#009e73", "#7d5cf5", "#d3153b")
 DASHES = ("solid", "dash", "dashdot", "longdash")
 REFERENCE = "#808080"
 GRID = "rgba(128, 128, 128, 0.28)"
@@ -47,9 +47,10 @@ NARROW = 720
 """Pages with less than this many pixels for a figure should apply ``layout.meta["narrow"]``."""
 
 MAX_POINTS = 2000
-GAP, ROW_GAP = 0.055, 0.15
-PANEL, ROW = 300, 340
-"""Height in pixels of one row of panels, and of one when they are stacked."""
+PANEL, PANEL_STACKED = 300, 250
+"""Height in pixels of one row of panels, and of each of several rows."""
+LEGEND, BELOW = 50, 60
+"""Pixels kept for the legend above and for the axis below."""
 
 
 def colour(index: int) -> str:
@@ -89,22 +90,31 @@ def panels(
     T: int | None = None,
     columns: int | None = None,
     common_y: bool = False,
+    legend: bool = True,
 ) -> go.Figure:
-    r"""Empty panels in rows of ``columns`` (all in one row unless given), one legend on top.
+    """Empty panels in rows of ``columns`` (all in one row unless given), one legend on top.
 
     With ``T`` the x axes are time, from T down to 0, each with its cursor at T. A title may have
     several lines; the first is strong. One title of an axis serves all panels.
     """
     n, columns = len(titles), columns or len(titles)
     lines = max(title.count("\n") + 1 if title else 0 for title in titles)
-    figure = go.Figure()
+    figure = go.Figure(layout={"template": {}})
     figure.update_layout(
         autosize=True,
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         font={"family": FONTS, "size": SIZE, "color": TEXT[False]},
-        legend={"orientation": "h", "x": 0, "xanchor": "left", "yref": "container", "y": 1}
-        | {"yanchor": "top", "font_size": SIZE, "bgcolor": "rgba(0,0,0,0)", "itemwidth": 40},
+        showlegend=legend,
+        legend={
+            "orientation": "h",
+            "x": 0,
+            "xanchor": "left",
+            "yanchor": "bottom",
+            "font": {"size": SIZE},
+            "bgcolor": "rgba(0,0,0,0)",
+            "itemwidth": 40,
+        },
         hovermode="closest",
         hoverlabel={"font": {"family": FONTS, "size": SIZE}, "namelength": -1},
         bargap=0.35,
@@ -114,12 +124,14 @@ def panels(
         x, y = _axis("x", i), _axis("y", i)
         figure.layout[x] = {
             "anchor": y.replace("axis", ""),
-            "title": {"text": _broken(x_titles[i % len(x_titles)]), "standoff": 8},
+            "title": {"text": _broken(x_titles[i % len(x_titles)]), "standoff": 8}
+            | {"font": {"size": SIZE}},
             "automargin": True,
         }
         figure.layout[y] = {
             "anchor": x.replace("axis", ""),
-            "title": {"text": _broken(y_titles[i % len(y_titles)]), "standoff": 6},
+            "title": {"text": _broken(y_titles[i % len(y_titles)]), "standoff": 6}
+            | {"font": {"size": SIZE}},
             "automargin": True,
         }
         if common_y and i:
@@ -127,7 +139,6 @@ def panels(
         if T is not None:
             pad = 0.012 * T
             figure.layout[x].range = [T + pad, -pad]
-            figure.layout[x].tickvals, figure.layout[x].ticktext = None, None
             figure.layout[x].nticks = 6
             figure.add_shape(
                 name="cursor",
@@ -142,13 +153,19 @@ def panels(
             )
         if title:
             _head(figure, i, title)
-    axes = {"gridcolor": GRID, "zerolinecolor": GRID, "linecolor": REFERENCE, "ticks": "outside"}
-    axes |= {"tickcolor": GRID, "showline": True, "ticklen": 4}
-    figure.update_xaxes(**axes, showgrid=False, zeroline=False)
-    figure.update_yaxes(**axes, nticks=7)
+    figure.update_xaxes(
+        showgrid=False,
+        zeroline=False,
+        showline=True,
+        linecolor=REFERENCE,
+        ticks="outside",
+        ticklen=4,
+        tickcolor=REFERENCE,
+    )
+    figure.update_yaxes(gridcolor=GRID, zerolinecolor=GRID, nticks=7, exponentformat="none")
     patches = {
-        "wide": _arrangement(n, columns, lines, y_titles, common_y),
-        "narrow": _arrangement(n, 1, lines, y_titles, common_y),
+        "wide": _arrangement(n, columns, lines, y_titles, common_y, legend),
+        "narrow": _arrangement(n, 1, lines, y_titles, common_y, legend),
     }
     for key, value in patches["wide"].items():
         figure.layout[key] = value
@@ -183,21 +200,24 @@ def _head(figure: go.Figure, i: int, title: str) -> None:
 
 
 def _arrangement(
-    n: int, columns: int, lines: int, y_titles: Sequence[str], common_y: bool
+    n: int, columns: int, lines: int, y_titles: Sequence[str], common_y: bool, legend: bool
 ) -> dict[str, object]:
     """Where each panel goes, as a patch for ``Plotly.relayout``."""
     rows = -(-n // columns)
-    head = 22 * lines + 8
-    inner = rows * (PANEL if rows == 1 else 260) + (rows - 1) * (head + 58)
+    head = 20 * lines + 8
+    above = head + (LEGEND if legend else 0)
+    panel = PANEL if rows == 1 else PANEL_STACKED
+    inner = rows * panel + (rows - 1) * (head + BELOW)
     patch: dict[str, object] = {
-        "height": inner + head + 46 + 62,
-        "margin.t": head + 46,
-        "margin.b": 62,
+        "height": inner + above + BELOW,
+        "legend.y": 1 + head / inner,
+        "margin.t": above,
+        "margin.b": BELOW,
         "margin.l": 12,
         "margin.r": 16,
     }
-    tall = (PANEL if rows == 1 else 260) / inner
-    step = tall + (head + 58) / inner
+    tall = panel / inner
+    step = tall + (head + BELOW) / inner
     shared = common_y and columns > 1
     gap = 0.035 if shared else 0.1 if columns > 1 else 0.0
     width = (1 - gap * (columns - 1)) / columns
@@ -262,8 +282,9 @@ def add_reference(
     *,
     hover: str = "t = %{x}",
     dash: str = "dot",
+    filled: bool = False,
 ) -> None:
-    """The dotted curve of what theory says; nothing where it is not known."""
+    """The dotted curve of what theory says, or the area below it; nothing where not known."""
     if not np.isfinite(values).any():
         return
     across, up = thin(x, values)
@@ -274,8 +295,11 @@ def add_reference(
         name=name,
         legendgroup=name,
         line={"color": REFERENCE, "dash": dash, "width": 2.2},
+        fill="tozeroy" if filled else "none",
+        fillcolor=GRID,
         hovertemplate=hover + "<br>%{fullData.name}: %{y:.3g}<extra></extra>",
         showlegend=_is_new(figure, name),
+        legendrank=2000,
         **_on(panel),
     )
 
@@ -287,7 +311,34 @@ def add_level(figure: go.Figure, panel: int, level: float, name: str) -> None:
     figure.add_shape(
         type="line", xref=f"{x} domain", x0=0, x1=1, yref=y, y0=level, y1=level, line=style
     )
-    figure.add_scatter(x=[None], y=[level], mode="lines", name=name, line=style, **_on(panel))
+    figure.add_scatter(
+        x=[None], y=[level], mode="lines", name=name, line=style, legendrank=2000, **_on(panel)
+    )
+
+
+def note(
+    figure: go.Figure,
+    panel: int,
+    x: float,
+    y: float,
+    words: str,
+    ink: str,
+    align: tuple[str, str] = ("left", "bottom"),
+) -> None:
+    """A name written beside its curve; ``y`` is a logarithm on a logarithmic axis."""
+    across, up = align
+    figure.add_annotation(
+        text=words,
+        x=x,
+        y=y,
+        xanchor=across,
+        yanchor=up,
+        yshift={"bottom": 5, "top": -5}.get(up, 0),
+        showarrow=False,
+        font={"color": ink, "size": SIZE},
+        xref=_on(panel)["xaxis"],
+        yref=_on(panel)["yaxis"],
+    )
 
 
 def say(figure: go.Figure, panel: int, words: str) -> None:
@@ -341,6 +392,14 @@ def _is_new(figure: go.Figure, group: str) -> bool:
 # -------------------------------------------------------------------- on a page of its own
 
 
+def arranged(figure: go.Figure, narrow: bool) -> go.Figure:
+    """A copy with its panels stacked, or side by side, as the patches in its meta say."""
+    copy = go.Figure(figure)
+    for path, value in copy.layout.meta["narrow" if narrow else "wide"].items():
+        copy.layout[path] = value
+    return copy
+
+
 def themed(figure: go.Figure, dark: bool, title: str = "") -> go.Figure:
     """A copy for export: text and an opaque page in the colours of the theme, and a title."""
     copy = go.Figure(figure)
@@ -350,7 +409,6 @@ def themed(figure: go.Figure, dark: bool, title: str = "") -> go.Figure:
         copy.update_layout(
             title={"text": f"<b>{title}</b>", "x": 0, "xref": "paper", "xanchor": "left"}
             | {"yref": "container", "y": 1, "yanchor": "top", "pad_t": 16, "font_size": 20},
-            legend_y=1 - 48 / copy.layout.height,
             margin_t=copy.layout.margin.t + 44,
             height=copy.layout.height + 44,
         )

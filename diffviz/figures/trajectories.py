@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from diffviz.catalogue import text
 from diffviz.figures import theme
+from diffviz.figures.strips import is_image
 from diffviz.run import Run
 
 Array = NDArray[np.float64]
@@ -27,7 +28,7 @@ class TrajectoriesData(NamedTuple):
 
 def trajectories_data(run: Run, samples: int = 40) -> TrajectoriesData | None:
     """The first coordinate of the first ``samples``; None for images, or nothing kept."""
-    if len(run.spec.sample_shape) == 3 or "snapshots" not in run.dataset:
+    if is_image(run) or "snapshots" not in run.dataset:
         return None
     snapshots = run.dataset["snapshots"].values[:, :, :samples]
     t = run.dataset["snapshot"].values
@@ -49,7 +50,7 @@ def trajectories_figure(data: TrajectoriesData, language: str = "en") -> go.Figu
     shown = max(1, theme.MAX_POINTS // (len(data.t) + 1))
     for a, (name, x) in enumerate(zip(data.arms, data.x, strict=True)):
         lines = np.pad(x[:shown], ((0, 0), (0, 1)), constant_values=np.nan)
-        number = str(a + 1) if a else ""
+        number = a + 1 if a else ""
         figure.add_scatter(
             x=np.tile(np.append(data.t, data.t[-1]), len(lines)),
             y=lines.ravel(),

@@ -44,10 +44,10 @@
   function loadSheets(kind) {
     sheets[kind] = images[kind].map((source) => {
       const sheet = new Image();
-      sheet.onload = paintImages;
       sheet.src = source;
       return sheet;
     });
+    return Promise.all(sheets[kind].map((sheet) => sheet.decode())).then(paintImages);
   }
 
   function pen(canvas, columns, rows, tile) {
@@ -80,7 +80,9 @@
       const wide = space > 620;
       const columns = Math.min(images.samples, wide ? 8 : 4);
       const rows = Math.ceil(images.samples / columns);
-      const tile = Math.floor(Math.min(space / columns, 150));
+      // On a wide screen all arms fit into one window.
+      const room = wide ? (innerHeight - 300) / view.arms.length - 45 : Infinity;
+      const tile = Math.floor(Math.min(space / columns, Math.max(room / rows, 64)));
       const { context, w, h } = pen(canvas, columns, rows, tile);
       context.clearRect(0, 0, canvas.width, canvas.height);
       for (let i = 0; i < images.samples; i++) {
@@ -92,38 +94,39 @@
   }
 
   let filmKey = "";
-  const filmBase = new Map();
+  let filmRows = [];
   function paintFilms(row, kind) {
     const canvases = [...document.querySelectorAll("canvas.film")];
-    const space = (canvases[0]?.parentElement.clientWidth ?? 0) - 20;
+    const space = canvases[0]?.parentElement.clientWidth ?? 0;
     const n = Math.max(1, Math.min(images.times.length, Math.floor(space / 30)));
-    const shown = [...Array(n).keys()].map((i) =>
-      n > 1 ? Math.round((i * (images.times.length - 1)) / (n - 1)) : 0,
-    );
+    const tile = Math.floor(Math.min(space / n, 64));
     const ready = kind.filter((sheet) => sheet.complete).length;
     const key = [space, state.sample, state.stretched, ready, devicePixelRatio].join();
-    const here = shown.reduce((b, r, i) => (Math.abs(r - row) < Math.abs(shown[b] - row) ? i : b), 0);
-    for (const canvas of canvases) {
-      const tile = Math.floor(Math.min(space / n, 64));
-      const { context, w, h } = pen(canvas, n, 1, tile);
-      if (key !== filmKey || !filmBase.has(canvas)) {
+    if (key !== filmKey) {
+      filmKey = key;
+      const even = (i) => (n > 1 ? Math.round((i * (images.times.length - 1)) / (n - 1)) : 0);
+      filmRows = [...Array(n).keys()].map(even);
+      for (const canvas of canvases) {
+        const { context, w, h } = pen(canvas, n, 1, tile);
         context.clearRect(0, 0, canvas.width, canvas.height);
-        shown.forEach((r, i) =>
-          place(context, kind[canvas.dataset.arm], r, state.sample, i * w + 2, 2, w, h, 4),
+        filmRows.forEach((r, i) =>
+          place(context, kind[canvas.dataset.arm], r, state.sample, i * w, 0, w, h, 2),
         );
-        filmBase.set(canvas, context.getImageData(0, 0, canvas.width, canvas.height));
-      } else {
-        context.putImageData(filmBase.get(canvas), 0, 0);
       }
-      context.strokeStyle = getComputedStyle(root).getPropertyValue("--mark");
-      context.lineWidth = Math.max(2, w / 12);
-      context.strokeRect(here * w + 1, 1, w - 2, h - 2);
-      canvas.onclick = (event) => {
-        const i = Math.min(n - 1, Math.floor((event.offsetX / canvas.clientWidth) * n));
-        setStep(nearest(view.times, images.times[shown[i]]));
-      };
     }
-    filmKey = key;
+    const here = nearest(filmRows, row);
+    for (const mark of document.querySelectorAll(".film-here")) {
+      mark.style.width = `${tile}px`;
+      mark.style.transform = `translateX(${here * tile}px)`;
+    }
+  }
+
+  for (const canvas of document.querySelectorAll("canvas.film")) {
+    canvas.addEventListener("click", (event) => {
+      const i = Math.floor((event.offsetX / canvas.clientWidth) * filmRows.length);
+      const row = filmRows[Math.min(i, filmRows.length - 1)];
+      setStep(nearest(view.times, images.times[row]));
+    });
   }
 
   // ---------------------------------------------------------------- numbers
@@ -133,7 +136,7 @@
   function said(value) {
     if (value === null || value === undefined) return "–";
     const small = value !== 0 && Math.abs(value) < 0.0995;
-    return (small ? Number(value.toPrecision(2)).toString() : value.toFixed(2)).replace("-", "−");
+    return (small ? value.toPrecision(2) : value.toFixed(2)).replace("-", "−");
   }
 
   function paintNumbers() {
@@ -245,24 +248,41 @@
     if (Object.keys(move).length) Plotly.relayout(element, move);
   }
 
-  // Plots far from the window are drawn when it comes near; only those in it follow the slider.
+  // One plot at a time, so that the slider and the images never wait for all of them.
+  const late = new Set();
+  let follower = 0;
+  function followOne() {
+    follower = 0;
+    const [element] = late;
+    late.delete(element);
+    if (plots.get(element).seen) moveCursor(element);
+    if (late.size) follower = setTimeout(followOne, 0);
+  }
+
+  function follow() {
+    for (const [element, plot] of plots) {
+      if (plot.seen && plot.drawn && plot.at !== state.step) late.add(element);
+    }
+    if (late.size && !follower) follower = setTimeout(followOne, 0);
+  }
+
+  // A plot is drawn when the window comes near it, and follows the slider while it is in sight.
   const waiting = [];
   const near = new IntersectionObserver(
     (entries) => {
       for (const { target, isIntersecting } of entries) {
-        const plot = plots.get(target);
-        plot.seen = isIntersecting;
-        if (!isIntersecting) continue;
-        if (plot.drawn) moveCursor(target);
-        else if (!plot.queued) {
-          plot.queued = true;
-          waiting.push(target);
-          if (waiting.length === 1) requestAnimationFrame(drawNext);
-        }
+        if (!isIntersecting || plots.get(target).queued) continue;
+        plots.get(target).queued = true;
+        waiting.push(target);
+        if (waiting.length === 1) requestAnimationFrame(drawNext);
       }
     },
-    { rootMargin: "300px 0px" },
+    { rootMargin: "400px 0px" },
   );
+  const inSight = new IntersectionObserver((entries) => {
+    for (const { target, isIntersecting } of entries) plots.get(target).seen = isIntersecting;
+    follow();
+  });
 
   async function drawNext() {
     await draw(waiting[0]);
@@ -288,7 +308,7 @@
     frame = 0;
     paintNumbers();
     paintImages();
-    for (const [element, plot] of plots) if (plot.seen) moveCursor(element);
+    follow();
   }
 
   function setStep(step) {
@@ -314,8 +334,6 @@
   function setTheme(theme) {
     state.theme = theme;
     if (theme) root.dataset.theme = theme;
-    filmKey = "";
-    paintImages();
     redrawPlots();
   }
 
@@ -384,7 +402,7 @@
   });
 
   readHash();
-  if (images) loadSheets("fixed");
+  const loaded = images ? loadSheets("fixed") : null;
   setTheme(state.theme);
   setLanguage(state.language);
   paint();
@@ -402,7 +420,11 @@
         }
         throw error;
       }
-      for (const element of plots.keys()) near.observe(element);
+      await loaded;
+      for (const element of plots.keys()) {
+        near.observe(element);
+        inSight.observe(element);
+      }
       root.dataset.ready = "yes";
     }, 0),
   );

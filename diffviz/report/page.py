@@ -92,9 +92,8 @@ def render(run: Run, language: str = "en", title: str | None = None) -> str:
     if language not in LANGUAGES:
         raise InputError(f"language is {language!r}; allowed are {', '.join(LANGUAGES)}")
     pictures = sheets(run)
-    figures = {name: _in_languages(run, name) for name in (*SECTIONS, "trajectories")}
-    if pictures is not None:
-        figures["trajectories"] = None
+    opening = () if pictures is not None else ("trajectories",)
+    figures = {name: _in_languages(run, name) for name in (*opening, *SECTIONS)}
     script = _asset("page.js")
     return _template().render(
         run=run,
@@ -130,7 +129,7 @@ def render(run: Run, language: str = "en", title: str | None = None) -> str:
         images=is_images(run),
         pictures=pictures,
         sections=[(name, figures[name] is not None) for name in SECTIONS],
-        has_trajectories=figures["trajectories"] is not None,
+        has_trajectories=figures.get("trajectories") is not None,
         equations={key: Markup(convert(latex, "block")) for key, latex in EQUATIONS.items()},
         times=run.dataset["t"].values.tolist(),
         values_in_all=run.spec.n * int(np.prod(run.spec.sample_shape)),
@@ -156,11 +155,13 @@ def _in_languages(run: Run, name: str) -> dict[str, Any] | None:
 
 
 def _arms(run: Run) -> list[dict[str, Any]]:
+    """What the page calls an arm. λ = 1 is left out where the rule draws no noise anyway."""
+    drawn = np.nanmax(run.dataset["noise_std"].values, axis=1, initial=0) > 0
     return [
         {
             "name": name,
             "rule": str(spec.get("rule", "")),
-            "scale": f"{scale_of(spec):g}",
+            "scale": f"{scale_of(spec):g}" if scale_of(spec) < 1 or drawn[i] else "",
             "colour": theme.colour(i),
         }
         for i, (name, spec) in enumerate(zip(run.arms, run.spec.arms, strict=True))

@@ -32,6 +32,9 @@ MEAN_OFF = 0.2
 ENOUGH = 8
 """A class is lost when an arm has no sample in it and another arm has at least so many."""
 
+FEW_SAMPLES, FEW_VALUES = 32, 200
+"""Below these, chance is worth a warning, and a law is not judged at all."""
+
 Array = NDArray[np.float64]
 
 
@@ -56,7 +59,7 @@ def statements(run: Run) -> list[list[Statement]]:
 
 
 def paragraphs(run: Run, language: str) -> list[Markup]:
-    """The three paragraphs in a language, as escaped HTML."""
+    """The three paragraphs in a language, as escaped HTML; what brackets mean comes last."""
     return [
         _folded([say(statement, language) for statement in paragraph], "sentences", language)
         for paragraph in statements(run)
@@ -66,13 +69,14 @@ def paragraphs(run: Run, language: str) -> list[Markup]:
 def say(statement: Statement, language: str) -> Markup:
     """One statement in a language; names of arms and classes are escaped."""
     texts = catalogue(language)
-    said = [
+    parts = [
         Markup(texts[f"report.item.{item.key}"]).format(**item.values) for item in statement.items
     ]
-    items = _folded(said[-1:], "and", language)
-    if len(said) > 1:
-        items = _folded([_folded(said[:-1], "comma", language), said[-1]], "and", language)
-    return Markup(texts[f"report.summary.{statement.key}"]).format(items=items, **statement.values)
+    items = _folded(parts[-1:], "and", language)
+    if len(parts) > 1:
+        items = _folded([_folded(parts[:-1], "comma", language), parts[-1]], "and", language)
+    said = Markup(texts[f"report.summary.{statement.key}"]).format(items=items, **statement.values)
+    return Markup("<small>{}</small>").format(said) if statement.key.endswith("gloss") else said
 
 
 def _folded(parts: list[Markup], pair: str, language: str) -> Markup:
@@ -88,7 +92,7 @@ def number(value: float) -> str:
     if not math.isfinite(value):
         return "–"
     small = 0 < abs(value) < 0.0995
-    return (f"{value:.2g}" if small else f"{value:.2f}").replace("-", "−")
+    return (f"{value:#.2g}" if small else f"{value:.2f}").replace("-", "−")
 
 
 def _window(run: Run) -> NDArray[np.int64]:
@@ -120,7 +124,7 @@ def _noise(run: Run) -> list[Statement]:
         path = {"first": number(residual[i, 0]), "last": number(residual[i, -1])}
         silent = scale > 0 and np.nanmax(np.append(drawn[i], -1)) == 0
         if np.abs(residual[i] - 1).max() <= LEVEL:
-            key, item = "noise_kept", "range"
+            key, item = "noise_kept", "one" if numbers["low"] == numbers["high"] else "range"
         elif scale > 0 and np.abs(residual[i] - scale).max() <= LEVEL:
             key, item = "noise_dial", "dial"
         elif silent:
@@ -132,13 +136,15 @@ def _noise(run: Run) -> list[Statement]:
         else:
             key, item = "noise_other", "range"
         found.append((key, Item(item, numbers | path)))
-    return _grouped(found, {"start": str(times[0]), "stop": str(times[-1])})
+    gloss = Statement("noise_gloss", (), {"start": str(times[0]), "stop": str(times[-1])})
+    return [*_grouped(found), gloss]
 
 
 def _law(run: Run) -> list[Statement]:
     window = _window(run)
     marginal = run.dataset["ks_marginal"].values[:, window]
-    if len(window) < 2 or not np.isfinite(marginal).all():
+    values = run.dataset["values"].sel(quantity="x").values[:, window]
+    if len(window) < 2 or values.min() < FEW_VALUES or not np.isfinite(marginal).all():
         return [Statement("law_unknown", (), {})]
     times = run.dataset["t"].values
     found = []
@@ -146,7 +152,7 @@ def _law(run: Run) -> list[Statement]:
         top = int(d.argmax())
         values = {"arm": arm, "d": number(d[top]), "t": str(times[window[top]])}
         key = "law_close" if d[top] <= CLOSE else "law_rough" if d[top] <= FAR else "law_far"
-        found.append((key, Item("distance", values)))
+        found.append((key, Item("far" if key == "law_far" else "distance", values)))
     right = run.dataset["reference_distance_to_mean"].values
     pulled, left = [], []
     for arm, distance in zip(run.arms, run.dataset["distance_to_mean"].values, strict=True):
@@ -161,7 +167,7 @@ def _law(run: Run) -> list[Statement]:
             left.append(("left", Item("end", _against(arm, distance[-1], right[-1], times[-1]))))
     order = ["law_close", "law_rough", "law_far"]
     found.sort(key=lambda pair: order.index(pair[0]))
-    return _grouped([*found, *pulled, *left])
+    return [*_grouped([*found, *pulled, *left]), Statement("law_gloss", (), {})]
 
 
 def _against(arm: str, value: float, right: float, t: int = 0) -> dict[str, str]:
@@ -190,12 +196,10 @@ def _end(run: Run) -> list[Statement]:
             else "end_more"
         )
         found.append((key, Item("share", values | {"share": f"{100 * share:.0f}"})))
-    return [
-        *_grouped(found, {"right": number(right)}),
-        *_lost(run),
-        *_repeated(run),
-        *_mean_off(run),
-    ]
+    gloss = [Statement("end_gloss", (), {"right": number(right)})] if right > 0 else []
+    if run.spec.n < FEW_SAMPLES:
+        gloss.insert(0, Statement("end_few", (), {"n": str(run.spec.n)}))
+    return [*_grouped(found), *_lost(run), *_repeated(run), *_mean_off(run), *gloss]
 
 
 def _lost(run: Run) -> list[Statement]:

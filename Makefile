@@ -1,0 +1,95 @@
+# Everything a fresh machine needs: Python >= 3.11 and make. Start with `make demo` or `make test`.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# On Linux plain torch is the CUDA build, several gigabytes. To get another build:
+#   make demo TORCH_INDEX=<address of an index of torch wheels>
+TORCH_INDEX ?=
+INDEX = $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+N ?= 16
+
+# Threads that wait without spinning, and one core left for the browser.
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: help demo test study lint bench docs clean
+
+help:
+	@echo "make demo    record the comparison with the shipped weights, write the report"
+	@echo "make test    run all tests       make lint    ruff, mypy, import rules"
+	@echo "make study   long studies        make bench   benchmarks, as ratios"
+	@echo "make docs    build the pages     make clean   remove what was made"
+
+# ------------------------------------------------------------------ set-up
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is older than 3.11: make demo PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "== making a virtual environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "== installing diffviz and what it needs (about a minute; torch is large)"
+	@$(PIP) $(INDEX) -e .
+	@touch $@
+
+$(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "== installing diffviz with its test tools (about a minute; torch is large)"
+	@$(PIP) $(INDEX) -e ".[test]"
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-docs: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "== installing diffviz with its documentation tools"
+	@$(PIP) $(INDEX) -e ".[docs]"
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.chromium: $(VENV)/.installed-test
+	@if $(BIN)/python -m tests.browser; then :; \
+	elif [ "$$(id -u)" = 0 ] && grep -qs '^ID=debian' /etc/os-release; then \
+		echo "== installing Chromium for the browser tests"; \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends \
+			chromium fonts-dejavu-core fonts-noto-cjk >/dev/null; \
+	else \
+		echo "== installing Chromium for the browser tests"; \
+		$(BIN)/playwright install chromium || \
+			echo "!! no Chromium: the browser tests will be skipped"; \
+	fi
+	@touch $@
+
+# ------------------------------------------------------------------ the two commands
+
+demo: $(VENV)/.installed
+	@mkdir -p demo
+	@echo "== recording $(N) samples of three arms with the shipped weights"
+	@$(BIN)/diffviz record --n $(N) --out demo/run.nc
+	@echo "== writing the report"
+	@$(BIN)/diffviz report demo/run.nc --out demo/report.html --json demo/numbers.json
+	@echo "The run is demo/run.nc. Open demo/report.html in a browser."
+
+test: $(VENV)/.installed-test $(VENV)/.chromium
+	@echo "== running all tests"
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -q
+
+# ------------------------------------------------------------------ the rest
+
+study: $(VENV)/.installed-test $(VENV)/.chromium
+	@HYPOTHESIS_PROFILE=study $(BIN)/python -m pytest -m slow -n 2 -q --timeout 3600
+
+lint: $(VENV)/.installed-test
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/deptry .
+
+bench: $(VENV)/.installed-test
+	@$(BIN)/python -m pytest -m bench tests/bench_speed.py -q --timeout 1200 \
+		--benchmark-columns=min,median,rounds --benchmark-sort=name
+
+docs: $(VENV)/.installed-docs
+	@$(BIN)/sphinx-build -W -q -b html docs docs/_build/html
+	@echo "Open docs/_build/html/index.html in a browser."
+
+clean:
+	rm -rf demo docs/_build dist build

@@ -1,0 +1,228 @@
+"""The command line as people use it: what it makes, and one line for every mistake."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffviz.cli import cli, main
+from diffviz.run import Run
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def call(*arguments):
+    """Exit status of ``diffviz ARGUMENTS`` in this process."""
+    try:
+        main(list(map(str, arguments)))
+    except SystemExit as stop:
+        return stop.code
+    return 0
+
+
+def size_and_frames(path):
+    with Image.open(path) as image:
+        return image.size[0], getattr(image, "n_frames", 1)
+
+
+QUICK = ("--denoiser", "gaussian:2,0.5", "--T", 12, "--n", 40)
+
+
+def test_record_then_report_then_numbers(tmp_path, capsys):
+    """The way from a denoiser to a page. Kills: options that are not passed on."""
+    assert (
+        call("record", *QUICK, "--arms", "ddpm,ddpm*0.5,ddim:0.3", "--seed", 7, "-o", "a.nc") == 0
+    )
+    run = Run.load("a.nc")
+    assert run.arms == ["ddpm", "ddpm*0.5", "ddim:0.3"]
+    assert run.spec.seed == 7 and run.spec.n == 40 and run.spec.steps == 12
+    assert [arm["noise_scale"] for arm in run.spec.arms] == [1.0, 0.5, 1.0]
+    assert run.spec.arms[2]["rule"] == "ddim(eta=0.3)"
+    assert call("report", "a.nc", "-o", "a.html", "--json", "a.json") == 0
+    assert Path("a.html").read_text(encoding="utf-8").lower().startswith("<!doctype html>")
+    json.loads(Path("a.json").read_text(encoding="utf-8"))
+    assert "a.html" in capsys.readouterr().out
+
+
+def test_report_records_when_there_is_no_run():
+    assert call("report", *QUICK, "-o", "b.html") == 0
+    assert sorted(path.name for path in Path().iterdir()) == ["b.html"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "name"),
+    [
+        ("gaussian:2,0.5", "gaussian(2, 0.5)"),
+        ("mixture:-1,0.2,0.7;1.5,0.3,0.3", "mixture(0.7·N(-1, 0.2²); 0.3·N(1.5, 0.3²))"),
+        ("dataset:points.npy", "dataset(points.npy, N=5)"),
+        ("dataset:pictures", "dataset(pictures, N=2)"),
+    ],
+)
+def test_every_denoiser_can_be_named(spec, name):
+    np.save("points.npy", np.random.default_rng(0).normal(size=(5, 2)))
+    Path("pictures").mkdir()
+    for i in range(2):
+        Image.new("RGB", (4, 4), (i, 0, 0)).save(f"pictures/{i}.png")
+    assert call("record", "--denoiser", spec, "--T", 5, "--n", 3, "-o", "c.nc") == 0
+    assert Run.load("c.nc").spec.denoiser == name
+
+
+def test_a_class_of_the_sprites():
+    """Only that class is the law. Kills: a label that is dropped on the way."""
+    arguments = ("--denoiser", "dataset:sprites", "--class", "food", "--T", 30, "--n", 4)
+    assert call("record", *arguments, "-o", "food.nc") == 0
+    d = Run.load("food.nc").dataset
+    assert d["reference_class_share"].values.tolist() == [0, 0, 1, 0, 0]
+
+
+def test_schedule_says_which_invariant_fails(capsys):
+    assert call("schedule", "--T", 20) == 0
+    assert "the ratio is 0.9999" in capsys.readouterr().out
+    assert call("schedule", "--schedule", "cosine", "--T", 20) == 0
+    assert "all invariants hold" in capsys.readouterr().out
+
+
+def test_sprites_are_the_tutorials_files():
+    assert call("sprites", "--n", 30, "-o", "s.npy", "--labels", "l.npy", "--sheet", "s.png") == 0
+    images, labels = np.load("s.npy"), np.load("l.npy")
+    assert images.shape == (30, 16, 16, 3) and images.dtype == np.uint8
+    assert labels.shape == (30, 5) and (labels.sum(1) == 1).all()
+    assert size_and_frames("s.png")[0] > 100
+
+
+def test_train_then_record_with_it(capsys):
+    """From images to weights to a run; resuming a finished training does nothing."""
+    call("sprites", "--n", 20, "-o", "s.npy", "--labels", "l.npy")
+    training = ("train", "--images", "s.npy", "--labels", "l.npy", "--epochs", 1, "--features", 8)
+    assert call(*training, "--T", 10, "-o", "w.safetensors") == 0
+    assert not Path("w.safetensors.training").exists()
+    before = Path("w.safetensors").read_bytes()
+    assert call(*training, "--T", 10, "-o", "w.safetensors", "--resume") == 0
+    assert Path("w.safetensors").read_bytes() == before
+    assert call("record", "--denoiser", "w.safetensors", "--n", 2, "--class", "hero") == 0
+    run = Run.load("run.nc")
+    assert run.spec.steps == 10 and run.spec.label == "hero"
+
+
+GOOD = ("record", "--denoiser", "gaussian:2,0.5", "--T", "5", "--n", "4", "-o", "x.nc")
+
+
+def bad(*changes):
+    return [*GOOD, *map(str, changes)]
+
+
+MISTAKES = {
+    "T=0": (bad("--T", 0), "T is 0"),
+    "T=1.5": (bad("--T", 1.5), "'1.5' is not a valid integer"),
+    "T=1e9": (bad("--T", 10**9), "allowed are the integers 1…10000"),
+    "beta=1": (bad("--beta-end", 1), "beta_end 1.0"),
+    "beta nan": (bad("--beta-start", "nan"), "beta_start is nan"),
+    "beta falling": (bad("--beta-start", 0.5, "--beta-end", 0.1), "0 < start ≤ end < 1"),
+    "cosine betas": (bad("--schedule", "cosine", "--beta-end", 0.1), "cosine"),
+    "schedule": (bad("--schedule", "sine"), "schedule is 'sine'"),
+    "n=0": (bad("--n", 0), "n is 0"),
+    "arm": (bad("--arms", "ddpm,magic"), "arm is 'magic'"),
+    "arm empty": (bad("--arms", ""), "arm is ''"),
+    "arm scale": (bad("--arms", "ddpm*-1"), "is -1.0; allowed is ≥ 0"),
+    "arm nan": (bad("--arms", "ddpm*nan"), "allowed is ≥ 0"),
+    "arm eta": (bad("--arms", "ddim:2"), "eta is 2.0"),
+    "arms twice": (bad("--arms", "ddpm,ddpm"), "its own name"),
+    "class": (bad("--class", "dragon"), "class is 'dragon'"),
+    "class of sprites": (bad("--denoiser", "dataset:sprites", "--class", "x"), "hero, non-hero"),
+    "steps": (bad("--steps", 6), "steps is 6"),
+    "device": (bad("--device", "abacus"), "device is 'abacus'"),
+    "executor": (bad("--executor", "threads:2"), "allowed: processes:N"),
+    "executor zero": (bad("--executor", "processes:0"), "allowed: processes:N"),
+    "gaussian": (bad("--denoiser", "gaussian:2"), "gaussian:MEAN,STD"),
+    "gaussian std": (bad("--denoiser", "gaussian:2,-1"), "std is -1"),
+    "mixture": (bad("--denoiser", "mixture:1,2"), "mixture:M1,S1,W1"),
+    "dataset": (bad("--denoiser", "dataset:nothing.npy"), "no such file"),
+    "weights": (bad("--denoiser", "missing.safetensors"), "missing.safetensors"),
+    "folder out": (bad("-o", "no/such/x.nc"), "does not exist"),
+    "out is folder": (bad("-o", "."), "is a folder"),
+    "no run": (["report", "missing.nc"], "missing.nc: no such file"),
+    "not a run": (["report", "page.html"], "not a run of diffviz"),
+    "language": (["report", "x.nc", "--lang", "tlh"], "allowed: en, zh"),
+    "run and options": (["report", "page.html", "--n", "3"], "nothing is recorded"),
+    "figure name": (["figure", "cake", "page.html", "-o", "a.png"], "not a run"),
+    "option": (["record", "--bogus"], "--bogus"),
+    "command": (["recrod"], "recrod"),
+    "sprites": (["sprites", "--n", "0"], "n = 0"),
+    "train images": (["train", "--images", "page.html"], "page.html"),
+    "train labels": (["train", "--labels", "page.html"], "labels without images"),
+    "train epochs": (["train", "--epochs", "0"], "epochs is 0"),
+    "train size": (["train", "--images", "wide.npy"], "allowed are 16×16"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_and_status_2(mistake, capsys):
+    """No traceback, nothing left behind. Kills: a check made after the work."""
+    Path("page.html").write_text("<!doctype html><p>hello")
+    np.save("wide.npy", np.zeros((2, 17, 17, 3), np.uint8))
+    before = sorted(path.name for path in Path().iterdir())
+    arguments, words = MISTAKES[mistake]
+    assert call(*arguments) == 2
+    shown = capsys.readouterr()
+    lines = shown.err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("diffviz: ")
+    assert words in lines[0]
+    assert sorted(path.name for path in Path().iterdir()) == before
+
+
+def test_picture_mistakes_are_named(capsys):
+    call("record", *QUICK, "-o", "g.nc")
+    for arguments, words in (
+        (("cake", "g.nc", "-o", "a.png"), "picture is 'cake'; allowed: strips"),
+        (("mean", "g.nc", "-o", "a.bmp"), "allowed: .png"),
+        (("strips", "g.nc", "-o", "a.png"), "not images"),
+        (("mean", "g.nc", "-o", "a.html", "--t", 13), "t is 13"),
+        (("diversity", "g.nc", "-o", "a.html"), "does not hold what it needs"),
+    ):
+        assert call("figure", *arguments) == 2
+        assert words in capsys.readouterr().err
+    assert sorted(path.name for path in Path().iterdir()) == ["g.nc"]
+
+
+def test_pictures_without_a_browser():
+    """HTML pages and films of images need none."""
+    arguments = ("--denoiser", "dataset:sprites", "--T", 12, "--n", 3)
+    call("record", *arguments, "-o", "s.nc")
+    assert call("figure", "ks", "s.nc", "-o", "ks.html") == 0
+    assert "cloud" not in Path("ks.html").read_text("utf-8").split("Plotly.newPlot")[-1]
+    assert call("figure", "strips", "s.nc", "-o", "s.gif") == 0
+    assert size_and_frames("s.gif")[1] == 13
+    assert call("figure", "strips", "s.nc", "-o", "s.png", "--t", 0) == 0
+    assert size_and_frames("s.png")[0] > 100
+
+
+def test_every_command_has_an_example(capsys):
+    for name in cli.commands:
+        assert call(name, "--help") == 0
+        text = capsys.readouterr().out
+        assert f"diffviz {name}" in text.split("Example:")[-1]
+
+
+def test_a_read_only_folder_is_named(tmp_path):
+    """As an ordinary user; root may write anywhere."""
+    if os.getuid() == 0:
+        pytest.skip("root may write anywhere")
+    tmp_path.chmod(0o500)
+    assert call(*GOOD) == 2
+
+
+def test_help_is_quick():
+    """Kills: torch imported at the top of the command line."""
+    code = "import sys, diffviz.cli; print('torch' in sys.modules, 'plotly' in sys.modules)"
+    shown = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert shown.stdout.split() == ["False", "False"]

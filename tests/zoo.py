@@ -1,0 +1,408 @@
+"""The bug zoo: samplers as people write them, right and wrong, a few lines each.
+
+Every entry is ``make(schedule, shape) -> sampler(model) -> x_0``. They draw from torch's global
+generator, as such loops do. ``FAULTY`` maps a name to (id that must come first, make);
+``CORRECT`` maps a name to (rules it may be called, make).
+"""
+
+import numpy as np
+import torch
+
+from diffviz.schedule import NoiseSchedule
+
+
+def tables(schedule, dtype=torch.float64):
+    return [torch.tensor(a).to(dtype) for a in (schedule.betas, schedule.alphas, schedule.alpha_bars)]
+
+
+def ddpm(
+    mean=None,
+    std=None,
+    noise=None,
+    start=None,
+    passed=lambda i, T: i,
+    order=None,
+    last_noise=False,
+    dtype=torch.float64,
+    using=None,
+    after=None,
+):
+    """Ancestral sampling with one part exchanged."""
+
+    def make(schedule, shape):
+        b, a, ab = tables(using(schedule.T) if using else schedule, dtype)
+        T = schedule.T
+
+        def right(x, e, i):
+            return (x - e * (1 - a[i]) / (1 - ab[i]).sqrt()) / a[i].sqrt()
+
+        def sampler(model):
+            x = torch.randn(shape) if start is None else start(shape)
+            state = {}
+            for i in order(T) if order else range(T, 0, -1):
+                e = model(x, passed(i, T))
+                z = noise(x, i, state) if noise else torch.randn_like(x)
+                if i == 1 and not last_noise:
+                    z = 0
+                scale = std(b, a, ab, i) if std else b[i].sqrt()
+                x = (mean(x, e, b, a, ab, i) if mean else right(x, e, i)) + scale * z
+                x = x.float() if after is None else after(x.float(), i)
+            return x
+
+        return sampler
+
+    return make
+
+
+def ddim(eta=0.0, n=None, wrap=False, noise=True, passed=lambda t, T: t, direction=None):
+    """DDIM over n of T steps; ``wrap`` steps by T // n down through negative indices."""
+
+    def make(schedule, shape):
+        ab, T = schedule.alpha_bars, schedule.T
+        pairs = list(zip(schedule.times(n)[:-1].tolist(), schedule.times(n)[1:].tolist(), strict=True))
+        if wrap:
+            pairs = [(i, i - T // n) for i in range(T, 0, -(T // n))]
+
+        def sampler(model):
+            x = torch.randn(shape)
+            for t, s in pairs:
+                e = model(x, passed(t, T))
+                sigma = eta * np.sqrt((1 - ab[s]) / (1 - ab[t]) * max(1 - ab[t] / ab[s], 0))
+                x0 = (x - np.sqrt(1 - ab[t]) * e) / np.sqrt(ab[t])
+                rest = direction(ab, s, sigma) if direction else np.sqrt(1 - ab[s] - sigma**2)
+                x = np.sqrt(ab[s]) * x0 + rest * e
+                if sigma and noise:
+                    x = x + sigma * torch.randn_like(x)
+            return x
+
+        return sampler
+
+    return make
+
+
+def clipping(clip):
+    """DDPM through a clipped x̂_0, as image libraries do."""
+
+    def make(schedule, shape):
+        b, a, ab = tables(schedule)
+
+        def sampler(model):
+            x = torch.randn(shape)
+            for i in range(schedule.T, 0, -1):
+                x0 = clip((x - (1 - ab[i]).sqrt() * model(x, i)) / ab[i].sqrt())
+                left = 1 - ab[i]
+                mean = ab[i - 1].sqrt() * b[i] / left * x0
+                mean = mean + a[i].sqrt() * (1 - ab[i - 1]) / left * x
+                std = (b[i] * (1 - ab[i - 1]) / left).sqrt()
+                x = (mean + std * torch.randn_like(x)).float() if i > 1 else mean.float()
+            return x
+
+        return sampler
+
+    return make
+
+
+def quantile_threshold(x0):
+    s = x0.abs().flatten(1).quantile(0.95, dim=1).clamp(min=1).reshape(-1, 1, 1, 1)
+    return x0.clamp(-s, s) / s
+
+
+# --------------------------------------------------- the tutorial, with its call pattern
+
+
+def tutorial(add_noise=True, n_cfeat=5):
+    """The two loops of the tutorial's first lesson; t is i/T in shape (1, 1, 1, 1)."""
+
+    def make(schedule, shape, context=None):
+        timesteps = schedule.T
+        b_t = 0.0199 * torch.linspace(0, 1, timesteps + 1) + 1e-4
+        a_t = 1 - b_t
+        ab_t = torch.cumsum(a_t.log(), dim=0).exp()
+        ab_t[0] = 1
+
+        def denoise_add_noise(x, t, pred_noise, z=None):
+            if z is None:
+                z = torch.randn_like(x)
+            noise = b_t.sqrt()[t] * z
+            mean = (x - pred_noise * ((1 - a_t[t]) / (1 - ab_t[t]).sqrt())) / a_t[t].sqrt()
+            return mean + noise
+
+        @torch.no_grad()
+        def sample_ddpm(nn_model):
+            samples = torch.randn(shape)
+            intermediate = []
+            for i in range(timesteps, 0, -1):
+                t = torch.tensor([i / timesteps])[:, None, None, None]
+                z = torch.randn_like(samples) if i > 1 else 0
+                if not add_noise:
+                    z = 0
+                keywords = {} if context is None else {"c": context}
+                eps = nn_model(samples, t, **keywords)
+                samples = denoise_add_noise(samples, i, eps, z)
+                if i % 20 == 0 or i == timesteps or i < 8:
+                    intermediate.append(samples.detach().cpu().numpy())
+            return samples, np.stack(intermediate)
+
+        return sample_ddpm
+
+    return make
+
+
+# --------------------------------------------------- σ form: x̄ = x/√ᾱ
+
+
+def sigmas(schedule, n, rho=7.0):
+    """Karras' spacing between the schedule's ends, with the 0 at the end (2206.00364, eq. 5)."""
+    high, low = schedule.sigma[-1] ** (1 / rho), schedule.sigma[1] ** (1 / rho)
+    return np.append((high + np.linspace(0, 1, n) * (low - high)) ** rho, 0.0)
+
+
+def sigma_form(n=20, ancestral=False, denoised=True, drop=False):
+    """Euler and Euler ancestral of k-diffusion; the model answers x̂_0 or ε."""
+
+    def make(schedule, shape):
+        levels = sigmas(schedule, n)
+
+        def sampler(model):
+            x = torch.randn(shape) * levels[0]
+            for now, then in zip(levels[:-1], levels[1:], strict=True):
+                answer = model(x, torch.full((len(x),), now))
+                up = np.sqrt(then**2 * (now**2 - then**2) / now**2) if ancestral else 0.0
+                down = np.sqrt(then**2 - up**2)
+                d = (x - answer) / now if denoised else answer
+                x = x + d * (down - now)
+                if up and not drop:
+                    x = x + torch.randn_like(x) * up
+            return x
+
+        return sampler
+
+    return make
+
+
+def multistep(n=15, vp=True, wrong=1.0):
+    """DPM-Solver++(2M) (2211.01095, algorithm 2), the last step of first order."""
+
+    def make(schedule, shape):
+        times = schedule.times(n)
+        ab = schedule.alpha_bars[times]
+        alpha, sigma = np.sqrt(ab), np.sqrt(1 - ab)
+        with np.errstate(divide="ignore"):
+            lam = np.log(alpha / sigma)
+
+        def sampler(model):
+            x, old = torch.randn(shape), None
+            for k in range(n):
+                x0 = (x - sigma[k] * model(x, int(times[k]))) / alpha[k]
+                h = lam[k + 1] - lam[k]
+                D = x0
+                if old is not None and k < n - 1:
+                    r = (lam[k] - lam[k - 1]) / h
+                    D = (1 + wrong / (2 * r)) * x0 - wrong / (2 * r) * old
+                x = sigma[k + 1] / sigma[k] * x - alpha[k + 1] * np.expm1(-h) * D
+                old = x0
+            return x
+
+        return sampler
+
+    return make
+
+
+# --------------------------------------------------- noises
+
+
+def once(make_noise):
+    """The first draw, again and again."""
+    return lambda x, i, state: state.setdefault("z", make_noise(x))
+
+
+def previous(x, i, state):
+    """Noise that keeps 80 % of the step before."""
+    z = torch.randn_like(x)
+    z = 0.8 * state["z"] + 0.6 * z if "z" in state else z
+    state["z"] = z
+    return z
+
+
+def reseeded(x, i, state):
+    return torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+
+
+def blurred(x, i, state):
+    z = torch.randn_like(x)
+    return (z + z.roll(1, -1)) / 2**0.5
+
+
+def posterior(b, a, ab, i):
+    return (b[i] * (1 - ab[i - 1]) / (1 - ab[i])).sqrt()
+
+
+def wide_start(shape):
+    return 1.1 * torch.randn(shape)
+
+
+FAULTY = {
+    # noise that is not there, too little, too much, or where it should not be
+    "no noise (the tutorial's incorrect loop)": ("noise-missing", tutorial(add_noise=False)),
+    "no noise": ("noise-missing", ddpm(noise=lambda x, i, s: 0 * x)),
+    "ddim(eta=1) without its noise": ("noise-missing", ddim(1.0, noise=False)),
+    "ddim(eta=0.5) without its noise": ("noise-missing", ddim(0.5, noise=False)),
+    "ancestral in sigma form without its noise": (
+        "noise-missing",
+        sigma_form(ancestral=True, drop=True),
+    ),
+    "half the noise": ("noise-scale", ddpm(std=lambda b, a, ab, i: 0.5 * b[i].sqrt())),
+    "beta for its root": ("noise-scale", ddpm(std=lambda b, a, ab, i: b[i])),
+    "root of 1 - alpha_bar for beta": (
+        "noise-scale",
+        ddpm(std=lambda b, a, ab, i: (1 - ab[i]).sqrt()),
+    ),
+    "5 % more noise": ("noise-scale", ddpm(std=lambda b, a, ab, i: 1.05 * b[i].sqrt())),
+    "no noise below t = 10": (
+        "noise-scale",
+        ddpm(std=lambda b, a, ab, i: b[i].sqrt() * (i > 10)),
+    ),
+    "noise in the last step": ("noise-last-step", ddpm(last_noise=True)),
+    # noise of the wrong law
+    "rand_like for randn_like": ("noise-not-normal", ddpm(noise=lambda x, i, s: torch.rand_like(x))),
+    "uniform noise of std 1": (
+        "noise-not-normal",
+        ddpm(noise=lambda x, i, s: (torch.rand_like(x) - 0.5) * 12**0.5),
+    ),
+    "one noise for the whole batch": (
+        "noise-shared-in-batch",
+        ddpm(noise=lambda x, i, s: torch.randn_like(x[:1])),
+    ),
+    "noise drawn once before the loop": ("noise-reused-across-steps", ddpm(noise=once(torch.randn_like))),
+    "generator seeded in every step": ("noise-reused-across-steps", ddpm(noise=reseeded)),
+    "start drawn again as noise": (
+        "noise-reused-across-steps",
+        ddpm(noise=reseeded, start=lambda shape: reseeded(torch.empty(shape), 0, {})),
+    ),
+    "noise carried over between steps": ("noise-reused-across-steps", ddpm(noise=previous)),
+    "one noise for all channels": (
+        "noise-correlated",
+        ddpm(noise=lambda x, i, s: torch.randn_like(x[:, :1])),
+    ),
+    "one number per image as noise": (
+        "noise-correlated",
+        ddpm(noise=lambda x, i, s: torch.randn_like(x[:, :1, :1, :1])),
+    ),
+    "blurred noise": ("noise-correlated", ddpm(noise=blurred)),
+    # coefficients
+    "root missing on 1 - alpha_bar": (
+        "eps-coefficient",
+        ddpm(mean=lambda x, e, b, a, ab, i: (x - e * (1 - a[i]) / (1 - ab[i])) / a[i].sqrt()),
+    ),
+    "alpha for alpha_bar below the root": (
+        "eps-coefficient",
+        ddpm(mean=lambda x, e, b, a, ab, i: (x - e * (1 - a[i]) / (1 - a[i]).sqrt()) / a[i].sqrt()),
+    ),
+    "wrong sign": (
+        "eps-coefficient",
+        ddpm(mean=lambda x, e, b, a, ab, i: (x + e * b[i] / (1 - ab[i]).sqrt()) / a[i].sqrt()),
+    ),
+    "half the score with full noise": (
+        "eps-coefficient",
+        ddpm(mean=lambda x, e, b, a, ab, i: (x - 0.5 * e * b[i] / (1 - ab[i]).sqrt()) / a[i].sqrt()),
+    ),
+    "guidance applied twice": (
+        "eps-coefficient",
+        ddpm(mean=lambda x, e, b, a, ab, i: (x - 1.5 * e * b[i] / (1 - ab[i]).sqrt()) / a[i].sqrt()),
+    ),
+    "noise on top of the whole ddim direction": (
+        "noise-scale",
+        ddim(1.0, direction=lambda ab, s, sigma: np.sqrt(1 - ab[s])),
+    ),
+    "no division by root alpha": (
+        "x-coefficient",
+        ddpm(mean=lambda x, e, b, a, ab, i: x - e * b[i] / (1 - ab[i]).sqrt()),
+    ),
+    "division by alpha": (
+        "x-coefficient",
+        ddpm(mean=lambda x, e, b, a, ab, i: (x - e * b[i] / (1 - ab[i]).sqrt()) / a[i]),
+    ),
+    "division by root alpha_bar": (
+        "x-coefficient",
+        ddpm(mean=lambda x, e, b, a, ab, i: (x - e * b[i] / (1 - ab[i]).sqrt()) / ab[i].sqrt()),
+    ),
+    "a constant added": ("bias", ddpm(after=lambda x, i: x + 0.01)),
+    "images mapped to [0, 1] at the end": (
+        "x-coefficient",
+        ddpm(after=lambda x, i: x / 2 + 0.5 if i == 1 else x),
+    ),
+    # times and schedules
+    "model told t + 1": ("time-off-by-one", ddpm(passed=lambda i, T: i + 1)),
+    "fraction of t - 1": (
+        "time-off-by-one",
+        ddpm(passed=lambda i, T: torch.tensor([(i - 1) / T])),
+    ),
+    "coefficients of t - 1": (
+        "time-off-by-one",
+        ddpm(mean=lambda x, e, b, a, ab, i: _right(x, e, b, a, ab, max(i - 1, 1)),
+             std=lambda b, a, ab, i: b[max(i - 1, 1)].sqrt()),
+    ),
+    "coefficients of t + 1": (
+        "time-off-by-one",
+        ddpm(mean=lambda x, e, b, a, ab, i: _right(x, e, b, a, ab, min(i + 1, len(b) - 1)),
+             std=lambda b, a, ab, i: b[min(i + 1, len(b) - 1)].sqrt()),
+    ),
+    "step list wraps": ("time-index-wraps", ddim(n=30, wrap=True)),
+    "steps upwards": ("time-order", ddpm(order=lambda T: range(1, T + 1))),
+    "steps shuffled": (
+        "time-order",
+        ddpm(order=lambda T: np.random.default_rng(0).permutation(np.arange(1, T + 1)).tolist()),
+    ),
+    "cosine schedule": ("schedule-mismatch", ddpm(using=NoiseSchedule.cosine)),
+    "another end of beta": (
+        "schedule-mismatch",
+        ddpm(using=lambda T: NoiseSchedule.linear(T, 1e-4, 0.03)),
+    ),
+    "schedule of 1000 steps": (
+        "schedule-mismatch",
+        ddpm(using=lambda T: NoiseSchedule.linear(1000), order=lambda T: range(1000, 0, -1)),
+    ),
+    # others
+    "clipped x_0": ("x0-clipped", clipping(lambda x0: x0.clamp(-1, 1))),
+    "thresholded x_0": ("x0-clipped", clipping(quantile_threshold)),
+    "uniform start": ("start-not-normal", ddpm(start=torch.rand)),
+    "start too wide": ("start-not-normal", ddpm(start=wide_start)),
+    "division by zero": (
+        "nonfinite",
+        ddpm(mean=lambda x, e, b, a, ab, i: (x - e * b[i] / (1 - ab[i - 1]).sqrt()) / a[i].sqrt()),
+    ),
+    "2M that extrapolates too far": ("rule-unknown", multistep(wrong=1.05)),
+}  # fmt: skip
+
+
+def _right(x, e, b, a, ab, i):
+    return (x - e * (1 - a[i]) / (1 - ab[i]).sqrt()) / a[i].sqrt()
+
+
+def fraction(i, T):
+    return torch.tensor([i / T])[:, None, None, None]
+
+
+CORRECT = {
+    "tutorial": (("ddpm/beta",), tutorial()),
+    "ddpm, index": (("ddpm/beta",), ddpm()),
+    "ddpm, float32 tables": (("ddpm/beta",), ddpm(dtype=torch.float32)),
+    "ddpm, index from 0": (("ddpm/beta",), ddpm(passed=lambda i, T: torch.tensor(i - 1))),
+    "ddpm, fraction": (("ddpm/beta",), ddpm(passed=fraction)),
+    "ddpm, batch of times": (("ddpm/beta",), ddpm(passed=lambda i, T: torch.full((4,), i))),
+    "ddpm, float index": (("ddpm/beta",), ddpm(passed=lambda i, T: float(i))),
+    "ddpm, posterior": (("ddpm/posterior", "ddim(eta=1)"), ddpm(std=posterior)),
+    "posterior mean in terms of x_0": (("ddpm/posterior", "ddim(eta=1)"), clipping(lambda x0: x0)),
+    "ddim": (("ddim(eta=0)",), ddim(0.0)),
+    "ddim(eta=0.5)": (("ddim(eta=0.5)",), ddim(0.5)),
+    "ddim(eta=1)": (("ddim(eta=1)", "ddpm/posterior"), ddim(1.0)),
+    "ddim, 20 steps": (("ddim(eta=0)",), ddim(0.0, n=20)),
+    "ddim, 30 steps": (("ddim(eta=0)",), ddim(0.0, n=30, passed=fraction)),
+    "ddim(eta=0.7), 20 steps": (("ddim(eta=0.7)",), ddim(0.7, n=20)),
+    "euler, denoised": (("euler",), sigma_form()),
+    "euler, eps": (("euler",), sigma_form(denoised=False)),
+    "euler ancestral, denoised": (("euler-ancestral",), sigma_form(ancestral=True)),
+    "euler ancestral, eps": (("euler-ancestral",), sigma_form(ancestral=True, denoised=False)),
+    "dpm-solver++(2m)": (("dpm-solver++(2m)",), multistep()),
+    "dpm-solver++(2m), 40 steps": (("dpm-solver++(2m)",), multistep(n=40)),
+}
