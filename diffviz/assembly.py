@@ -213,9 +213,8 @@ def _references(
 
 def _diversity(tally: Tally, data: DataLaw | None) -> dict[str, tuple]:
     """What the end points are nearest to; nothing when the data's members are not known."""
-    if data is None or data.points is None:
+    if data is None or data.shares is None:
         return {}
-    size = len(data.points)
     found: dict[str, tuple] = {
         "nearest_distance": (
             ("arm",),
@@ -229,12 +228,12 @@ def _diversity(tally: Tally, data: DataLaw | None) -> dict[str, tuple]:
         ),
         "reference_distinct_nearest": (
             (),
-            size * -np.expm1(tally.n * np.log1p(-1 / size)) if size > 1 else 1.0,
+            -np.expm1(tally.n * np.log1p(-np.minimum(data.shares, 1 - 1e-12))).sum(),
             "the same, expected of as many random draws from the data",
         ),
     }
     if data.labels is not None and data.classes:
-        share = np.bincount(data.labels, minlength=len(data.classes)) / size
+        share = np.bincount(data.labels, data.shares, minlength=len(data.classes))
         found["class_count"] = (("arm", "class"), tally.class_counts, "end points by class")
         found["reference_class_share"] = (("class",), share, "share of the class in the data")
     return found

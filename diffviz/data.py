@@ -29,6 +29,7 @@ class DataLaw:
         locations, scales, weights: the pooled law of one coordinate of x_0,
             Σ_k weights_k N(locations_k, scales_k²), each (K,).
         points: the images, or the means of the modes, (N, *D); None when only moments are known.
+        shares: probability of each point, (N,).
         labels: the class of each point, (N,).
         classes: the names that the labels index.
     """
@@ -39,6 +40,7 @@ class DataLaw:
     scales: Array
     weights: Array
     points: NDArray[np.float32] | None = None
+    shares: Array | None = None
     labels: NDArray[np.int64] | None = None
     classes: tuple[str, ...] = ()
 
@@ -66,6 +68,7 @@ class DataLaw:
             scales=np.zeros(len(values)),
             weights=counts / counts.sum(),
             points=images,
+            shares=np.full(len(images), 1 / len(images)),
             labels=None if labels is None else np.asarray(labels, dtype=np.int64),
             classes=tuple(classes),
         )

@@ -1,5 +1,6 @@
 """Writing files so that the old one or the new one is there whole, never half of either."""
 
+import glob
 import os
 import tempfile
 from collections.abc import Iterator
@@ -40,18 +41,44 @@ def replacing(path: str | Path) -> Iterator[Path]:
         InputError: the file cannot be written (no folder, no permission, no space).
     """
     path = check_writable(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    _sweep(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{path.suffix}")
     try:
+        temporary.unlink(missing_ok=True)
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         yield temporary
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
         os.replace(temporary, path)
+        _flush_folder(path.parent)
     except OSError as error:
         raise InputError(f"{path}: not written: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _flush_folder(folder: Path) -> None:
+    if os.name == "posix":  # elsewhere a folder cannot be opened, and need not be
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what writers of this file left behind when they were killed."""
+    for stale in path.parent.glob(f".{glob.escape(path.name)}.*{glob.escape(path.suffix)}"):
+        pid = stale.name[len(path.name) + 2 : len(stale.name) - len(path.suffix)]
+        if pid.isdecimal() and not _alive(int(pid)):
+            stale.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True

@@ -61,7 +61,10 @@ class Finding:
         """Where, what is wrong, the numbers, and what to mend."""
         first, last = self.t_range
         where = f"t = {first}" if first == last else f"t = {first}…{last}"
-        body = text(f"findings.{self.id}.text", language, **self.evidence)
+        values: dict[str, float | str] = dict(self.evidence)
+        if "measure" in values:
+            values["measure"] = text(f"findings.measure.{values['measure']}", language)
+        body = text(f"findings.{self.id}.text", language, **values)
         place = f"{self.arm}, {where}" if self.arm else where
         return f"{self.title(language)} ({place}). {body}"
 
@@ -123,15 +126,22 @@ def _noise(data: xr.Dataset, arm: str, spec: Mapping) -> Iterator[Finding]:
         return
     std = residual["std"].values[window]
     middle = float(np.median(std))
-    evidence: dict[str, float | str] = {"found": middle, "scale": scale, "rule": rule}
+    evidence: dict[str, float | str] = {
+        "found": middle,
+        "expected": 1.0,
+        "scale": scale,
+        "rule": rule,
+        "measure": "residual",
+    }
     if scale < 0.02:
         yield Finding("noise-missing", "error", arm, _range(times[window]), evidence)
-    elif abs(middle - 1) > 0.05 and abs(middle - 1) > 6 / np.sqrt(2 * values):
-        if abs(scale - 1) > 0.02:
-            yield Finding("noise-scale", "error", arm, _range(times[window]), evidence)
-        elif rule.startswith("ddpm") or rule == "ddim(eta=1)":
-            # Between 0 and 1, η changes the joint law on purpose; only η = 1 is ancestral.
-            yield Finding("residual-off", "warning", arm, _range(times[window]), evidence)
+    elif abs(scale - 1) > 0.05:
+        yield Finding("noise-scale", "error", arm, _range(times[window]), evidence)
+    # Between 0 and 1, η changes the joint law on purpose; only η = 1 is ancestral.
+    elif abs(middle - 1) > max(0.05, 6 / np.sqrt(2 * values)) and (
+        rule.startswith("ddpm") or rule == "ddim(eta=1)"
+    ):
+        yield Finding("residual-off", "warning", arm, _range(times[window]), evidence)
 
 
 def _collapse(data: xr.Dataset, arm: str, n: int) -> Iterator[Finding]:

@@ -91,8 +91,12 @@ def levels_of(
     kind: Time = "index",
     sigma_form: bool = False,
     answer: str = "eps",
+    log: bool = False,
 ) -> Levels | None:
-    """The levels at ``index``; None where they do not fall strictly within 1…T."""
+    """The levels at ``index``; None where they do not fall strictly within 1…T.
+
+    Between two indices σ is interpolated, or, with ``log``, log σ.
+    """
     grid = np.concatenate([[0.0], index[::-1]])
     if not (np.diff(grid) > 0).all() or grid[-1] > schedule.T:
         return None
@@ -102,7 +106,10 @@ def levels_of(
         with np.errstate(divide="ignore", invalid="ignore"):
             alphas = np.exp(np.diff(np.cumsum(np.log(schedule.alphas))[whole]))
     else:
-        sigma = np.interp(grid, np.arange(schedule.T + 1), schedule.sigma)
+        places, known = np.arange(schedule.T + 1), schedule.sigma
+        sigma = np.interp(grid, places, known)
+        if log:
+            sigma[1:] = np.exp(np.interp(grid[1:], places[1:], np.log(known[1:])))
         bars = 1 / (1 + sigma**2)
         alphas = bars[1:] / bars[:-1]
     alphas = np.concatenate([[1.0], alphas])
@@ -116,7 +123,9 @@ def expect(rule: Rule, levels: Levels) -> Expected:
     # A loop may keep α and ᾱ in float32: each entry rounded, and ᾱ accumulated over t steps.
     bars, alphas = levels.visited.alpha_bars, levels.visited.alphas
     steps = np.concatenate([[0.0], levels.index[::-1]])
-    alternating = np.where(np.arange(len(bars)) % 2 == 0, 0, 2 * ROUNDING)
+    # An index between two others was rounded itself, which σ feels a few times over.
+    unit = 2 * ROUNDING if np.array_equal(steps, np.rint(steps)) else 16 * ROUNDING
+    alternating = np.where(np.arange(len(bars)) % 2 == 0, 0, unit)
     changed = [
         (bars * (1 - steps * ROUNDING / 2), alphas),
         (bars * (1 - alternating), alphas),
@@ -160,6 +169,8 @@ def scores(fit: Fit, watched: Watched, expected: Expected, inflation: float = 1.
     allowed = np.column_stack([expected.floor[:, :2], np.zeros(len(fit.std))])
     rounding = np.array([noise.floor for noise in watched.noise])
     allowed[:, 2] = rounding
+    coarse = 4 * (watched.precision - 2 * ROUNDING)  # of half-precision states only
+    allowed[:, :2] += coarse * np.abs(expected.numbers).max(axis=1, keepdims=True)
     columns = [1, 2, 0]
     away = fit.coefficients[:, columns] - target
     with np.errstate(all="ignore"):
@@ -201,9 +212,11 @@ def arrangements(watched: Watched, schedule: NoiseSchedule, time: Time) -> Itera
         index = index_of(watched.times, kind, schedule)
         for sigma_form in (True, False) if kind == "sigma" else (False,):
             for answer in ("eps", "x0", "v"):
-                if answer != "v" or not sigma_form:
-                    levels = levels_of(index, schedule, kind, sigma_form, answer)
-                    if levels is not None:
+                # A loop that passes σ itself needs no second way to interpolate it.
+                between = kind != "sigma" and not np.array_equal(index, np.rint(index))
+                for log in (False, True) if between else (False,):
+                    levels = levels_of(index, schedule, kind, sigma_form, answer, log)
+                    if levels is not None and not (answer == "v" and sigma_form):
                         yield levels
 
 
@@ -226,7 +239,11 @@ def rules_for(fit: Fit, levels: Levels, precision: float) -> list[Rule]:
         for eta, least in ((by_noise, 0.01), (by_direction, 0.25)):
             if np.isfinite(eta) and least < eta < 0.99:
                 nice = round(eta * 20) / 20
-                etas.add(nice if abs(eta - nice) < min(0.01 + precision, 0.025) else round(float(eta), 3))
+                etas.add(
+                    nice
+                    if abs(eta - nice) < min(0.01 + precision, 0.025)
+                    else round(float(eta), 3)
+                )
     return [ddpm("beta"), ddpm("posterior"), *(ddim(eta) for eta in sorted(etas))]
 
 
@@ -244,9 +261,11 @@ def closest(watched: Watched, schedule: NoiseSchedule, time: Time) -> Expected:
             expected = expect(rule, levels)
             table = scores(fit, watched, expected)
             # An answer other than ε is believed only of a loop that follows it everywhere.
-            off = np.abs(table[:, :2]) > score_threshold(len(table))
+            bound = score_threshold(len(table))
+            off = np.abs(table[:, :2]) > bound
             if levels.answer == "eps" or not off.any():
-                found.append((*misfit(table), expected))
+                inner, outer = misfit(table)
+                found.append((inner, outer + 0.5 * (np.abs(table[:, 3]) > bound).any(), expected))
         if found and min(item[0] for item in found) < FITS:
             break  # the likeliest reading that fits is the one
     if not found:
@@ -258,8 +277,16 @@ def closest(watched: Watched, schedule: NoiseSchedule, time: Time) -> Expected:
     least = min(item[0] for item in found)
     if least < FITS:
         equals = [item for item in found if item[0] <= least + 0.5]
-        # Where no noise is right, the first is as good as any other.
-        best = min(equals, key=lambda item: min(item[1], 3.0))[2]
+        plain = (ddpm("beta"), ddpm("posterior"))
+
+        def cost(item: tuple[float, float, Expected]) -> float:
+            # DDIM must earn its name where DDPM has the same numbers, and a fitted η its freedom.
+            # Where no noise is right, the first rule will do.
+            source = item[2].source
+            freedom = 2.0 if source == ddim(1.0) else 5.0 * (source not in (ddim(0.0), *plain))
+            return round(item[0] + min(item[1], 3.0) + freedom / len(fit.std), 4)
+
+        best = min(equals, key=cost)[2]
     else:
         best = min(found, key=lambda item: item[0] + item[1])[2]
     return replace(best, rule=_sigma_name(best.rule)) if best.levels.sigma_form else best

@@ -43,7 +43,8 @@ Array = NDArray[np.float64]
 class Recorder:
     """Folds the steps of one block of A arms into a `Tally`.
 
-    Call ``observe`` with every step from t = T on, then ``finish`` with the end points.
+    Call ``observe`` with every step from t = T on, then ``finish`` with the end points. A tally
+    that will stay alone need not be ``mergeable``.
     """
 
     def __init__(
@@ -56,35 +57,39 @@ class Recorder:
         *,
         data: DataLaw | None = None,
         keep: int = 64,
-        bin_edges: Array | None = None,
+        mergeable: bool = True,
     ) -> None:
         self.schedule, self.times, self.data = schedule, times, data
         self.sample_shape, self.batch = sample_shape, batch
         self.keep = min(keep, batch)
-        self.edges = default_bin_edges(data) if bin_edges is None else bin_edges
+        self.edges = bin_edges(data)
         points, size = len(times), int(np.prod(sample_shape))
         rng = np.random.default_rng(0)  # one fixed choice for all blocks of all runs
         followed = MEMORY // (4 * arms * points)
         chosen = max(1, min(size, followed // batch))
         self._traced = np.sort(rng.choice(size, chosen, replace=False))
         self._rows = max(1, min(batch, followed // chosen))
-        self._pixels = np.arange(size)
+        self._coordinates = np.arange(size)
+        self._pixels: slice | NDArray[np.int64] = slice(None)
         if size > MAX_COORDINATES:
-            self._pixels = np.sort(rng.choice(size, MAX_COORDINATES, replace=False))
+            self._coordinates = np.sort(rng.choice(size, MAX_COORDINATES, replace=False))
+            self._pixels = self._coordinates
+        # Counts in cells are for merging; they are most of a tally's memory.
+        self._width = width = CELLS if mergeable else 0
         self._trace = np.empty((points, arms, self._rows, chosen), dtype=np.float32)
         quantities = (arms, len(QUANTITIES), points)
         self._moments = Moments.empty(quantities)
         self._ks = np.full(quantities, np.nan)
-        self._cells = np.zeros((*quantities, CELLS), dtype=np.uint32)
+        self._cells = np.zeros((*quantities, width), dtype=np.uint32)
         self._histogram = np.zeros((*quantities, BINS), dtype=np.uint32)
         self._ks_marginal = np.full((arms, points), np.nan)
-        self._marginal_cells = np.zeros((arms, points, CELLS), dtype=np.uint32)
-        self._pixel_mean = np.empty((arms, points, len(self._pixels)))
+        self._marginal_cells = np.zeros((arms, points, width), dtype=np.uint32)
+        self._pixel_mean = np.empty((arms, points, len(self._coordinates)))
         self._pixel_m2 = np.empty_like(self._pixel_mean)
         self._within = np.empty((arms, points))
         self._noise = Moments.empty((points - 1,))
         self._noise_ks = np.full(points - 1, np.nan)
-        self._noise_cells = np.zeros((points - 1, CELLS), dtype=np.uint32)
+        self._noise_cells = np.zeros((points - 1, width), dtype=np.uint32)
         self._snapshots: list[NDArray[np.int16]] = []
         self._snapshot_times = set(snapshot_times(times).tolist())
         self._index = 0
@@ -96,7 +101,8 @@ class Recorder:
         self._describe(_flat(step.eps), QUANTITIES.index("eps"), i)
         z = _flat(step.z[None])
         _put(self._noise, Moments.of(z[0]), i)
-        self._noise_ks[i], self._noise_cells[i] = normal_grid().ks(z[0])
+        self._noise_ks[i], cells = normal_grid().ks(z[0])
+        self._noise_cells[i] = cells[: self._width]
         self._index += 1
 
     def finish(self, x_0: Tensor) -> Tally:
@@ -119,7 +125,7 @@ class Recorder:
             ks_marginal=self._ks_marginal,
             marginal_cells=self._marginal_cells,
             pixels=Spread(np.array(float(self.batch)), self._pixel_mean, self._pixel_m2),
-            coordinates=self._pixels,
+            coordinates=self._coordinates,
             within=self._within,
             noise=self._noise,
             noise_ks=self._noise_ks,
@@ -133,9 +139,10 @@ class Recorder:
 
     def _state(self, x: Tensor, i: int) -> None:
         flat = _flat(x)
-        self._describe(flat, QUANTITIES.index("x"), i)
-        samples = flat.reshape(len(flat), self.batch, -1)
-        self._trace[i] = samples[:, : self._rows, self._traced]
+        wide = flat.astype(np.float64)  # once, for all that is summed
+        self._describe(flat, QUANTITIES.index("x"), i, wide)
+        self._trace[i] = flat.reshape(len(flat), self.batch, -1)[:, : self._rows, self._traced]
+        samples = wide.reshape(len(flat), self.batch, -1)
         spread = Spread.of(samples[:, :, self._pixels], axis=1)
         self._pixel_mean[:, i], self._pixel_m2[:, i] = spread.mean, spread.m2
         inside = Spread.of(samples, axis=2).std
@@ -143,7 +150,8 @@ class Recorder:
         if self.data is not None:
             grid = self._marginal_grid(self.data, i)
             for a, values in enumerate(flat):
-                self._ks_marginal[a, i], self._marginal_cells[a, i] = grid.ks(values)
+                self._ks_marginal[a, i], cells = grid.ks(values)
+                self._marginal_cells[a, i] = cells[: self._width]
         if int(self.times[i]) in self._snapshot_times:
             shown = x[:, : self.keep].detach().to("cpu", torch.float64).numpy()
             units = np.clip(np.rint(shown / SNAPSHOT_UNIT), -32767, 32767)
@@ -152,10 +160,14 @@ class Recorder:
     def _marginal_grid(self, data: DataLaw, i: int) -> Grid:
         return data.marginal_grid(float(self.schedule.alpha_bars[self.times[i]]))
 
-    def _describe(self, values: NDArray[np.float32], q: int, i: int) -> None:
-        _put(self._moments, Moments.of(values), (slice(None), q, i))
+    def _describe(
+        self, values: NDArray[np.float32], q: int, i: int, wide: Array | None = None
+    ) -> None:
+        moments = Moments.of(values if wide is None else wide)
+        _put(self._moments, moments, (slice(None), q, i))
         for a, row in enumerate(values):
-            self._ks[a, q, i], self._cells[a, q, i] = normal_grid().ks(row)
+            self._ks[a, q, i], cells = normal_grid().ks(row)
+            self._cells[a, q, i] = cells[: self._width]
             self._histogram[a, q, i] = histogram(row, self.edges[0], self.edges[-1], BINS)
 
 
@@ -209,7 +221,7 @@ def snapshot_times(times: NDArray[np.int64]) -> NDArray[np.int64]:
     return times[np.unique(nearest)]
 
 
-def default_bin_edges(data: DataLaw | None) -> Array:
+def bin_edges(data: DataLaw | None) -> Array:
     """Even bins over ±4.5, widened where the data reach further."""
     low, high = -4.5, 4.5
     if data is not None:
@@ -253,6 +265,7 @@ def record_block(job: _Job, block: int, progress: Callable[[], None] | None = No
         spec.sample_shape,
         data=job.data,
         keep=job.keep,
+        mergeable=spec.blocks > 1,
     )
     # A denoiser that draws for itself must draw the same for a block wherever it is computed.
     restarted = getattr(job.denoiser, "restarted", None)
@@ -329,7 +342,7 @@ def record(
         schedule,
         job.data,
         snapshot_times(schedule.times(job.spec.steps)),
-        default_bin_edges(job.data),
+        bin_edges(job.data),
         _step_std(job),
         time.perf_counter() - start,
     )

@@ -114,11 +114,10 @@ class Run:
             encoding["snapshots"].update(
                 dtype="int16", scale_factor=np.float32(SNAPSHOT_UNIT), _FillValue=-32768
             )
+        # Made in memory: on a full disk the HDF5 library would take the process down with it.
+        content = bytes(self.dataset.to_netcdf(engine="h5netcdf", encoding=encoding))
         with replacing(path) as temporary:
-            self.dataset.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
-            digest = hashlib.sha256(temporary.read_bytes()).digest()
-            with open(temporary, "ab") as file:
-                file.write(SEAL + digest)
+            temporary.write_bytes(content + SEAL + hashlib.sha256(content).digest())
 
     @classmethod
     def load(cls, path: str | Path) -> "Run":

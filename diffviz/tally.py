@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from diffviz.errors import RunFileError
 from diffviz.files import replacing
@@ -103,8 +103,9 @@ class Tally:
                     )
             else:
                 arrays[field.name] = np.array(value, order="C")
+        content = save(arrays, metadata={"format": "diffviz-partial-1", "spec": spec})
         with replacing(path) as temporary:
-            save_file(arrays, temporary, metadata={"format": "diffviz-partial-1", "spec": spec})
+            temporary.write_bytes(content)
 
     @classmethod
     def load(cls, path: Path) -> tuple["Tally", str]:

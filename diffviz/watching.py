@@ -54,7 +54,12 @@ class Noise:
 
 @dataclass(frozen=True, eq=False)
 class Watched:
-    """Everything seen of S steps: ``times`` and ``floating`` as passed, ``grams`` (S, 7, 7)."""
+    """Everything seen of S steps: ``times`` and ``floating`` as passed, ``grams`` (S, 7, 7).
+
+    ``values`` per state, of which ``batch`` samples; ``precision`` is the last place of their type;
+    ``start`` is the mean, the std and the KS distance of x_T; ``broken`` the time of the last call
+    before x was not finite.
+    """
 
     times: Array
     floating: bool
@@ -62,6 +67,7 @@ class Watched:
     noise: tuple[Noise, ...]
     values: int
     batch: int
+    precision: float
     start: tuple[float, float, float]
     broken: float | None
 
@@ -93,6 +99,7 @@ class Watch:
         self.shape: tuple[int, ...] = ()
         self.start: tuple[float, float, float] = (math.nan,) * 3
         self.broken: float | None = None
+        self.precision = 2 * ROUNDING
         self._x: Tensor | None = None
         self._last: Tensor | None = None
         self._columns: list[Array] = []
@@ -130,7 +137,6 @@ class Watch:
         where = "at the end" if value is None else f"at t = {value:g}"
         if not self.times:
             self.shape = tuple(x.shape)
-            self.start = _normality(_flat(x))
         if tuple(x.shape) != self.shape:
             raise InputError(
                 f"the sampler changed the shape of x from {self.shape} to {tuple(x.shape)} {where}"
@@ -138,6 +144,8 @@ class Watch:
         if not bool(torch.isfinite(x).all()):
             self.broken = self.times[-1] if self.times else value
             raise Stopped("not finite")
+        if not self.times:
+            self.start = _normality(_flat(x))
         if self._x is None or self._first is None:
             return
         rows = np.stack([np.ones(x.numel()), *self._columns, self._first, _flat(x)])
@@ -145,9 +153,9 @@ class Watch:
         kept = [ONE, X, EPS]
         coefficients = solve(gram[None], kept).coefficients[0]
         left = rows[NEXT] - coefficients @ rows[kept]
-        precision = max(float(torch.finfo(x.dtype).eps), 2 * ROUNDING)
+        self.precision = max(float(torch.finfo(x.dtype).eps), 2 * ROUNDING)
         size = np.sqrt(np.diag(gram)[[X, EPS, NEXT]] / x.numel())
-        floor = 4 * precision * float(size @ np.append(np.abs(coefficients[1:]), 1.0))
+        floor = 4 * self.precision * float(size @ np.append(np.abs(coefficients[1:]), 1.0))
         if size[[0, 2]].max() > 1e3 * max(1.0, *self.start[:2]):
             floor = math.inf
         self.grams.append(gram)
@@ -156,12 +164,13 @@ class Watch:
     def result(self) -> Watched:
         """What was seen so far."""
         return Watched(
-            np.array(self.times[: len(self.grams)]),
+            np.array(self.times if self.broken is not None else self.times[: len(self.grams)]),
             self.floating,
             np.array(self.grams).reshape(-1, 7, 7),
             tuple(self.noise),
             math.prod(self.shape),
             self.shape[0] if self.shape else 0,
+            self.precision,
             self.start,
             self.broken,
         )
@@ -169,11 +178,19 @@ class Watch:
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """Least squares of x_s on some columns, per step: (S, columns) and (S,)."""
+    """Least squares of x_s on some columns, per step.
+
+    ``coefficients`` (S, columns), their ``covariance``, and the ``std`` (S,) of what is left.
+    """
 
     coefficients: Array
-    errors: Array
+    covariance: Array
     std: Array
+
+    @property
+    def errors(self) -> Array:
+        """Standard errors of the coefficients, (S, columns)."""
+        return np.sqrt(np.maximum(np.einsum("sii->si", self.covariance), 0))
 
 
 def solve(grams: Array, columns: list[int]) -> Fit:
@@ -191,8 +208,8 @@ def solve(grams: Array, columns: list[int]) -> Fit:
     scaled += np.einsum("sij,sj->si", inverse, right - np.einsum("sij,sj->si", normal, scaled))
     rest = grams[:, NEXT, NEXT] - np.einsum("si,si->s", scaled, right)
     std = np.sqrt(np.maximum(rest, 0) / np.maximum(n - len(columns), 1))
-    spread = np.sqrt(np.maximum(np.einsum("sii->si", inverse), 0))
-    return Fit(scaled / scale, std[:, None] * spread / scale, std)
+    size = scale[:, :, None] * scale[:, None, :]
+    return Fit(scaled / scale, (std**2)[:, None, None] * inverse / size, std)
 
 
 def passed_time(t: object) -> tuple[float, bool]:
@@ -227,7 +244,8 @@ def time_kinds(times: Array, floating: bool, time: Time, schedule: NoiseSchedule
             raise InputError(f"time is {time!r}; allowed are 'auto', {KINDS}, or a function")
         return [time]
     if floating and times.min() >= 0 and times.max() <= 1:
-        return ["fraction", "sigma"]
+        on_grid = np.allclose(times * schedule.T, np.rint(times * schedule.T), atol=1e-3)
+        return ["fraction"] if on_grid else ["fraction", "sigma"]
     if np.array_equal(times, np.rint(times)):
         if times.max() >= schedule.T:
             return ["index"]

@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffviz.errors import InputError
+from diffviz.evidence import Evidence, weigh
 from diffviz.findings import Finding
 from diffviz.identification import DOUBLE, SINGLE, Levels, closest
 from diffviz.schedule import NoiseSchedule
-from diffviz.verdict import Evidence, judge, judge_order, weigh
+from diffviz.verdict import judge, judge_order
 from diffviz.watching import (
     Answer,
     Stopped,
@@ -94,6 +95,9 @@ def xray(
     best = closest(wild, schedule, time)
     levels = best.levels if best.levels.sigma_form else replace(best.levels, answer="eps")
     tame = watch(sampler, shape, _tame(wild, levels, noise), *limits)
+    early = judge_order(tame, schedule, time) if tame.broken is not None else None
+    if early is not None:
+        return XRay(_table(wild), None, "unknown", "eps", (early,))
     if len(tame.times) != len(wild.times):
         raise InputError(
             f"the sampler took {len(wild.times)} steps once and {len(tame.times)} steps the next "
@@ -161,9 +165,12 @@ def _wild(schedule: NoiseSchedule, time: Time, generator: torch.Generator) -> An
     float32 swallowed the injected noise. Regression takes it out again.
     """
 
+    seen: list[float] = []
+
     def answer(x: Tensor, value: float, floating: bool) -> Tensor:
         e = torch.randn(x.shape, generator=generator).to(x)
-        kind = time_kinds(np.array([value]), floating, time, schedule)[0]
+        seen.append(value)
+        kind = time_kinds(np.array(seen), floating, time, schedule)[0]
         if kind == "sigma":
             return e
         index = index_of(np.array([value]), kind, schedule)[0]
@@ -197,7 +204,8 @@ def _table(watched: Watched, evidence: Evidence | None = None) -> xr.Dataset:
     fit = solve(watched.grams, columns)
     steps = len(watched.grams)
     nothing = np.full(steps, np.nan)
-    index, following = watched.times, np.append(watched.times[1:], 0.0)
+    passed = watched.times[:steps]
+    index, following = passed, np.append(watched.times[1:], 0.0)[:steps]
     expected = np.full((steps, 3), np.nan)
     correlation = nothing
     if evidence is not None:
@@ -229,7 +237,7 @@ def _table(watched: Watched, evidence: Evidence | None = None) -> xr.Dataset:
     ):
         variables[name] = (np.array([getattr(n, field) for n in watched.noise]), words)
     variables["step_correlation"] = (correlation, "correlation with the noise of the step before")
-    variables["passed"] = (watched.times, "the time as the sampler passed it")
+    variables["passed"] = (passed, "the time as the sampler passed it")
     return xr.Dataset(
         {
             k: (("t",), v, {"long_name": words, "units": "1"})

@@ -32,6 +32,7 @@ T, N = 40, 64
 STRANGE = "<b>half</b> & $x$"
 ARMS = (*DEFAULT_ARMS, Arm(STRANGE, ddpm("posterior"), 0.5))
 MEAN, STD = 2.0, 0.5
+PIXELS = np.random.default_rng(1).uniform(-1, 1, (6, 3, 4, 5)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +52,8 @@ def blocks():
 @pytest.fixture(scope="module")
 def images():
     schedule = NoiseSchedule.linear(20, 1e-3, 0.3)
-    pixels = np.random.default_rng(1).uniform(-1, 1, (6, 3, 4, 5)).astype(np.float32)
     labels = np.array([0, 0, 0, 1, 1, 2])
-    denoiser = DatasetDenoiser(schedule, pixels, labels, ("a", "<i>b</i>", "c"), "six")
+    denoiser = DatasetDenoiser(schedule, PIXELS, labels, ("a", "<i>b</i>", "c"), "six")
     return record(denoiser, schedule, n=10, seed=0, progress=False)
 
 
@@ -98,6 +98,25 @@ def test_three_stds_of_images_are_told_apart(images):
     for drawn, right in zip((data.pooled, data.between, data.within), expected, strict=True):
         np.testing.assert_allclose(drawn, right, atol=3e-4)
     assert not np.allclose(data.between, data.within, atol=1e-2)
+
+
+def test_references_of_images_are_those_of_their_own_statistic(images):
+    """Kills: one reference drawn beside another statistic. q(x_t) has ᾱ·variance + 1 − ᾱ."""
+    bars = images.schedule.alpha_bars[images.dataset["t"].values][:, None]
+    flat = PIXELS.reshape(len(PIXELS), -1).astype(np.float64)
+
+    def noised(variance):
+        return np.sqrt(bars * variance + 1 - bars)
+
+    data = stds_data(images)
+    between = flat.var(axis=0)
+    np.testing.assert_allclose(data.reference_pooled, noised(flat.var())[:, 0], atol=1e-6)
+    np.testing.assert_allclose(data.reference_between, noised(between).mean(axis=1), atol=1e-6)
+    within = noised(flat.var(axis=1, ddof=1).mean())[:, 0]
+    np.testing.assert_allclose(data.reference_within, within, atol=1e-6)
+    distance = noised(between.mean())[:, 0]
+    np.testing.assert_allclose(distance_data(images).reference, distance, atol=1e-6)
+    assert not np.allclose(distance, data.reference_pooled, atol=1e-2)
 
 
 def test_distance_is_measured_to_the_scaled_mean(gaussian):
@@ -245,7 +264,7 @@ def test_schedule_runs_from_T_to_0():
 def test_diversity_agrees_with_a_direct_search(images, gaussian):
     """Kills: counts for shares, arms and classes transposed, a picture where nothing is known."""
     data = diversity_data(images)
-    law = np.random.default_rng(1).uniform(-1, 1, (6, 3, 4, 5)).astype(np.float32).reshape(6, -1)
+    law = PIXELS.reshape(6, -1)
     ends = images.dataset["samples"].values.reshape(3, 10, -1)
     distance = np.sqrt(((ends[:, :, None] - law) ** 2).mean(axis=-1))
     nearest = distance.argmin(axis=-1)

@@ -81,9 +81,10 @@ def visit(browser, report):
 
 
 def settled(page):
-    """Two frames later, when everything that follows the slider has been drawn."""
-    page.evaluate("() => new Promise(done => requestAnimationFrame(() => "
-                  "requestAnimationFrame(() => setTimeout(done, 50))))")  # fmt: skip
+    """Two frames later, and when every plot in sight has followed the slider."""
+    frames = "done => requestAnimationFrame(() => requestAnimationFrame(done))"
+    page.evaluate(f"() => new Promise({frames})")
+    page.wait_for_selector("html:not([data-busy])", state="attached")
 
 
 def pixels(page, selector="canvas.now"):
@@ -134,9 +135,11 @@ def test_keys_move_images_numbers_and_every_cursor(visit):
     page.keyboard.press("Home")
     settled(page)
     assert pixels(page) == before
-    assert cursors(page, "stds") == [[50, 50]] * 3
+    page.keyboard.press("ArrowRight")
+    settled(page)
+    assert cursors(page, "stds") == [[49, 49]] * 3
     show(page, "ks")  # it was out of sight when the slider moved
-    assert cursors(page, "ks") == [[50, 50]] * 3
+    assert cursors(page, "ks") == [[49, 49]] * 3
 
 
 def test_live_table_is_the_run(visit, run):

@@ -5,6 +5,8 @@ generator, as such loops do. ``FAULTY`` maps a name to (id that must come first,
 ``CORRECT`` maps a name to (rules it may be called, make).
 """
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 
@@ -12,7 +14,9 @@ from diffviz.schedule import NoiseSchedule
 
 
 def tables(schedule, dtype=torch.float64):
-    return [torch.tensor(a).to(dtype) for a in (schedule.betas, schedule.alphas, schedule.alpha_bars)]
+    return [
+        torch.tensor(a).to(dtype) for a in (schedule.betas, schedule.alphas, schedule.alpha_bars)
+    ]
 
 
 def ddpm(
@@ -59,7 +63,9 @@ def ddim(eta=0.0, n=None, wrap=False, noise=True, passed=lambda t, T: t, directi
 
     def make(schedule, shape):
         ab, T = schedule.alpha_bars, schedule.T
-        pairs = list(zip(schedule.times(n)[:-1].tolist(), schedule.times(n)[1:].tolist(), strict=True))
+        pairs = list(
+            zip(schedule.times(n)[:-1].tolist(), schedule.times(n)[1:].tolist(), strict=True)
+        )
         if wrap:
             pairs = [(i, i - T // n) for i in range(T, 0, -(T // n))]
 
@@ -110,12 +116,13 @@ def quantile_threshold(x0):
 # --------------------------------------------------- the tutorial, with its call pattern
 
 
-def tutorial(add_noise=True, n_cfeat=5):
+def tutorial(add_noise=True):
     """The two loops of the tutorial's first lesson; t is i/T in shape (1, 1, 1, 1)."""
 
     def make(schedule, shape, context=None):
         timesteps = schedule.T
-        b_t = 0.0199 * torch.linspace(0, 1, timesteps + 1) + 1e-4
+        beta1, beta2 = (float(beta) for beta in schedule.betas[[0, -1]])
+        b_t = (beta2 - beta1) * torch.linspace(0, 1, timesteps + 1) + beta1
         a_t = 1 - b_t
         ab_t = torch.cumsum(a_t.log(), dim=0).exp()
         ab_t[0] = 1
@@ -165,7 +172,7 @@ def sigma_form(n=20, ancestral=False, denoised=True, drop=False):
 
         def sampler(model):
             x = torch.randn(shape) * levels[0]
-            for now, then in zip(levels[:-1], levels[1:], strict=True):
+            for now, then in pairwise(levels.tolist()):
                 answer = model(x, torch.full((len(x),), now))
                 up = np.sqrt(then**2 * (now**2 - then**2) / now**2) if ancestral else 0.0
                 down = np.sqrt(then**2 - up**2)
@@ -241,6 +248,14 @@ def wide_start(shape):
     return 1.1 * torch.randn(shape)
 
 
+def _right(x, e, b, a, ab, i):
+    return (x - e * (1 - a[i]) / (1 - ab[i]).sqrt()) / a[i].sqrt()
+
+
+def _scaled(factor):
+    return lambda x, e, b, a, ab, i: _right(x, factor * e, b, a, ab, i)
+
+
 FAULTY = {
     # noise that is not there, too little, too much, or where it should not be
     "no noise (the tutorial's incorrect loop)": ("noise-missing", tutorial(add_noise=False)),
@@ -264,7 +279,10 @@ FAULTY = {
     ),
     "noise in the last step": ("noise-last-step", ddpm(last_noise=True)),
     # noise of the wrong law
-    "rand_like for randn_like": ("noise-not-normal", ddpm(noise=lambda x, i, s: torch.rand_like(x))),
+    "rand_like for randn_like": (
+        "noise-not-normal",
+        ddpm(noise=lambda x, i, s: torch.rand_like(x)),
+    ),
     "uniform noise of std 1": (
         "noise-not-normal",
         ddpm(noise=lambda x, i, s: (torch.rand_like(x) - 0.5) * 12**0.5),
@@ -273,7 +291,10 @@ FAULTY = {
         "noise-shared-in-batch",
         ddpm(noise=lambda x, i, s: torch.randn_like(x[:1])),
     ),
-    "noise drawn once before the loop": ("noise-reused-across-steps", ddpm(noise=once(torch.randn_like))),
+    "noise drawn once before the loop": (
+        "noise-reused-across-steps",
+        ddpm(noise=once(torch.randn_like)),
+    ),
     "generator seeded in every step": ("noise-reused-across-steps", ddpm(noise=reseeded)),
     "start drawn again as noise": (
         "noise-reused-across-steps",
@@ -296,19 +317,19 @@ FAULTY = {
     ),
     "alpha for alpha_bar below the root": (
         "eps-coefficient",
-        ddpm(mean=lambda x, e, b, a, ab, i: (x - e * (1 - a[i]) / (1 - a[i]).sqrt()) / a[i].sqrt()),
+        ddpm(mean=lambda x, e, b, a, ab, i: (x - e * b[i].sqrt()) / a[i].sqrt()),
     ),
     "wrong sign": (
         "eps-coefficient",
-        ddpm(mean=lambda x, e, b, a, ab, i: (x + e * b[i] / (1 - ab[i]).sqrt()) / a[i].sqrt()),
+        ddpm(mean=_scaled(-1)),
     ),
     "half the score with full noise": (
         "eps-coefficient",
-        ddpm(mean=lambda x, e, b, a, ab, i: (x - 0.5 * e * b[i] / (1 - ab[i]).sqrt()) / a[i].sqrt()),
+        ddpm(mean=_scaled(0.5)),
     ),
     "guidance applied twice": (
         "eps-coefficient",
-        ddpm(mean=lambda x, e, b, a, ab, i: (x - 1.5 * e * b[i] / (1 - ab[i]).sqrt()) / a[i].sqrt()),
+        ddpm(mean=_scaled(1.5)),
     ),
     "noise on top of the whole ddim direction": (
         "noise-scale",
@@ -373,10 +394,6 @@ FAULTY = {
     ),
     "2M that extrapolates too far": ("rule-unknown", multistep(wrong=1.05)),
 }  # fmt: skip
-
-
-def _right(x, e, b, a, ab, i):
-    return (x - e * (1 - a[i]) / (1 - ab[i]).sqrt()) / a[i].sqrt()
 
 
 def fraction(i, T):

@@ -28,6 +28,7 @@ from torch import Tensor
 from diffviz.data import DataLaw
 from diffviz.denoisers.unet import SHORTCUTS, ContextUnet, NetworkDenoiser, tensors_digest
 from diffviz.errors import CheckpointError, InputError
+from diffviz.files import replacing
 from diffviz.images import from_uint8
 from diffviz.schedule import NoiseSchedule
 from diffviz.sprites import CLASSES, make_sprites
@@ -188,30 +189,15 @@ def load_denoiser(
 def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], tag: str, metadata: Mapping[str, Any]
 ) -> None:
-    """Write tensors and JSON metadata with a digest over both; path has all of it or the old file.
-
-    Written under another name, flushed to the disk, then renamed (atomic within one folder).
-    """
+    """Write tensors and JSON metadata with a digest over both, whole or not at all."""
     plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     header = {k: json.dumps(v, sort_keys=True) for k, v in metadata.items()}
     header = {"format": tag, **header}
     raw = _sorted(safetensors.torch.save(plain, {**header, "digest": _digest(plain, header)}))
     if int.from_bytes(raw[:8], "little") > MAX_HEADER:
         raise InputError(f"{path}: more than {MAX_HEADER >> 20} MiB of facts; not written")
-    part = path.with_name(path.name + ".part")
-    try:
-        with open(part, "wb") as file:
-            file.write(raw)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-        if os.name == "posix":  # elsewhere a folder cannot be opened, and need not be
-            folder = os.open(path.parent, os.O_RDONLY)
-            os.fsync(folder)
-            os.close(folder)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+    with replacing(path) as temporary:
+        temporary.write_bytes(raw)
 
 
 def _sorted(raw: bytes) -> bytes:

@@ -74,6 +74,7 @@ class MixtureDenoiser:
             scales=np.repeat(self.stds, d),
             weights=np.repeat(self.weights / d, d),
             points=self.means.astype(np.float32),
+            shares=self.weights,
             labels=np.arange(k),
             classes=tuple(f"mode {_short(mean)}" for mean in self.means),
         )

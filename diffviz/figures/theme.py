@@ -23,7 +23,6 @@ Array = NDArray[np.float64]
 CONFIG: dict[str, object] = {
     "displaylogo": False,
     "showSendToCloud": False,
-    "showEditInChartStudio": False,
     "plotlyServerURL": "",
     "responsive": True,
     "scrollZoom": False,
@@ -66,7 +65,7 @@ def dash(index: int) -> str:
 def label(name: str) -> str:
     """A name from outside, for plotly: no tag, no formula, and not longer than a legend bears."""
     short = name if len(name) <= 40 else name[:39] + "…"
-    return html.escape(short).replace("$", "&#36;")
+    return html.escape(short, quote=False).replace("$", "&#36;")
 
 
 def thin(*arrays: NDArray[np.generic]) -> list[NDArray[np.generic]]:

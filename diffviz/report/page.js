@@ -257,13 +257,16 @@
     late.delete(element);
     if (plots.get(element).seen) moveCursor(element);
     if (late.size) follower = setTimeout(followOne, 0);
+    else delete root.dataset.busy;
   }
 
   function follow() {
     for (const [element, plot] of plots) {
       if (plot.seen && plot.drawn && plot.at !== state.step) late.add(element);
     }
-    if (late.size && !follower) follower = setTimeout(followOne, 0);
+    if (!late.size || follower) return;
+    root.dataset.busy = "";
+    follower = setTimeout(followOne, 0);
   }
 
   // A plot is drawn when the window comes near it, and follows the slider while it is in sight.

@@ -19,7 +19,7 @@ from markupsafe import Markup
 from diffviz.catalogue import LANGUAGES, catalogue
 from diffviz.errors import InputError
 from diffviz.figures import theme
-from diffviz.figures.histogram import HistogramData
+from diffviz.figures.histogram import HistogramData, histogram_data
 from diffviz.files import replacing
 from diffviz.report import embedding
 from diffviz.report.numbers import finite, key_numbers, mark_times, scale_of
@@ -157,14 +157,17 @@ def _in_languages(run: Run, name: str) -> dict[str, Any] | None:
 def _arms(run: Run) -> list[dict[str, Any]]:
     """What the page calls an arm. λ = 1 is left out where the rule draws no noise anyway."""
     drawn = np.nanmax(run.dataset["noise_std"].values, axis=1, initial=0) > 0
+    scales = [scale_of(spec) for spec in run.spec.arms]
     return [
         {
             "name": name,
             "rule": str(spec.get("rule", "")),
-            "scale": f"{scale_of(spec):g}" if scale_of(spec) < 1 or drawn[i] else "",
+            "scale": f"{scale:g}" if scale < 1 or (scale >= 1 and noisy) else "",
             "colour": theme.colour(i),
         }
-        for i, (name, spec) in enumerate(zip(run.arms, run.spec.arms, strict=True))
+        for i, (name, spec, scale, noisy) in enumerate(
+            zip(run.arms, run.spec.arms, scales, drawn, strict=True)
+        )
     ]
 
 
@@ -217,8 +220,6 @@ def _live(run: Run) -> list[list[list[float | None]]]:
 
 def _densities(run: Run) -> bytes:
     """Densities of x_t as float32 (time, arm, bin), little-endian."""
-    from diffviz.figures.histogram import histogram_data
-
     density = histogram_data(run, "x").density
     return np.ascontiguousarray(density.swapaxes(0, 1)).astype("<f4").tobytes()
 

@@ -20,20 +20,22 @@ from diffviz.run import Run
 
 START, STOP = 0.9, 0.2
 LEVEL = 0.05
-"""The residual's std may leave its target by this and still be called kept."""
+"""The residual's std may leave its target by this, and by chance, and still be called kept."""
 CLOSE, FAR = 0.1, 0.15
-"""D up to the first is close to the marginal, above the second far from it."""
+"""D up to the first is close to the marginal, above the second far from it, chance added."""
 PULLED = 0.6
 """Below this part of the right distance to the mean, x_t is called pulled to the mean."""
 SAME, LESS, MORE = 0.2, 0.8, 1.25
 """Parts of the data's std between samples: almost the same, less varied, more varied."""
 MEAN_OFF = 0.2
-"""A final mean this many stds of the data away is worth a sentence."""
+"""A final mean this many stds of the data away, and more than chance, is worth a sentence."""
 ENOUGH = 8
 """A class is lost when an arm has no sample in it and another arm has at least so many."""
 
 FEW_SAMPLES, FEW_VALUES = 32, 200
-"""Below these, chance is worth a warning, and a law is not judged at all."""
+"""Below the first, chance is worth a warning; below the second, the way is not judged at all."""
+ERRORS, BAND = 3, 1.358
+"""Chance: so many standard errors of a mean or a std; of D, this over √n (95 % lie below)."""
 
 Array = NDArray[np.float64]
 
@@ -100,6 +102,12 @@ def _window(run: Run) -> NDArray[np.int64]:
     return np.flatnonzero((times >= max(1, STOP * T)) & (times <= START * T))
 
 
+def _counted(run: Run, quantity: str, window: NDArray[np.int64]) -> int:
+    """How many values of a quantity there are at least, per step of the window; 0 without one."""
+    values = run.dataset["values"].sel(quantity=quantity).values[:, window]
+    return int(values.min()) if len(window) > 1 else 0
+
+
 def _grouped(
     found: Iterable[tuple[str, Item]], values: dict[str, str] | None = None
 ) -> list[Statement]:
@@ -113,8 +121,10 @@ def _grouped(
 def _noise(run: Run) -> list[Statement]:
     window = _window(run)
     residual = run.dataset["std"].sel(quantity="residual").values[:, window]
-    if len(window) < 2 or not np.isfinite(residual).all():
+    counted = _counted(run, "residual", window)
+    if counted < FEW_VALUES or not np.isfinite(residual).all():
         return [Statement("noise_unknown", (), {})]
+    level = LEVEL + ERRORS / np.sqrt(2 * counted)
     times = run.dataset["t"].values[window]
     drawn = run.dataset["noise_std"].values
     found = []
@@ -123,15 +133,15 @@ def _noise(run: Run) -> list[Statement]:
         numbers = {"arm": arm, "low": number(low), "high": number(high), "scale": number(scale)}
         path = {"first": number(residual[i, 0]), "last": number(residual[i, -1])}
         silent = scale > 0 and np.nanmax(np.append(drawn[i], -1)) == 0
-        if np.abs(residual[i] - 1).max() <= LEVEL:
+        if np.abs(residual[i] - 1).max() <= level:
             key, item = "noise_kept", "one" if numbers["low"] == numbers["high"] else "range"
-        elif scale > 0 and np.abs(residual[i] - scale).max() <= LEVEL:
+        elif scale > 0 and np.abs(residual[i] - scale).max() <= level:
             key, item = "noise_dial", "dial"
         elif silent:
             key, item = "noise_silent", "path"
-        elif high < 1 + LEVEL and residual[i, -1] < 1 - LEVEL:
+        elif high < 1 + level and residual[i, -1] < 1 - level:
             key, item = "noise_less", "path"
-        elif low > 1 - LEVEL:
+        elif low > 1 - level and residual[i, -1] > 1 + level:
             key, item = "noise_more", "path"
         else:
             key, item = "noise_other", "range"
@@ -143,15 +153,16 @@ def _noise(run: Run) -> list[Statement]:
 def _law(run: Run) -> list[Statement]:
     window = _window(run)
     marginal = run.dataset["ks_marginal"].values[:, window]
-    values = run.dataset["values"].sel(quantity="x").values[:, window]
-    if len(window) < 2 or values.min() < FEW_VALUES or not np.isfinite(marginal).all():
+    counted = _counted(run, "x", window)
+    if counted < FEW_VALUES or not np.isfinite(marginal).all():
         return [Statement("law_unknown", (), {})]
     times = run.dataset["t"].values
     found = []
     for arm, d in zip(run.arms, marginal, strict=True):
         top = int(d.argmax())
         values = {"arm": arm, "d": number(d[top]), "t": str(times[window[top]])}
-        key = "law_close" if d[top] <= CLOSE else "law_rough" if d[top] <= FAR else "law_far"
+        excess = d[top] - BAND / np.sqrt(counted)
+        key = "law_close" if excess <= CLOSE else "law_rough" if excess <= FAR else "law_far"
         found.append((key, Item("far" if key == "law_far" else "distance", values)))
     right = run.dataset["reference_distance_to_mean"].values
     pulled, left = [], []
@@ -235,9 +246,10 @@ def _repeated(run: Run) -> list[Statement]:
 def _mean_off(run: Run) -> list[Statement]:
     end = run.dataset.isel(t=-1)
     right, std = float(end["reference_mean"]), float(end["reference_std"])
+    chance = ERRORS * float(end["reference_std_between"]) / math.sqrt(run.spec.n)
     found = [
         ("mean_off", Item("value", _against(arm, value, right)))
         for arm, value in zip(run.arms, end["mean"].sel(quantity="x").values, strict=True)
-        if abs(value - right) > MEAN_OFF * std
+        if abs(value - right) > MEAN_OFF * std + chance
     ]
     return _grouped(found, {"right": number(right)})

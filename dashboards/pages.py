@@ -1,0 +1,189 @@
+"""The two pages that ask the server: what the noise dial does, and what a schedule is.
+
+A question is one small JSON object from the browser, so every value in it is checked. An answer
+is JSON, kept for the next who asks the same.
+"""
+
+import base64
+import json
+import math
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from dash import ClientsideFunction, Dash, Input, Output
+
+from diffviz.catalogue import LANGUAGES
+from diffviz.errors import InputError
+from diffviz.figures.dial_density import (
+    LAWS,
+    SLICES,
+    balanced_score,
+    dial_density_data,
+    dial_density_figure,
+)
+from diffviz.figures.schedule import schedule_data, schedule_figure
+from diffviz.images import from_uint8, to_uint8
+from diffviz.report.embedding import figure_json
+from diffviz.report.numbers import finite
+from diffviz.schedule import NoiseSchedule
+from diffviz.sprites import make_sprites
+
+STORES = (
+    *("dial-asked", "dial-answer", "dial-shown"),
+    *("schedule-asked", "schedule-answer", "schedule-shown"),
+)
+KINDS = {
+    "course": NoiseSchedule.course,
+    "linear": NoiseSchedule.linear,
+    "cosine": NoiseSchedule.cosine,
+    "scaled-linear": NoiseSchedule.scaled_linear,
+}
+LARGEST_T = 4000
+SHOWN = 10
+"""How many times of the forward process are shown."""
+TERMINAL = 0.02
+"""√ᾱ_T up to this is called a fair start."""
+WORKS, MOSTLY = 0.075, 0.12
+"""Distances from the law of the data that are called right, and nearly right."""
+
+Question = dict[str, Any]
+
+
+def register(app: Dash) -> None:
+    """Ask on the server, draw in the browser."""
+    for name, answer in (("dial", dial), ("schedule", schedule)):
+        app.callback(Output(f"{name}-answer", "data"), Input(f"{name}-asked", "data"))(
+            lambda asked, answer=answer: None if asked is None else answer(asked)
+        )
+        app.clientside_callback(
+            ClientsideFunction("diffviz", name),
+            Output(f"{name}-shown", "data"),
+            Input(f"{name}-answer", "data"),
+        )
+
+
+def dial(asked: Question) -> dict[str, Any] | None:
+    """The law of x_t at one setting; None for a question that makes no sense.
+
+    ``{law, noise, score}`` with 0 ≤ noise ≤ 1.5 and ½ ≤ score ≤ 1, rounded to 0.05.
+    """
+    if not isinstance(asked, dict):
+        return None
+    noise, score = _number(asked.get("noise")), _number(asked.get("score"))
+    law = asked.get("law")
+    if law not in ("gaussian", "mixture") or noise is None or score is None:
+        return None
+    steps = (round(min(max(noise, 0), 1.5) * 20), round(min(max(score, 0.5), 1) * 20))
+    return _dial(law, *steps)
+
+
+@lru_cache(maxsize=800)
+def _dial(law: str, noise_steps: int, score_steps: int) -> dict[str, Any]:
+    noise, score = noise_steps / 20, score_steps / 20
+    data = dial_density_data(_course(), LAWS[law], noise, score)
+    return {
+        "law": law,
+        "noise": noise,
+        "score": score,
+        "rows": SLICES,
+        "density": base64.b64encode(data.density.T.astype("<f4").tobytes()).decode(),
+        "std": data.std,
+        "std_right": data.right_std,
+        "share": min(data.shares) if len(data.shares) > 1 else None,
+        "share_right": min(data.right_shares),
+        "balance": balanced_score(noise),
+        "verdict": _verdict(data.distance, data.std / data.right_std, data.shares),
+    }
+
+
+def _verdict(distance: float, spread: float, shares: tuple[float, ...]) -> str:
+    if distance < WORKS:
+        return "works"
+    if min(shares) < 0.02:
+        return "lost"
+    if distance < MOSTLY:
+        return "mostly"
+    return "narrow" if spread < 0.95 else "wide" if spread > 1.05 else "shifted"
+
+
+@lru_cache(maxsize=2)
+def dial_figures(law: str) -> dict[str, Any]:
+    """The dial's picture in every language, drawn once; later only its densities change."""
+    data = dial_density_data(_course(), LAWS[law], 1.0, 1.0)
+    return figure_json({code: dial_density_figure(data, code) for code in LANGUAGES})
+
+
+@lru_cache(maxsize=1)
+def _course() -> NoiseSchedule:
+    return NoiseSchedule.course()
+
+
+def schedule(asked: Question) -> dict[str, Any] | None:
+    """Picture, checks and the forward process of a schedule, or one line about what is wrong.
+
+    ``{kind, T, first, last, sprite}``; T at most 4,000, the ends of β ignored by cosine.
+    """
+    if not isinstance(asked, dict):
+        return None
+    kind, T, sprite = asked.get("kind"), _number(asked.get("T")), _number(asked.get("sprite"))
+    if kind not in list(KINDS) or T is None or int(T) != T or not 1 <= T <= LARGEST_T:
+        return {"wrong": f"T is not an integer 1…{LARGEST_T}"}
+    first, last = _number(asked.get("first")), _number(asked.get("last"))
+    if kind != "cosine" and (first is None or last is None):
+        return {"wrong": "β is not a number"}
+    ends = () if kind == "cosine" else (first, last)
+    try:
+        return json.loads(_schedule(kind, int(T), ends, int(sprite or 0) % 1000))
+    except InputError as error:
+        return {"wrong": str(error)}
+
+
+@lru_cache(maxsize=64)
+def _schedule(kind: str, T: int, ends: tuple[float, ...], sprite: int) -> str:
+    made = KINDS[kind](T, *ends)
+    data = schedule_data(made)
+    root = float(np.sqrt(made.alpha_bars[-1]))
+    answer = {
+        "name": made.name,
+        "figure": figure_json({code: schedule_figure(data, code) for code in LANGUAGES}),
+        "checks": _checks(made),
+        "terminal": {"value": f"{root:.3g}", "good": root <= TERMINAL},
+        "forward": _forward(made, sprite),
+    }
+    return json.dumps(finite(answer))
+
+
+def _checks(made: NoiseSchedule) -> list[dict[str, str | None]]:
+    """Each law with what ``violations`` says about it; None where it holds."""
+    broken = made.violations()
+    starts = {"bar0": "ᾱ_0", "beta": "β_t", "product": "ᾱ_t = ᾱ", "falling": "ᾱ_t <"}
+    return [
+        {"law": law, "broken": next((said for said in broken if said.startswith(start)), None)}
+        for law, start in starts.items()
+    ]
+
+
+def _forward(made: NoiseSchedule, sprite: int) -> dict[str, Any]:
+    """One sprite at ``SHOWN`` times, as RGB bytes; one ε for all of them."""
+    image = from_uint8(_sprites()[sprite % len(_sprites())][None])[0]
+    noise = np.random.default_rng(sprite).standard_normal(image.shape)
+    times = np.unique(np.rint(made.T * np.linspace(0, 1, SHOWN) ** 1.3).astype(int))
+    bars = made.alpha_bars[times].reshape(-1, 1, 1, 1)
+    x = to_uint8(np.sqrt(bars) * image + np.sqrt(1 - bars) * noise)
+    return {
+        "times": times.tolist(),
+        "size": x.shape[1],
+        "pixels": base64.b64encode(x.tobytes()).decode(),
+        "bars": [f"{bar:.3g}" for bar in bars.ravel()],
+    }
+
+
+@lru_cache(maxsize=1)
+def _sprites() -> np.ndarray:
+    return make_sprites(60)[0]
+
+
+def _number(value: object) -> float | None:
+    usable = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if usable and abs(value) < 1e9 and math.isfinite(value) else None

@@ -1,0 +1,79 @@
+"""One run as the page needs it: figures in every language, images, numbers, and sentences."""
+
+import base64
+import gzip
+import json
+from typing import Any
+
+import numpy as np
+
+from dashboards.sentences import clauses, live
+from diffviz.catalogue import LANGUAGES
+from diffviz.figures import PICTURES, theme
+from diffviz.figures.histogram import histogram_data
+from diffviz.figures.trajectories import trajectories_data
+from diffviz.report.embedding import figure_json
+from diffviz.report.numbers import finite, scale_of
+from diffviz.report.pictures import sheets
+from diffviz.run import Run
+
+PLOTS = ("ks", "dial", "stds", "distance", "mean", "histogram")
+"""The plots of the first page, in their order."""
+FOLLOWED = 8
+"""How many samples can be followed alone, of a run without images."""
+
+
+def payload(run: Run) -> bytes:
+    """The run as gzipped JSON."""
+    pictures = sheets(run)
+    tracks = trajectories_data(run, FOLLOWED)
+    names = PLOTS if tracks is None else ("trajectories", *PLOTS)
+    values = {
+        "arms": [
+            {
+                "name": name,
+                "rule": str(spec.get("rule", "")),
+                "scale": f"{scale_of(spec):g}",
+                "colour": theme.colour(i),
+            }
+            for i, (name, spec) in enumerate(zip(run.arms, run.spec.arms, strict=True))
+        ],
+        "facts": {"denoiser": run.spec.denoiser, "n": run.spec.n, "schedule": run.spec.schedule},
+        "times": run.dataset["t"].values.tolist(),
+        "images": None if pictures is None else vars(pictures),
+        "tracks": None
+        if tracks is None
+        else {"times": tracks.t.tolist(), "x": _short(np.moveaxis(tracks.x, 1, 0))},
+        "figures": {
+            name: figure_json({code: PICTURES[name](run, code) for code in LANGUAGES})
+            for name in names
+        },
+        "bins": run.dataset.sizes["bin"],
+        "densities": _densities(run),
+        "live": {name: _short(numbers) for name, numbers in live(run).items()},
+        "say": {
+            plot: [
+                {
+                    "keys": clause.keys,
+                    "codes": clause.codes.tolist(),
+                    "value": clause.value,
+                    "right": clause.right,
+                }
+                for clause in found
+            ]
+            for plot, found in clauses(run).items()
+        },
+    }
+    text = json.dumps(finite(values), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return gzip.compress(text.encode(), 6, mtime=0)
+
+
+def _short(values: np.ndarray) -> Any:
+    """Nested lists of numbers with four digits."""
+    return [_short(v) if v.ndim else float(f"{v:.4g}") for v in np.asarray(values)]
+
+
+def _densities(run: Run) -> str:
+    """Densities of x_t as float32 (time, arm, bin), little-endian, in base64."""
+    density = histogram_data(run, "x").density.swapaxes(0, 1).astype("<f4")
+    return base64.b64encode(np.ascontiguousarray(density).tobytes()).decode()

@@ -1,0 +1,143 @@
+"""What a plot shows at each step, as codes: which arms do what. The words are in the catalogue.
+
+A clause gives every arm at every step one of its keys, or none. On the page one sentence is said
+per key that occurs, with its arms and their values. Only thresholds on the run's own numbers
+decide, so a sentence never claims more than the recorded values.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffviz.run import Run
+
+Array = NDArray[np.float64]
+
+CLOSE, FAR = 0.1, 0.15
+"""D up to the first is close to the marginal, above the second far from it, chance added."""
+SAME, LESS, MORE = 0.2, 0.8, 1.25
+"""Parts of the right spread between samples."""
+PULLED, NEARER, FURTHER = 0.6, 0.9, 1.1
+"""Parts of the right distance to the mean."""
+DIAL, JOINT = 0.08, 0.05
+"""How far the residual may be from what the dial says, and D of the residual from 0."""
+END = 0.05
+"""Below this part of T even a right sampler leaves the residual's law: no noise comes last."""
+BAND = 1.358
+
+
+@dataclass(frozen=True)
+class Clause:
+    """``codes`` (A, N) index ``keys``; 0 is silence. ``value`` and ``right`` name live numbers."""
+
+    keys: tuple[str, ...]
+    codes: NDArray[np.int64]
+    value: str
+    right: str | None = None
+
+
+def live(run: Run) -> dict[str, Array]:
+    """The numbers that sentences quote: (A, N) per arm, or (N,) for a reference."""
+    data = run.dataset
+    return {
+        "mean": data["mean"].sel(quantity="x").values,
+        "pooled": data["std"].sel(quantity="x").values,
+        "between": data["std_between"].values,
+        "residual": data["std"].sel(quantity="residual").values,
+        "naive_d": data["ks_normal"].sel(quantity="x").values,
+        "marginal_d": data["ks_marginal"].values,
+        "residual_d": data["ks_normal"].sel(quantity="residual").values,
+        "distance": data["distance_to_mean"].values,
+        "right_mean": data["reference_mean"].values,
+        "right_pooled": data["reference_std"].values,
+        "right_between": data["reference_std_between"].values,
+        "right_distance": data["reference_distance_to_mean"].values,
+    }
+
+
+def clauses(run: Run) -> dict[str, list[Clause]]:
+    """Per plot its clauses, in the order in which they are said."""
+    now = live(run)
+    chance = BAND / np.sqrt(run.spec.n)
+    return {
+        "ks": [_marginal(now, chance), _joint(run, now, chance)],
+        "dial": [_dial(run, now)],
+        "stds": _stds(now),
+        "distance": [_distance(now)],
+        "mean": [_mean(run, now)],
+        "histogram": [
+            Clause(("", "spread"), _where(now["pooled"], [(True, 1)]), "pooled", "right_pooled")
+        ],
+    }
+
+
+def _where(values: Array, cases: list[tuple[NDArray[np.bool_] | bool, int]]) -> NDArray[np.int64]:
+    """The code of the first case that holds; 0 where there is no value."""
+    conditions = [np.broadcast_to(np.asarray(condition), values.shape) for condition, _ in cases]
+    chosen = np.select(conditions, [code for _, code in cases], 0)
+    return np.where(np.isfinite(values), chosen, 0)
+
+
+def _marginal(now: dict[str, Array], chance: float) -> Clause:
+    d = now["marginal_d"]
+    cases = [(d <= CLOSE + chance, 1), (d <= FAR + chance, 2), (d > FAR + chance, 3)]
+    return Clause(("", "law_close", "law_rough", "law_far"), _where(d, cases), "marginal_d")
+
+
+def _joint(run: Run, now: dict[str, Array], chance: float) -> Clause:
+    d, near_end, silent = now["residual_d"], _near_end(run), _silent(run)[:, None]
+    cases = [(near_end, 1), (d <= JOINT + chance, 2), (silent & (d > 0), 3), (d > 0, 4)]
+    keys = ("", "joint_end", "joint_kept", "joint_other", "joint_left")
+    return Clause(keys, _where(d, cases), "residual_d")
+
+
+def _dial(run: Run, now: dict[str, Array]) -> Clause:
+    std, near_end = now["residual"], _near_end(run)
+    scale = np.array([float(arm["noise_scale"]) for arm in run.spec.arms])[:, None]
+    cases = [
+        (near_end, 1),
+        (scale == 0, 4),
+        (_silent(run)[:, None], 5),
+        (np.abs(std - scale) <= DIAL, 2),
+        (std >= 0, 3),
+    ]
+    keys = ("", "dial_end", "dial_reads", "dial_off", "dial_missing", "dial_silent")
+    return Clause(keys, _where(std, cases), "residual")
+
+
+def _stds(now: dict[str, Array]) -> list[Clause]:
+    between, pooled = now["between"], now["pooled"]
+    part = between / now["right_between"]
+    known = [(part < SAME, 1), (part < LESS, 2), (part > MORE, 4), (part >= LESS, 3)]
+    keys = ("", "between_same", "between_less", "between_like", "between_more")
+    hidden = (part < 0.5) & (pooled / now["right_pooled"] > LESS)
+    return [
+        Clause(keys, _where(between, known), "between", "right_between"),
+        Clause(("", "hidden"), _where(pooled, [(hidden, 1)]), "pooled", "right_pooled"),
+    ]
+
+
+def _distance(now: dict[str, Array]) -> Clause:
+    part = now["distance"] / now["right_distance"]
+    cases = [(part < PULLED, 1), (part < NEARER, 2), (part > FURTHER, 4), (part >= NEARER, 3)]
+    keys = ("", "pulled", "nearer", "as_far", "further")
+    return Clause(keys, _where(now["distance"], cases), "distance", "right_distance")
+
+
+def _mean(run: Run, now: dict[str, Array]) -> Clause:
+    off = np.abs(now["mean"] - now["right_mean"])
+    allowed = 0.05 + 3 * now["right_between"] / np.sqrt(run.spec.n)
+    cases = [(off <= allowed, 1), (off > allowed, 2)]
+    return Clause(("", "mean_right", "mean_off"), _where(now["mean"], cases), "mean", "right_mean")
+
+
+def _near_end(run: Run) -> NDArray[np.bool_]:
+    return run.dataset["t"].values < END * run.schedule.T
+
+
+def _silent(run: Run) -> NDArray[np.bool_]:
+    """Whether the arm draws no noise because its rule has none, as DDIM with η = 0."""
+    drawn = np.nanmax(run.dataset["noise_std"].values, axis=1, initial=0) > 0
+    asked = np.array([float(arm["noise_scale"]) > 0 for arm in run.spec.arms])
+    return ~drawn & asked

@@ -1,0 +1,253 @@
+r"""The noise dial on data whose law is known: the density of x_t on the way, beside q(x_t).
+
+A step with the noise scaled by λ and the score by c,
+
+    x_s = (x_t − c·ε̂·(1 − α_t)/√(1 − ᾱ_t))/√α_t + λ·√β_t·z,
+
+is the reverse process dx = [f − c·g²·∇log q_t(x)]dt + λ·g·dw, where noise and score balance, and
+every x_t has the law q(x_t), when c = (1 + λ²)/2: (λ = 1, c = 1) is DDPM, (λ = 0, c = ½) the
+probability flow, and (λ = 0, c = 1), the full score without its noise, is neither
+(arXiv 2206.00364, eq. 6). For one Gaussian the law stays Gaussian and is followed in closed form;
+for several, a fixed set of particles is followed, the same for every setting of the dial.
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
+from scipy.special import ndtri
+
+from diffviz.catalogue import text
+from diffviz.figures import theme
+from diffviz.schedule import NoiseSchedule
+
+Array = NDArray[np.float64]
+
+PARTICLES = 2000
+SLICES = 61
+BINS = np.linspace(-4.0, 4.0, 161)
+"""Middles of the cells in which densities are given."""
+SMOOTHED = 1.6
+"""Cells over which the particles are spread."""
+STEP = 0.01
+REACH = np.arange(-10.0, 10.0, STEP)
+"""Where the pull of the score is tabulated; between the points it is interpolated."""
+
+
+class Law(NamedTuple):
+    """Data Σ_k weights_k N(means_k, stds_k²) on the line."""
+
+    means: tuple[float, ...]
+    stds: tuple[float, ...]
+    weights: tuple[float, ...]
+
+
+LAWS = {
+    "gaussian": Law((2.0,), (0.5,), (1.0,)),
+    "mixture": Law((-1.0, 1.5), (0.2, 0.3), (0.7, 0.3)),
+}
+
+
+class DialDensityData(NamedTuple):
+    """``density`` and ``marginal``, the right one, are (SLICES, bins) at the times ``t``.
+
+    Attributes:
+        t: from T to 0.
+        density, marginal: in x; at t = 0 of the end points and of the data.
+        std, right_std: of the end points and of the data.
+        distance: ½∫|p − q|dx between their densities, 0 the same and 1 apart.
+        shares, right_shares: of each mode, the nearest in units of its std.
+    """
+
+    t: NDArray[np.int64]
+    density: Array
+    marginal: Array
+    std: float
+    right_std: float
+    distance: float
+    shares: tuple[float, ...]
+    right_shares: tuple[float, ...]
+
+
+def balanced_score(noise_scale: float) -> float:
+    """The score coefficient that balances λ times the noise: (1 + λ²)/2."""
+    return (1 + noise_scale**2) / 2
+
+
+def dial_density_data(
+    schedule: NoiseSchedule, law: Law, noise_scale: float, score: float
+) -> DialDensityData:
+    """The law of x_t from N(0, 1) at T down to 0, with λ = ``noise_scale`` and c = ``score``."""
+    t = schedule.times(min(SLICES - 1, schedule.T))
+    width = float(BINS[1] - BINS[0])
+    marginal = np.stack([_mixture_density(law, bar) for bar in schedule.alpha_bars[t]])
+    mean = float(np.dot(law.weights, law.means))
+    spread = np.dot(law.weights, np.square(law.stds) + np.square(np.subtract(law.means, mean)))
+    if len(law.means) == 1:
+        means, variances = _gaussian(schedule, law, noise_scale, score)
+        density = np.stack([_normal(means[i], variances[i], width) for i in t])
+        std, shares = float(np.sqrt(variances[0])), (1.0,)
+    else:
+        x = _particles(schedule, law, noise_scale, score, t)
+        density = _smooth(x)
+        std = float(x[-1].std())
+        off = np.abs(x[-1][:, None] - np.array(law.means)) / np.array(law.stds)
+        nearest = np.bincount(off.argmin(axis=1), minlength=len(law.means)) / x.shape[1]
+        shares = tuple(nearest.tolist())
+    end, data = density[-1], marginal[-1]
+    if len(law.means) > 1:
+        data = gaussian_filter1d(data, SMOOTHED, mode="constant")
+    return DialDensityData(
+        t,
+        density,
+        marginal,
+        std,
+        float(np.sqrt(spread)),
+        float(0.5 * np.abs(end - data).sum() * width),
+        shares,
+        law.weights,
+    )
+
+
+def dial_density_figure(data: DialDensityData, language: str = "en") -> go.Figure:
+    """q(x_t), what the dial makes of it, and both at t = 0, on one axis of x."""
+    figure = theme.panels(
+        [text(f"dashboard.dial_density.{panel}", language) for panel in ("right", "made", "end")],
+        language,
+        x_titles=[
+            text("figures.common.time", language),
+            text("figures.common.time", language),
+            text("figures.histogram.y", language),
+        ],
+        y_titles=["xₜ"],
+        common_y=True,
+    )
+    top = float(data.marginal.max()) * 0.8
+    for panel, (density, scale) in enumerate(
+        ((data.marginal, theme.REFERENCE), (data.density, theme.colour(0)))
+    ):
+        figure.add_heatmap(
+            x=data.t,
+            y=BINS,
+            z=density.T.astype(np.float32),
+            zmin=0,
+            zmax=top,
+            zsmooth="best",
+            colorscale=[[0, _faded(scale, 0)], [0.5, _faded(scale, 0.75)], [1, scale]],
+            showscale=False,
+            hoverinfo="skip",
+            xaxis=f"x{panel + 1}" if panel else "x",
+            yaxis=f"y{panel + 1}" if panel else "y",
+        )
+    names = [text(f"dashboard.dial_density.{name}", language) for name in ("data", "sampled")]
+    curves = ((data.marginal[-1], theme.REFERENCE, "dot"), (data.density[-1], theme.colour(0), ""))
+    for (density, ink, dash), name in zip(curves, names, strict=True):
+        figure.add_scatter(
+            x=density,
+            y=BINS,
+            mode="lines",
+            name=name,
+            line={"color": ink, "width": 2.4, "dash": dash or "solid"},
+            fill="none" if dash else "tozerox",
+            fillcolor=_faded(ink, 0.3),
+            hoverinfo="skip",
+            xaxis="x3",
+            yaxis="y3",
+        )
+    T = int(data.t[0])
+    figure.update_layout(
+        xaxis_range=[T, 0],
+        xaxis2_range=[T, 0],
+        xaxis3_range=[0, 2.2 * float(data.marginal[-1].max())],
+        yaxis_range=[float(BINS[0]), float(BINS[-1])],
+    )
+    return figure
+
+
+def _gaussian(
+    schedule: NoiseSchedule, law: Law, noise_scale: float, score: float
+) -> tuple[Array, Array]:
+    """Mean and variance of x_t for every t: the step is affine in x_t."""
+    mean, variance = law.means[0], law.stds[0] ** 2
+    means, variances = np.zeros(schedule.T + 1), np.ones(schedule.T + 1)
+    for t in range(schedule.T, 0, -1):
+        bar, alpha = schedule.alpha_bars[t], schedule.alphas[t]
+        pull = score * (1 - alpha) / (bar * variance + 1 - bar)
+        noise = noise_scale**2 * schedule.betas[t] if t > 1 else 0.0
+        means[t - 1] = (means[t] - pull * (means[t] - np.sqrt(bar) * mean)) / np.sqrt(alpha)
+        variances[t - 1] = (1 - pull) ** 2 * variances[t] / alpha + noise
+    return means, variances
+
+
+def _particles(
+    schedule: NoiseSchedule, law: Law, noise_scale: float, score: float, times: NDArray[np.int64]
+) -> Array:
+    """x_t of the particles at ``times``, (len(times), PARTICLES)."""
+    x = ndtri((np.arange(PARTICLES) + 0.5) / PARTICLES)
+    z, pulls = _noise(schedule.T), _pulls(schedule, law)
+    kept = {int(times[0]): x}
+    wanted = set(times.tolist())
+    shrink = 1 / np.sqrt(schedule.alphas)
+    taken = score * (1 - schedule.alphas) * shrink
+    put = noise_scale * np.sqrt(schedule.betas)
+    for t in range(schedule.T, 0, -1):
+        place = (x - REACH[0]) * (1 / STEP)
+        cell = place.astype(np.int64).clip(0, len(REACH) - 2)
+        left = pulls[t][cell]
+        pull = left + (place - cell) * (pulls[t][cell + 1] - left)
+        x = x * shrink[t] - pull * taken[t]
+        if t > 1:
+            x += put[t] * z[t]
+        if t - 1 in wanted:
+            kept[t - 1] = x
+    return np.stack([kept[int(t)] for t in times])
+
+
+@lru_cache(maxsize=4)
+def _pulls(schedule: NoiseSchedule, law: Law) -> Array:
+    """ε̂/√(1 − ᾱ_t) on ``REACH`` for every t, (T+1, points): Σ_k r_k(x)(x − √ᾱ m_k)/v_k."""
+    means, squares = np.array(law.means)[:, None], np.square(law.stds)[:, None]
+    table = np.zeros((schedule.T + 1, len(REACH)))
+    for t, bar in enumerate(schedule.alpha_bars):
+        variance = bar * squares + 1 - bar
+        offset = (REACH - np.sqrt(bar) * means) / variance
+        logits = np.log(law.weights)[:, None] - (np.log(variance) + offset**2 * variance) / 2
+        weight = np.exp(logits - logits.max(axis=0))
+        table[t] = (weight * offset).sum(axis=0) / weight.sum(axis=0)
+    return table
+
+
+@lru_cache(maxsize=2)
+def _noise(T: int) -> Array:
+    return np.random.default_rng(0).standard_normal((T + 1, PARTICLES))
+
+
+def _smooth(x: Array) -> Array:
+    """Density per row of ``x`` (slices, particles) on ``BINS``."""
+    width = BINS[1] - BINS[0]
+    cell = np.clip(np.rint((x - BINS[0]) / width), 0, len(BINS) - 1).astype(np.int64)
+    flat = cell + np.arange(len(x))[:, None] * len(BINS)
+    counts = np.bincount(flat.ravel(), minlength=len(x) * len(BINS)).reshape(len(x), -1)
+    return gaussian_filter1d(counts / (x.shape[1] * width), SMOOTHED, mode="constant")
+
+
+def _normal(mean: float, variance: float, width: float) -> Array:
+    """N(mean, variance) on ``BINS``; not narrower than a cell, so that its mass is still seen."""
+    variance = max(variance, (width / 2) ** 2)
+    return np.exp(-((BINS - mean) ** 2) / (2 * variance)) / np.sqrt(2 * np.pi * variance)
+
+
+def _mixture_density(law: Law, bar: float) -> Array:
+    parts = (
+        w * _normal(np.sqrt(bar) * m, bar * s**2 + 1 - bar, 0)
+        for m, s, w in zip(law.means, law.stds, law.weights, strict=True)
+    )
+    return np.sum(list(parts), axis=0)
+
+
+def _faded(colour: str, alpha: float) -> str:
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red}, {green}, {blue}, {alpha})"

@@ -1,0 +1,174 @@
+"""Findings on recorded runs: faults named, right samplers left alone, texts whole."""
+
+import pickle
+import string
+
+import numpy as np
+import pytest
+
+from diffviz.catalogue import catalogue
+from diffviz.denoisers.exact import DatasetDenoiser, GaussianDenoiser, MixtureDenoiser
+from diffviz.findings import Finding, diagnose
+from diffviz.recording import record
+from diffviz.run import Run
+from diffviz.sampling import Arm, ddim, ddpm
+from diffviz.schedule import NoiseSchedule
+
+SCHEDULE = NoiseSchedule.linear(100, 5e-4, 0.1)
+ARMS = (
+    Arm("ddpm", ddpm()),
+    Arm("posterior", ddpm("posterior")),
+    Arm("ddim", ddim(0.0)),
+    Arm("half way", ddim(0.5)),
+    Arm("z=0", ddpm(), noise_scale=0.0),
+    Arm("half", ddpm(), noise_scale=0.5),
+    Arm("loud", ddpm(), noise_scale=1.3),
+)
+RIGHT = ("ddpm", "posterior", "ddim", "half way")
+
+
+def sprites(count=40):
+    rng = np.random.default_rng(3)
+    return rng.choice([-1.0, -0.4, 0.3, 1.0], (count, 2, 4, 4)).astype(np.float32)
+
+
+DENOISERS = {
+    "gaussian": lambda: GaussianDenoiser(SCHEDULE, 2.0, 0.5),
+    "gaussian image": lambda: GaussianDenoiser(SCHEDULE, np.full((2, 4, 4), -0.5), 0.3),
+    "mixture": lambda: MixtureDenoiser(SCHEDULE, [-1.0, 1.5], [0.2, 0.3], [0.7, 0.3]),
+    "data set": lambda: DatasetDenoiser(
+        SCHEDULE, sprites(), np.repeat([0, 1], 20), classes=("a", "b")
+    ),
+}
+
+
+def ids(found, arm, severity=None):
+    return [f.id for f in found if f.arm == arm and severity in (None, f.severity)]
+
+
+@pytest.mark.parametrize("name", DENOISERS)
+def test_right_samplers_of_exact_denoisers_have_no_error(name):
+    """Of every law and seed. Kills: DDIM blamed for its residual, a threshold without the 1/√n."""
+    for seed in range(3):
+        for n in (16, 200):
+            run = record(
+                DENOISERS[name](), SCHEDULE, arms=ARMS[:4], n=n, seed=seed, progress=False
+            )
+            found = diagnose(run)
+            assert [f.message for f in found if f.severity != "information"] == []
+
+
+@pytest.mark.parametrize("name", DENOISERS)
+def test_noise_that_is_missing_or_wrong_is_named(name):
+    """Kills: z = 0 taken for DDIM, λ read in the wrong direction, arms mixed up."""
+    run = record(DENOISERS[name](), SCHEDULE, arms=ARMS, n=200, seed=1, progress=False)
+    found = diagnose(run)
+    assert ids(found, "z=0", "error")[0] == "noise-missing"
+    assert ids(found, "half", "error")[0] == "noise-scale"
+    assert ids(found, "loud", "error")[0] == "noise-scale"
+    for arm in RIGHT:
+        assert ids(found, arm, "error") == []
+    half = next(f for f in found if f.arm == "half" and f.id == "noise-scale")
+    assert half.evidence["found"] == pytest.approx(0.5, abs=0.12)  # the residual reads the dial
+    assert half.t_range == (90, 20)
+    severities = [f.severity for f in found]
+    assert severities == sorted(severities, key=["error", "warning", "information"].index)
+
+
+def test_collapse_needs_both_signs():
+    """z = 0 of Gaussian data ends at the mean; DDPM of a point is as narrow and right.
+
+    Kills: a collapse that is judged without the reference.
+    """
+    broad = record(GaussianDenoiser(SCHEDULE, 2.0, 0.5), SCHEDULE, n=100, progress=False)
+    point = record(GaussianDenoiser(SCHEDULE, 2.0, 0.0), SCHEDULE, n=100, progress=False)
+    collapse = next(f for f in diagnose(broad) if f.id == "collapse-to-mean")
+    assert collapse.arm == "z=0"
+    # √ᾱ_T·s²/(ᾱ_T·s² + 1 − ᾱ_T), the closed form of the final std, up to the steps' size
+    bar = SCHEDULE.alpha_bars[-1]
+    exact = np.sqrt(bar) * 0.25 / (bar * 0.25 + 1 - bar)
+    assert collapse.evidence["found"] == pytest.approx(exact, rel=0.3)
+    assert "collapse-to-mean" not in [f.id for f in diagnose(point)]
+
+
+def test_a_lost_mode_is_counted():
+    """z = 0 falls into one mode. Kills: the shares of samples and data exchanged."""
+    run = record(DENOISERS["mixture"](), SCHEDULE, n=200, seed=0, progress=False)
+    found = [f for f in diagnose(run) if f.id == "mode-lost"]
+    assert {f.arm for f in found} == {"z=0"}
+    assert found[0].evidence["found"] < 0.1
+    assert found[0].evidence["expected"] == pytest.approx(0.3)
+
+
+def test_an_inexact_denoiser_shows_in_the_residual():
+    """ε̂ too small by a tenth leaves noise behind. Kills: `residual-off` for λ ≠ 1 only."""
+    exact = GaussianDenoiser(SCHEDULE, np.zeros((1, 8, 8)), 0.5)
+
+    class Weak:
+        sample_shape, data, name = exact.sample_shape, exact.data, "weak"
+
+        def __call__(self, x, t, context=None):
+            return 0.85 * exact(x, t)
+
+    arms = (Arm("ddpm", ddpm()),)
+    found = diagnose(record(Weak(), SCHEDULE, arms=arms, n=100, progress=False))
+    assert "residual-off" in ids(found, "ddpm", "warning")
+    assert ids(diagnose(record(exact, SCHEDULE, arms=arms, n=100, progress=False)), "ddpm") == []
+
+
+def test_signal_at_the_end_of_the_schedule():
+    """√ᾱ_T = 0.08 is worth a word, 0.006 is not. Kills: ᾱ_T compared without its root."""
+    for schedule, there in (
+        (NoiseSchedule.linear(500), True),
+        (NoiseSchedule.linear(1000), False),
+    ):
+        denoiser = GaussianDenoiser(schedule, 0.0, 1.0)
+        run = record(denoiser, schedule, arms=ARMS[:1], n=4, steps=5, progress=False)
+        found = [f for f in diagnose(run) if f.id == "terminal-mismatch"]
+        assert [f.severity for f in found] == ["information"] * there
+
+
+def altered(run, **values):
+    return Run(run.dataset.assign({k: (run.dataset[k].dims, v) for k, v in values.items()}))
+
+
+def test_faults_of_the_record_itself():
+    """NaN and a wrong start are read from the numbers. Kills: NaN compared as 'not larger'."""
+    arms = ARMS[:1]
+    run = record(DENOISERS["gaussian"](), SCHEDULE, arms=arms, n=500, progress=False)
+    mean = run.dataset["mean"].values.copy()
+    mean[0, 0, 60:] = np.nan
+    found = diagnose(altered(run, mean=mean))
+    assert [(f.id, f.t_range) for f in found if f.arm] == [("nonfinite", (40, 0))]
+    std = run.dataset["std"].values.copy()
+    std[0, 0, 0] = 1.4
+    assert ids(diagnose(altered(run, std=std)), "ddpm", "error") == ["start-not-normal"]
+
+
+def test_every_finding_has_both_languages_with_the_same_fields():
+    """Kills: a field that one language lacks, a title left out."""
+    fields = {
+        language: {
+            key: sorted({name for _, name, _, _ in string.Formatter().parse(value) if name})
+            for key, value in catalogue(language).items()
+            if key.startswith("findings.")
+        }
+        for language in ("en", "zh")
+    }
+    assert fields["en"] == fields["zh"]
+    names = {key.split(".")[1] for key in fields["en"]} - {"measure"}
+    assert all(
+        f"findings.{name}.{part}" in fields["en"] for name in names for part in ("title", "text")
+    )
+
+
+def test_a_finding_is_a_value():
+    """Frozen, hashable, through a pickle and back. Kills: evidence that can be changed."""
+    evidence = {"mode": "b", "found": 0.0, "expected": 0.5, "p": 1e-9}
+    finding = Finding("mode-lost", "error", "z=0", (0, 0), evidence)
+    assert pickle.loads(pickle.dumps(finding)) == finding
+    assert len({finding, pickle.loads(pickle.dumps(finding))}) == 1
+    with pytest.raises(TypeError):
+        finding.evidence["found"] = 1.0
+    assert "b has a share of 0 among the samples" in finding.message
+    assert "丢失" in finding.text("zh")

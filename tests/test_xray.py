@@ -1,0 +1,322 @@
+"""The x-ray against samplers whose rule and faults are known."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffviz.errors import InputError
+from diffviz.sampling import ddim, ddpm
+from diffviz.schedule import NoiseSchedule
+from diffviz.testing import assert_sampler
+from diffviz.xray import xray
+from tests import zoo
+
+SHAPE = (16, 3, 8, 8)
+T = 100
+
+
+def schedule_for(name, T=T):
+    return NoiseSchedule.course(T) if "tutorial" in name else NoiseSchedule.linear(T)
+
+
+def look(name, make, seed=0, shape=SHAPE, schedule=None):
+    schedule = schedule or schedule_for(name)
+    torch.manual_seed(seed)
+    return xray(make(schedule, shape), schedule, seed=seed)
+
+
+@pytest.mark.parametrize("name", zoo.FAULTY)
+def test_every_fault_is_named_first(name):
+    """Kills: any test of the verdict left out, weakened, or put after one of its consequences."""
+    want, make = zoo.FAULTY[name]
+    seen = look(name, make)
+    assert seen.findings, f"nothing found; rule {seen.rule}"
+    assert seen.findings[0].id == want, [f.message for f in seen.findings]
+    assert all(f.text("en") and f.text("zh") for f in seen.findings)  # every field has its value
+
+
+@pytest.mark.parametrize("name", zoo.CORRECT)
+def test_correct_samplers_are_named_and_not_blamed(name):
+    """Kills: a threshold without its correction, a floor that ignores float32 tables."""
+    rules, make = zoo.CORRECT[name]
+    for seed in range(2):
+        seen = look(name, make, seed)
+        assert [f.message for f in seen.findings] == []
+        assert seen.rule in rules
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(14_400)
+def test_false_alarms_over_1000_seeds():
+    """At most 5 runs of 1,000 seeds × all correct samplers are blamed: errors are family-wise."""
+    alarms = []
+    for name, (_, make) in zoo.CORRECT.items():
+        schedule = NoiseSchedule.linear(40, 2.5e-3, 0.4)
+        if "tutorial" in name:
+            schedule = NoiseSchedule.course(40, 2.5e-3, 0.4)
+        for seed in range(1000):
+            seen = look(name, make, seed, (8, 1, 4, 4), schedule)
+            alarms += [(name, seed, f.id) for f in seen.findings if f.severity == "error"]
+    assert len(alarms) <= 5, alarms
+
+
+@pytest.mark.parametrize(
+    ("rule", "make", "steps"),
+    [
+        (ddpm("beta"), zoo.ddpm(), None),
+        (ddpm("posterior"), zoo.ddpm(std=zoo.posterior), None),
+        (ddim(0.5), zoo.ddim(0.5), None),
+        (ddim(0.0), zoo.ddim(0.0, n=20), 20),
+    ],
+)
+def test_coefficients_are_those_of_the_rule(rule, make, steps):
+    """Within 4 standard errors, and to 1e-6 where nothing is drawn.
+
+    Kills: an x-ray that looks them up instead of measuring them, errors without the 1/√n, the
+    feedback of the scripted answer left in the coefficient of x.
+    """
+    schedule = NoiseSchedule.linear(T)
+    torch.manual_seed(0)
+    table = xray(make(schedule, SHAPE), schedule).coefficients
+    times = schedule.times(steps)
+    pairs = zip(times[:-1].tolist(), times[1:].tolist(), strict=True)
+    truth = np.array([rule.coefficients(schedule, t, s) for t, s in pairs])
+    assert np.array_equal(table["t"], times[:-1]) and np.array_equal(table["s"], times[1:])
+    for k, name in enumerate(("x", "eps", "std")):
+        gap = np.abs(table[name].values - truth[:, k])
+        assert (gap < np.maximum(4.2 * table[f"{name}_error"].values, 1e-6)).all(), name
+        quiet = truth[:, 2] == 0
+        assert (gap[quiet] < 1e-6).all(), name
+    noisy = truth[:, 2] > 0
+    scores = ((table["x"] - truth[:, 0]) / table["x_error"]).values[noisy]
+    if noisy.any():  # the errors are neither too small nor too large
+        assert 0.75 < scores.std() < 1.25
+
+
+def test_any_linear_step_is_read_off():
+    """Coefficients that no rule has: x-ray measures, it does not recognise. Kills: a look-up."""
+    schedule = NoiseSchedule.linear(10, 1e-3, 0.3)
+    rng = np.random.default_rng(5)
+    a, b, c, sigma = rng.uniform(0.5, 1.2, (4, 11))
+
+    def sampler(model):
+        x = torch.randn(SHAPE)
+        for i in range(10, 0, -1):
+            e = model(x, i)
+            x = float(a[i]) * x - float(b[i]) * e + float(c[i]) + sigma[i] * torch.randn(SHAPE)
+        return x
+
+    torch.manual_seed(3)
+    seen = xray(sampler, schedule)
+    for name, truth in (("x", a), ("eps", -b), ("bias", c), ("std", sigma)):
+        gap = seen.coefficients[name] - truth[10:0:-1]
+        assert (np.abs(gap / seen.coefficients[f"{name}_error"]) < 4).all(), name
+
+
+@pytest.mark.parametrize(
+    ("time", "passed"),
+    [
+        ("index", lambda i, T: i),
+        ("index0", lambda i, T: torch.tensor([i - 1])),
+        ("fraction", zoo.fraction),
+        (lambda value: value / 3 + 1, lambda i, T: torch.full((4, 1, 1, 1), 3.0 * (i - 1))),
+    ],
+)
+def test_every_way_to_pass_the_time(time, passed):
+    """Kills: a convention off by one, a tensor of some rank refused."""
+    schedule = NoiseSchedule.linear(T)
+    torch.manual_seed(0)
+    seen = xray(zoo.ddpm(passed=passed)(schedule, SHAPE), schedule, time=time)
+    assert (seen.rule, seen.findings) == ("ddpm/beta", ())
+    assert seen.coefficients["t"].values.tolist() == list(range(T, 0, -1))
+
+
+def test_a_wrong_convention_is_off_by_one():
+    """T−1…0 passed to a model that counts T…1. Kills: a convention guessed against orders."""
+    schedule = NoiseSchedule.linear(T)
+    torch.manual_seed(0)
+    sampler = zoo.ddpm(passed=lambda i, T: i - 1)(schedule, SHAPE)
+    assert xray(sampler, schedule, time="index").findings[0].id == "time-off-by-one"
+    assert xray(sampler, schedule).findings == ()
+
+
+def test_the_sampler_keeps_its_own_randomness():
+    """Kills: answers drawn from the global generator."""
+    schedule = NoiseSchedule.linear(20, 5e-3, 0.4)
+    ends = []
+
+    def sampler(model):
+        x = zoo.ddpm(noise=lambda x, i, s: torch.randn_like(x))(schedule, SHAPE)(model)
+        ends.append(torch.randn(3))
+        return x
+
+    torch.manual_seed(11)
+    xray(sampler, schedule, seed=11)
+    torch.manual_seed(11)
+    for _ in range(2):
+        for _ in range(20):  # the start, and 19 or 20 draws of the loop
+            torch.randn(SHAPE)
+        torch.randn(SHAPE)
+        assert torch.equal(ends.pop(0), torch.randn(3))
+
+
+def test_guidance_does_not_hide_the_rule():
+    """Doubled batch or two calls a step: one call. Kills: the second half taken for data."""
+    schedule = NoiseSchedule.linear(T)
+
+    def doubled(model):
+        def guided(x, i):
+            plain, given = model(torch.cat([x, x]), torch.full((2 * len(x),), i), c=1).chunk(2)
+            return plain + 3.0 * (given - plain)
+
+        return zoo.ddpm()(schedule, SHAPE)(guided)
+
+    def twice(model):
+        def guided(x, i):
+            plain = model(x, i)
+            return plain + 3.0 * (model(x, i, "a prompt") - plain)
+
+        return zoo.ddpm()(schedule, SHAPE)(guided)
+
+    for sampler in (doubled, twice):
+        torch.manual_seed(0)
+        seen = xray(sampler, schedule)
+        assert (seen.rule, seen.findings, len(seen.coefficients["t"])) == ("ddpm/beta", (), T)
+
+
+def test_a_second_argument_is_the_shape():
+    """Kills: ``shape`` without effect."""
+    schedule = NoiseSchedule.linear(20, 5e-3, 0.4)
+    shapes = []
+
+    def sampler(model, shape):
+        shapes.append(shape)
+        return zoo.ddpm()(schedule, shape)(model)
+
+    torch.manual_seed(0)
+    assert xray(sampler, schedule, shape=(8, 1, 6, 6)).findings == ()
+    assert shapes == [(8, 1, 6, 6)] * 2
+
+
+def loop(end=None, change=None):
+    def sampler(model):
+        x = torch.randn(4, 2)
+        for i in range(20, 0, -1):
+            x = 0.9 * x + 0.1 * model(x, i)
+            if change is not None and i == 7:
+                x = change(x)
+        return x if end is None else end(x)
+
+    return sampler
+
+
+def endless(model):
+    x = torch.randn(4, 2)
+    while True:
+        x = 0.5 * x + 0.1 * model(x, 3)
+
+
+def catching(model):
+    try:
+        return endless(model)
+    except Exception:
+        return torch.zeros(4, 2)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "words"),
+    [
+        (lambda model: torch.zeros(4, 2), "never called its model"),
+        (loop(end=lambda x: None), "returned NoneType after its last step at t = 1"),
+        (loop(end=lambda x: x[:2]), r"from \(4, 2\) to \(2, 2\) at the end"),
+        (loop(change=lambda x: x[:3]), r"from \(4, 2\) to \(3, 2\) at t = 6"),
+        (loop(change=lambda x: 1 / 0), "raised ZeroDivisionError after the call at t = 7"),
+        (lambda model: 1 / 0, "raised ZeroDivisionError before any call"),
+        (lambda model: model(torch.zeros(4, 2), "noon"), "passed 'noon' as t"),
+        (lambda model: model(torch.zeros(4, 2), torch.tensor([1, 2])), "differ"),
+        (endless, "did not end"),
+        (catching, "did not end"),
+    ],
+)
+def test_no_sampler_at_all(sampler, words):
+    """One clear line that names the step. Kills: a traceback, a hang, a stop that is swallowed."""
+    with pytest.raises(InputError, match=words) as caught:
+        xray(sampler, NoiseSchedule.linear(20, 5e-3, 0.4), seconds=20)
+    assert "\n" not in str(caught.value)
+
+
+def test_time_that_is_too_long_is_cut():
+    """Kills: a limit that only counts calls."""
+    import time
+
+    def slow(model):
+        return loop(change=lambda x: time.sleep(0.3) or x)(model)
+
+    with pytest.raises(InputError, match=r"within 0\.2 s; call \d+ was at t = 6"):
+        xray(slow, NoiseSchedule.linear(20, 5e-3, 0.4), seconds=0.2)
+
+
+@settings(max_examples=15)
+@given(scale=st.floats(0.3, 2.0), seed=st.integers(0, 2**20))
+def test_the_noise_dial_is_read(scale, seed):
+    """λ read from outside is λ, blamed when it is not 1. Kills: σ compared as a variance."""
+    schedule = NoiseSchedule.linear(20, 5e-3, 0.4)
+    torch.manual_seed(seed)
+    sampler = zoo.ddpm(std=lambda b, a, ab, i: scale * b[i].sqrt())(schedule, SHAPE)
+    seen = xray(sampler, schedule, seed=seed)
+    ratio = (seen.coefficients["std"] / np.sqrt(schedule.betas[20:0:-1]))[:-1]
+    assert abs(float(ratio.mean()) - scale) < 0.02 * scale
+    if abs(scale - 1) > 0.15:
+        assert seen.findings[0].id == "noise-scale"
+
+
+def test_assert_sampler_says_what_is_wrong():
+    """Kills: an assertion that passes whatever is found, or on another rule."""
+    schedule = NoiseSchedule.linear(T)
+    torch.manual_seed(0)
+    assert_sampler(zoo.ddpm()(schedule, SHAPE), schedule)
+    assert_sampler(zoo.ddim(1.0)(schedule, SHAPE), schedule, rule="ddim(eta=1)")
+    with pytest.raises(AssertionError, match=r"not ddpm/beta:\n  noise-missing: The noise is"):
+        assert_sampler(zoo.ddpm(std=lambda b, a, ab, i: 0)(schedule, SHAPE), schedule)
+    with pytest.raises(AssertionError, match=r"not ddpm/beta:\n  variance-posterior-vs-beta"):
+        assert_sampler(zoo.ddpm(std=zoo.posterior)(schedule, SHAPE), schedule)
+    with pytest.raises(AssertionError, match=r"follows ddim\(eta=0\)"):
+        assert_sampler(zoo.ddim(0.0)(schedule, SHAPE), schedule)
+
+
+@pytest.mark.slow
+def test_diffusers():
+    """Schedulers of Hugging Face diffusers are recognised as what they say they are."""
+    diffusers = pytest.importorskip("diffusers")
+    common = {"beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear"}
+    schedule = NoiseSchedule.linear(1000)
+
+    def run(name, steps, options=None, **step):
+        def sampler(model, shape):
+            scheduler = getattr(diffusers, name)(**common, **(options or {}))
+            scheduler.set_timesteps(steps)
+            x = torch.randn(shape) * scheduler.init_noise_sigma
+            for t in scheduler.timesteps:
+                answer = model(scheduler.scale_model_input(x, t), t)
+                x = scheduler.step(answer, t, x, **step).prev_sample
+            return x
+
+        torch.manual_seed(0)
+        seen = xray(sampler, schedule, shape=(32, 3, 8, 8))
+        return seen.rule, [f.id for f in seen.findings]
+
+    free = {"clip_sample": False}
+    small, large = (
+        {**free, "variance_type": "fixed_small"},
+        {**free, "variance_type": "fixed_large"},
+    )
+    assert run("DDPMScheduler", 1000, small) == ("ddpm/posterior", [])
+    assert run("DDPMScheduler", 50, large) == ("ddpm/beta", [])
+    assert run("DDPMScheduler", 50, {"clip_sample": True})[1] == ["x0-clipped"]
+    assert run("DDIMScheduler", 50, free) == ("ddim(eta=0)", [])
+    assert run("DDIMScheduler", 50, free, eta=0.5) == ("ddim(eta=0.5)", [])
+    assert run("DDIMScheduler", 50, free, eta=1.0) == ("ddpm/posterior", [])
+    assert run("EulerAncestralDiscreteScheduler", 30) == ("ddpm/posterior", [])
+    assert run("DPMSolverMultistepScheduler", 20) == ("dpm-solver++(2m)", [])
