@@ -23,7 +23,7 @@ from dash import Dash
 from fastapi import FastAPI, Request, Response
 from plotly.offline import get_plotlyjs
 
-from dashboards.guard import LOOPBACK, Guard
+from dashboards.guard import LOOPBACK, Guard, Receive, Scope, Send
 from dashboards.layout import PAGES, page
 from dashboards.pages import KINDS, dial_figures, register
 from dashboards.payload import payload
@@ -68,15 +68,10 @@ def create_app(
         index_string=INDEX,
         meta_tags=[{"name": "viewport", "content": "width=device-width, initial-scale=1"}],
     )
+    app.backend.websocket_capability = False  # no page uses one, and the browser would try
     app.layout = page()
     register(app)
 
-    async def index() -> Response:
-        return Response(app.index(), media_type="text/html")
-
-    for path in PAGES.values():
-        if path != "/":
-            server.add_api_route(path, index)
     policy = "; ".join(
         (
             "default-src 'self'",
@@ -89,7 +84,13 @@ def create_app(
             "object-src 'none'",
         )
     )
-    return Guard(server, hosts, port, token, policy)
+
+    async def with_pages(scope: Scope, receive: Receive, send: Send) -> None:
+        # Every page is the same document; the browser reads the path.
+        inner = {**scope, "path": "/"} if scope["path"] in PAGES.values() else scope
+        await server(inner, receive, send)
+
+    return Guard(with_pages, hosts, port, token, policy)
 
 
 def _add_data(server: FastAPI, runs: dict[str, tuple[str, Run]]) -> None:
@@ -137,7 +138,7 @@ def _start(names: list[dict[str, str]]) -> dict[str, Any]:
         "languages": TAGS,
         "words": {
             code: {
-                key.removeprefix("dashboard."): words
+                key: words
                 for key, words in catalogue(code).items()
                 if key.startswith("dashboard.")
             }

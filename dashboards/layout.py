@@ -68,7 +68,7 @@ def _header() -> html.Header:
                         role="group",
                         **_labelled("language"),
                     ),
-                    _icon("projector", "⛶"),
+                    _icon("projector", "Aa"),
                     _icon("theme", "◐"),
                 ],
                 className="switches",

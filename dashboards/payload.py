@@ -17,7 +17,7 @@ from diffviz.report.numbers import finite, scale_of
 from diffviz.report.pictures import sheets
 from diffviz.run import Run
 
-PLOTS = ("ks", "dial", "stds", "distance", "mean", "histogram")
+PLOTS = ("ks", "dial", "histogram", "stds", "distance", "mean")
 """The plots of the first page, in their order."""
 FOLLOWED = 8
 """How many samples can be followed alone, of a run without images."""

@@ -61,6 +61,7 @@ def clauses(run: Run) -> dict[str, list[Clause]]:
     now = live(run)
     chance = BAND / np.sqrt(run.spec.n)
     return {
+        "trajectories": [_mean(run, now), _stds(now)[0]],
         "ks": [_marginal(now, chance), _joint(run, now, chance)],
         "dial": [_dial(run, now)],
         "stds": _stds(now),

@@ -324,7 +324,7 @@ def train(out: str, resume: bool, **options: Any) -> None:
             bar.n = epoch.epoch * steps
             bar.set_postfix_str(f"epoch {epoch.epoch}, loss {epoch.loss:.4f}")
     facts = {
-        "command": "diffviz " + " ".join(sys.argv[1:]),
+        "command": " ".join(["diffviz", *(word for word in sys.argv[1:] if word != "--resume")]),
         "seed": options["seed"],
         "epochs": epoch.epochs,
         "batch": options["batch"],

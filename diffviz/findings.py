@@ -63,7 +63,8 @@ class Finding:
         where = f"t = {first}" if first == last else f"t = {first}…{last}"
         values: dict[str, float | str] = dict(self.evidence)
         if "measure" in values:
-            values["measure"] = text(f"findings.measure.{values['measure']}", language)
+            measure = values["measure"]
+            values["measure"] = text(f"findings.measure.{measure}", language)
         body = text(f"findings.{self.id}.text", language, **values)
         place = f"{self.arm}, {where}" if self.arm else where
         return f"{self.title(language)} ({place}). {body}"

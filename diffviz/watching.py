@@ -56,9 +56,9 @@ class Noise:
 class Watched:
     """Everything seen of S steps: ``times`` and ``floating`` as passed, ``grams`` (S, 7, 7).
 
-    ``values`` per state, of which ``batch`` samples; ``precision`` is the last place of their type;
-    ``start`` is the mean, the std and the KS distance of x_T; ``broken`` the time of the last call
-    before x was not finite.
+    A state has ``values`` numbers in ``batch`` samples; ``precision`` is the last place of their
+    type. ``start`` is the mean, the std and the KS distance of x_T; ``broken`` is the time of the
+    last call before x was not finite.
     """
 
     times: Array
@@ -207,7 +207,9 @@ def solve(grams: Array, columns: list[int]) -> Fit:
     # One step of refinement: the pseudo-inverse alone leaves an error of condition × 1e-16.
     scaled += np.einsum("sij,sj->si", inverse, right - np.einsum("sij,sj->si", normal, scaled))
     rest = grams[:, NEXT, NEXT] - np.einsum("si,si->s", scaled, right)
-    std = np.sqrt(np.maximum(rest, 0) / np.maximum(n - len(columns), 1))
+    # Less than the rounding of float32 cannot be told from the cancellation in this difference.
+    rest = np.maximum(rest, (ROUNDING / 2) ** 2 * grams[:, NEXT, NEXT])
+    std = np.sqrt(rest / np.maximum(n - len(columns), 1))
     size = scale[:, :, None] * scale[:, None, :]
     return Fit(scaled / scale, (std**2)[:, None, None] * inverse / size, std)
 

@@ -38,6 +38,8 @@ from diffviz.watching import (
 
 Array = NDArray[np.float64]
 Sampler = Callable[..., object]
+MIN_VALUES = 64
+"""Fewer values per state than this decide nothing about a step."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def xray(
 
     Raises:
         InputError: it never calls the model, changes the shape, raises, returns something that is
-            not a state, passes times off the schedule, or does not end.
+            not a state, passes times off the schedule, does not end, or its states are tiny.
     """
     limits = 10 * schedule.T + 1000, seconds
     # Not the seed itself: a sampler that seeds its own generator alike would draw the answers.
@@ -92,6 +94,11 @@ def xray(
     early = judge_order(wild, schedule, time)
     if early is not None:
         return XRay(_table(wild), None, "unknown", "eps", (early,))
+    if wild.values < MIN_VALUES:
+        raise InputError(
+            f"the states of the sampler hold {wild.values} values; allowed are {MIN_VALUES} or "
+            "more: take a larger batch"
+        )
     best = closest(wild, schedule, time)
     levels = best.levels if best.levels.sigma_form else replace(best.levels, answer="eps")
     tame = watch(sampler, shape, _tame(wild, levels, noise), *limits)
@@ -164,7 +171,6 @@ def _wild(schedule: NoiseSchedule, time: Time, generator: torch.Generator) -> An
     The share of x_t keeps the state of order 1, where a bare e would let it grow by 1/√ᾱ_T until
     float32 swallowed the injected noise. Regression takes it out again.
     """
-
     seen: list[float] = []
 
     def answer(x: Tensor, value: float, floating: bool) -> Tensor:

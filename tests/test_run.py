@@ -96,10 +96,10 @@ def test_a_failed_save_keeps_the_old_file(run, tmp_path, monkeypatch):
     run.save(path)
     before = path.read_bytes()
 
-    def full(*args, **kwargs):
+    def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(xr.Dataset, "to_netcdf", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(InputError, match="No space left"):
         run.save(path)
     assert path.read_bytes() == before

@@ -47,6 +47,42 @@ def test_correct_samplers_are_named_and_not_blamed(name):
         assert seen.rule in rules
 
 
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        NoiseSchedule.course(T),
+        NoiseSchedule.cosine(T),
+        NoiseSchedule.scaled_linear(80, 0.01, 0.2),
+        NoiseSchedule.linear(45, 1e-3, 0.3),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    "name", ["ddpm, float32 tables", "ddim(eta=0.5)", "euler ancestral, eps", "dpm-solver++(2m)"]
+)
+def test_other_schedules(schedule, name):
+    """σ_T from 2.5 to 20,000. Kills: a state that grows until float32 swallows its noise."""
+    rules, make = zoo.CORRECT[name]
+    seen = look(name, make, schedule=schedule)
+    assert (seen.findings, seen.rule in rules) == ((), True)
+
+
+def test_half_precision_states():
+    """Rounding to bfloat16 is not a fault. Kills: a floor for float32 only."""
+    schedule = NoiseSchedule.linear(50, 1e-3, 0.2)
+
+    def sampler(model):
+        x = torch.randn(SHAPE).bfloat16()
+        for i in range(50, 0, -1):
+            a, b, _ = ddim(0.0).coefficients(schedule, i, i - 1)
+            x = a * x + b * model(x, i)
+        return x
+
+    torch.manual_seed(0)
+    seen = xray(sampler, schedule)
+    assert (seen.rule, seen.findings) == ("ddim(eta=0)", ())
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(14_400)
 def test_false_alarms_over_1000_seeds():
@@ -236,6 +272,7 @@ def catching(model):
         (lambda model: 1 / 0, "raised ZeroDivisionError before any call"),
         (lambda model: model(torch.zeros(4, 2), "noon"), "passed 'noon' as t"),
         (lambda model: model(torch.zeros(4, 2), torch.tensor([1, 2])), "differ"),
+        (loop(), "hold 8 values; allowed are 64 or more"),
         (endless, "did not end"),
         (catching, "did not end"),
     ],
@@ -287,6 +324,7 @@ def test_assert_sampler_says_what_is_wrong():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of diffusers itself
 def test_diffusers():
     """Schedulers of Hugging Face diffusers are recognised as what they say they are."""
     diffusers = pytest.importorskip("diffusers")

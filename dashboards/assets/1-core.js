@@ -55,24 +55,27 @@ window.diffviz = (() => {
 
   // ---------------------------------------------------------------- words
 
-  const word = (key) => start.words[state.lang][key] ?? key;
-
-  function filled(key, values) {
-    return word(key).replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "");
+  // A key may hold {places}, which are filled first: "dashboard.say.{name}".
+  function word(key, names = {}) {
+    const full = key.replace(/\{(\w+)\}/g, (_, place) => names[place]);
+    return start.words[state.lang][full] ?? full;
   }
 
+  const filled = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "");
+
   // A text whose fields are elements: "D of {items}" becomes text, element, text.
-  function parts(key, values) {
-    return word(key)
+  function parts(text, values) {
+    return text
       .split(/(\{\w+\})/)
       .flatMap((part) => (part.startsWith("{") ? (values[part.slice(1, -1)] ?? []) : [part]));
   }
 
   function joined(lists) {
-    return lists.flatMap((list, i) => {
-      if (i === 0) return list;
-      return [word(i === lists.length - 1 ? "live.and" : "live.comma"), ...list];
-    });
+    return lists.slice(1).reduce((before, list, i) => {
+      const last = i === lists.length - 2;
+      const pair = word(last ? "dashboard.live.and" : "dashboard.live.comma");
+      return parts(pair, { a: before, b: list });
+    }, lists[0] ?? []);
   }
 
   function said(value) {
@@ -96,7 +99,7 @@ window.diffviz = (() => {
     root.lang = start.languages[state.lang];
     root.dataset.language = state.lang;
     for (const item of all("[data-label]")) {
-      item.setAttribute("aria-label", word(`label.${item.dataset.label}`));
+      item.setAttribute("aria-label", word("dashboard.label.{name}", { name: item.dataset.label }));
     }
     for (const button of all("[data-set-language]")) {
       button.setAttribute("aria-pressed", button.dataset.setLanguage === state.lang);
@@ -186,7 +189,7 @@ window.diffviz = (() => {
       else link.removeAttribute("aria-current");
     }
     byId("player").hidden = true;
-    document.title = `${word(`nav.${state.page}`)} · diffviz`;
+    document.title = `${word("dashboard.nav.{page}", { page: state.page })} · diffviz`;
     pages[state.page].show();
     writeAddress();
   }

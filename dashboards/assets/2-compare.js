@@ -40,7 +40,9 @@
     if (state.run !== wanted) return;
     byId("loading").hidden = true;
     if (found.arms === undefined) {
-      const words = found.error === null ? "live.failed" : "live.empty";
+      const words = word(
+        found.error === null ? "dashboard.live.failed" : "dashboard.live.empty",
+      );
       byId("failure").textContent = filled(words, { error: found.error });
       byId("failure").hidden = false;
       return;
@@ -121,8 +123,8 @@
     const follow = byId("follow");
     const count = run.images ? run.images.samples : (run.tracks?.x.length ?? 0);
     follow.replaceChildren();
-    option(follow, "", word("live.nobody"));
-    for (let i = 1; i <= count; i++) option(follow, i, filled("live.sample", { i }));
+    option(follow, "", word("dashboard.live.nobody"));
+    for (let i = 1; i <= count; i++) option(follow, i, filled(word("dashboard.live.sample"), { i }));
     if (!(Number(state.sample) >= 1 && Number(state.sample) <= count)) state.sample = null;
     follow.value = state.sample ?? "";
   }
@@ -158,7 +160,7 @@
     if (!run.images) return;
     const row = nearest(run.images.times, run.times[now()]);
     const kind = sheets[state.range];
-    byId("image-time").textContent = filled("live.at", { t: run.images.times[row] });
+    byId("image-time").textContent = filled(word("dashboard.live.at"), { t: run.images.times[row] });
     const n = run.images.samples;
     for (const canvas of all("#arms canvas")) {
       const space = canvas.parentElement.clientWidth - 18;
@@ -182,7 +184,7 @@
   function paintFilms(row, kind) {
     byId("followed").hidden = !state.sample;
     if (!state.sample) return;
-    byId("film-title").textContent = filled("live.follows", { i: state.sample });
+    byId("film-title").textContent = filled(word("dashboard.live.follows"), { i: state.sample });
     const canvases = all("#films canvas");
     const space = canvases[0].parentElement.clientWidth;
     const times = run.images.times;
@@ -246,7 +248,8 @@
     });
     if (!items.length) return [];
     const right = clause.right ? said(run.live[clause.right][now()]) : "";
-    return [...parts(`say.${clause.keys[code]}`, { items: joined(items), right }), " "];
+    const text = word("dashboard.say.{key}", { key: clause.keys[code] });
+    return [...parts(text, { items: joined(items), right }), " "];
   }
 
   function paintSentences() {
@@ -393,7 +396,7 @@
         try {
           await redraw(place);
         } catch (error) {
-          place.textContent = word("live.failed");
+          place.textContent = word("dashboard.live.failed");
           throw error;
         } finally {
           drawing = waiting.length > 0;
@@ -413,6 +416,7 @@
         const plot = plots.get(target);
         if (!plot) continue;
         plot.seen = isIntersecting;
+        if (isIntersecting && plot.drawn) moveCursors(plot);
         if (isIntersecting && !plot.drawn && !waiting.includes(target)) waiting.push(target);
       }
       if (run) paintSentences();
@@ -463,7 +467,7 @@
     playing = 0;
     const button = byId("play");
     button.dataset.label = on ? "pause" : "play";
-    button.setAttribute("aria-label", word(`label.${button.dataset.label}`));
+    button.setAttribute("aria-label", word("dashboard.label.{name}", { name: button.dataset.label }));
     button.firstElementChild.textContent = on ? "❚❚" : "▶";
     if (!on || !run) return;
     if (step === last()) setStep(0);
@@ -544,6 +548,7 @@
         if (playing) setPlaying(false);
         setStep(Number(event.target.value));
       });
+      byId("speed").value = "1";
       byId("play").addEventListener("click", () => setPlaying(!playing));
       addEventListener("keydown", onKey);
       for (const place of all("[data-figure]")) lookAhead(place);

@@ -1,0 +1,141 @@
+"""Files are there whole or not at all, through failure, a kill and a full disk."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from diffviz.errors import InputError
+from diffviz.files import check_writable, replacing
+from diffviz.images import from_uint8, load_images, stretch, to_uint8
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_failure_keeps_the_old_file_and_leaves_nothing(tmp_path, failure):
+    """Kills: writing in place; a temporary file that stays."""
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises((InputError, KeyboardInterrupt)), replacing(path) as temporary:
+        temporary.write_text("half")
+        raise failure
+    assert path.read_text() == "old" and names(tmp_path) == ["a.txt"]
+
+
+def test_success_replaces_and_keeps_the_umask(tmp_path):
+    """Kills: the private mode of a temporary file on a file for everybody."""
+    path = tmp_path / "a.txt"
+    with replacing(path) as temporary:
+        temporary.write_text("new")
+        assert not path.exists()
+    ordinary = tmp_path / "b.txt"
+    ordinary.write_text("")
+    assert path.read_text() == "new"
+    assert path.stat().st_mode == ordinary.stat().st_mode
+
+
+def test_a_killed_writer_leaves_the_old_file_and_the_next_one_sweeps(tmp_path):
+    """Kills: stale files that pile up; a sweep that takes a living writer's file."""
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    code = (
+        "import sys, os, signal; from diffviz.files import replacing\n"
+        f"with replacing({str(path)!r}) as temporary:\n"
+        "    temporary.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert path.read_text() == "old" and len(names(tmp_path)) == 2
+    living = tmp_path / f".a.txt.{os.getppid()}.txt"
+    living.write_text("another writer's")
+    with replacing(path) as temporary:
+        temporary.write_text("new")
+    assert path.read_text() == "new"
+    assert names(tmp_path) == [living.name, "a.txt"]
+
+
+@pytest.mark.parametrize("words", ["record", "sprites"])
+def test_a_full_disk_is_one_line_and_status_2(tmp_path, words):
+    """As far as a process can be refused space without being root. Kills: HDF5 writing to the
+    file itself, which ends in a crash; a safetensors error that nobody catches."""
+    out = tmp_path / "out.file"
+    out.write_bytes(b"old")
+    arguments = {
+        "record": ["--denoiser", "gaussian:0,1", "--T", "30", "--n", "600", "--block", "300"],
+        "sprites": ["--n", "500"],
+    }[words]
+
+    def little_space():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    done = subprocess.run(
+        [sys.executable, "-m", "diffviz", words, *arguments, "-o", str(out)],
+        preexec_fn=little_space,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "not written: " in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert out.read_bytes() == b"old" and names(tmp_path) == ["out.file"]
+
+
+def test_paths_that_cannot_be_written_are_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path, words in (
+        (tmp_path, "is a folder"),
+        (tmp_path / "no" / "a.txt", "does not exist"),
+        (tmp_path / "file" / "a.txt", "does not exist"),
+    ):
+        with pytest.raises(InputError, match=words):
+            check_writable(path)
+
+
+def test_the_border_of_images_is_affine_and_exact():
+    """0, 255 and every level survive; shapes turn. Kills: /255, a range taken from the image."""
+    levels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=3)
+    x = from_uint8(levels)
+    assert x.shape == (1, 3, 16, 16) and x.min() == -1 and x.max() == 1
+    np.testing.assert_array_equal(to_uint8(x), levels)
+    np.testing.assert_array_equal(to_uint8(x * 3)[0, 0, 0], 0)  # clipped, not wrapped
+    np.testing.assert_array_equal(to_uint8(np.full((1, 3, 2, 2), np.nan)), 128)
+
+
+def test_stretching_hides_drift_and_survives_a_constant_channel():
+    """The tutorial divides by zero there. Kills: one range for all channels."""
+    x = np.random.default_rng(0).normal(size=(2, 3, 4, 4))
+    np.testing.assert_allclose(stretch(0.1 * x + 5), stretch(x), atol=1e-9)
+    assert stretch(x).min((2, 3)) == pytest.approx(-1) and stretch(x).max((2, 3)) == pytest.approx(
+        1
+    )
+    assert (stretch(np.ones((1, 3, 2, 2))) == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (np.zeros((2, 4, 4), np.uint8), "(n, height, width, 3)"),
+        (np.zeros((2, 4, 4, 3)), "float64; allowed is uint8"),
+        (np.zeros((0, 4, 4, 3), np.uint8), "holds no image"),
+    ],
+)
+def test_wrong_arrays_of_images_are_named(tmp_path, array, words):
+    np.save(tmp_path / "a.npy", array)
+    with pytest.raises(InputError) as error:
+        load_images(tmp_path / "a.npy")
+    assert words in str(error.value)
+
+
+def test_pickled_arrays_are_not_opened(tmp_path):
+    np.save(tmp_path / "a.npy", np.array([{}], dtype=object), allow_pickle=True)
+    with pytest.raises(InputError, match=r"not a \.npy file"):
+        load_images(tmp_path / "a.npy")
