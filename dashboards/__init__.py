@@ -1,7 +1,7 @@
 """The dashboard: arrangement of runs, figures and words in a browser, and nothing else.
 
 The first page needs the server once per run: images, curves and sentences come as one file, and
-moving through time happens in the browser alone. The two other pages ask Dash callbacks.
+moving through time happens in the browser alone. The two other pages ask small questions.
 
 Dash's FastAPI backend on uvicorn serves it. Its websocket callbacks can show a recording while it
 runs, which the Flask backend cannot, and one middleware (`guard`) stands before every request.
@@ -11,11 +11,13 @@ import gzip
 import json
 import logging
 import secrets
+import socket
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from threading import Lock
+from threading import Thread
 from typing import Any
 
 import uvicorn
@@ -25,7 +27,7 @@ from plotly.offline import get_plotlyjs
 
 from dashboards.guard import LOOPBACK, Guard, Receive, Scope, Send
 from dashboards.layout import PAGES, page
-from dashboards.pages import KINDS, dial_figures, register
+from dashboards.pages import KINDS, dial, dial_figures, register
 from dashboards.payload import payload
 from diffviz.catalogue import LANGUAGES, catalogue
 from diffviz.errors import InputError
@@ -95,8 +97,6 @@ def create_app(
 
 def _add_data(server: FastAPI, runs: dict[str, tuple[str, Run]]) -> None:
     """Addresses of what the scripts fetch. A run has a number; no path comes from a browser."""
-    made: dict[str, bytes] = {}
-    making = Lock()
 
     @server.get("/health")
     async def health() -> dict[str, str | int]:
@@ -115,16 +115,23 @@ def _add_data(server: FastAPI, runs: dict[str, tuple[str, Run]]) -> None:
     def run(number: str) -> Response:
         if number not in runs:
             return Response('{"error": "no such run"}', 404, media_type="application/json")
-        with making:
-            if number not in made:
-                made[number] = payload(runs[number][1])
-        return _packed(made[number])
+        return _packed(payload(runs[number][1]))
 
     @server.get("/data/dial/{law}")
-    def dial(law: str) -> Response:
+    def dial_picture(law: str) -> Response:
         if law not in ("gaussian", "mixture"):
             return Response('{"error": "no such law"}', 404, media_type="application/json")
         return _packed(gzip.compress(json.dumps(dial_figures(law)).encode(), 6))
+
+    @server.get("/data/dial/{law}/{noise}/{score}")
+    def setting(law: str, noise: str, score: str) -> Response:
+        try:
+            asked = {"law": law, "noise": float(noise), "score": float(score)}
+        except ValueError:
+            asked = {}
+        answer = dial(asked)
+        status = 404 if answer is None else 200
+        return Response(json.dumps(answer), status, media_type="application/json")
 
     @server.exception_handler(404)
     async def missing(request: Request, error: Exception) -> Response:
@@ -192,6 +199,7 @@ def serve(paths: Sequence[str | Path], host: str = "127.0.0.1", port: int = 8050
         raise InputError(f"port is {port!r}; allowed are the integers 1…65535")
     runs = load_runs(paths)
     bare = host.strip("[]")
+    listening = _listen(bare, port)
     local = bare in ("127.0.0.1", "localhost", "::1")
     shown = f"[{bare}]" if ":" in bare else bare
     token = None if local else secrets.token_urlsafe(18)
@@ -204,19 +212,40 @@ def serve(paths: Sequence[str | Path], host: str = "127.0.0.1", port: int = 8050
         print("Warning: everybody on this network who has the link can open it.", file=sys.stderr)
         for name in names[1:] or names:
             print(f"Join at http://{name}:{port}/?token={token}", flush=True)
-    uvicorn.run(
-        app, host=bare, port=port, lifespan="off", log_level="warning", server_header=False
+    for run in list(runs.values())[:1]:
+        Thread(target=payload, args=(run,), daemon=True).start()  # ready when the page asks
+    config = uvicorn.Config(
+        app,
+        lifespan="off",
+        log_level="warning",
+        server_header=False,
+        ws="none",
+        limit_concurrency=1000,
+        timeout_keep_alive=15,
+        timeout_graceful_shutdown=2,
     )
+    with suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # With the protocol named, asyncio sends at once; without, an answer waits 40 ms for its end.
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        reason = error.strerror or str(error)
+        raise InputError(f"{host} port {port} cannot be used: {reason}; try --port") from None
+    return listening
 
 
 def _own_names() -> list[str]:
-    """Names and addresses under which others may know this machine."""
-    import socket
-
-    name = socket.gethostname()
-    try:
-        addresses = {str(entry[4][0]) for entry in socket.getaddrinfo(name, None)}
-    except OSError:
-        addresses = set()
-    wrapped = (f"[{address}]" if ":" in address else address for address in addresses)
-    return [*sorted(wrapped), name.lower()]
+    """The name of this machine, and its address on the network it would send through."""
+    names = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, suppress(OSError):
+        probe.connect(("192.0.2.1", 9))  # a datagram socket: nothing is sent
+        names.append(str(probe.getsockname()[0]))
+    return [*names, socket.gethostname().lower()]

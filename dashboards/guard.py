@@ -94,7 +94,8 @@ class Guard:
                 receive = _replayed(await _body(receive), receive)
             await self.app(scope, receive, sealed)
         except Refused as refusal:
-            log.warning("refused %s: %s", scope.get("method", "socket"), refusal.line)
+            asked = f"{scope.get('method', 'socket')} {scope['path'][:120]!r}"
+            log.warning("refused %s: %s", asked, refusal.line)
             if not started:
                 await self._refuse(scope, send, refusal)
         except Exception:

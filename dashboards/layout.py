@@ -237,7 +237,7 @@ def _player() -> html.Div:
             ),
         ],
         id="player",
-        role="group",
+        role="region",
         hidden=True,
         **_labelled("player"),
     )

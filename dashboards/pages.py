@@ -1,7 +1,8 @@
 """The two pages that ask the server: what the noise dial does, and what a schedule is.
 
 A question is one small JSON object from the browser, so every value in it is checked. An answer
-is JSON, kept for the next who asks the same.
+is JSON, kept for the next who asks the same. The dial is asked at every move of a slider, by a
+plain address, which takes half as long as a callback; the schedule is a Dash callback.
 """
 
 import base64
@@ -29,10 +30,7 @@ from diffviz.report.numbers import finite
 from diffviz.schedule import NoiseSchedule
 from diffviz.sprites import make_sprites
 
-STORES = (
-    *("dial-asked", "dial-answer", "dial-shown"),
-    *("schedule-asked", "schedule-answer", "schedule-shown"),
-)
+STORES = ("schedule-asked", "schedule-answer", "schedule-shown")
 KINDS = {
     "course": NoiseSchedule.course,
     "linear": NoiseSchedule.linear,
@@ -51,16 +49,12 @@ Question = dict[str, Any]
 
 
 def register(app: Dash) -> None:
-    """Ask on the server, draw in the browser."""
-    for name, answer in (("dial", dial), ("schedule", schedule)):
-        app.callback(Output(f"{name}-answer", "data"), Input(f"{name}-asked", "data"))(
-            lambda asked, answer=answer: None if asked is None else answer(asked)
-        )
-        app.clientside_callback(
-            ClientsideFunction("diffviz", name),
-            Output(f"{name}-shown", "data"),
-            Input(f"{name}-answer", "data"),
-        )
+    """Ask for a schedule on the server, draw it in the browser."""
+    asked, answer, shown = STORES
+    app.callback(Output(answer, "data"), Input(asked, "data"))(schedule)
+    app.clientside_callback(
+        ClientsideFunction("diffviz", "schedule"), Output(shown, "data"), Input(answer, "data")
+    )
 
 
 def dial(asked: Question) -> dict[str, Any] | None:
@@ -119,7 +113,7 @@ def _course() -> NoiseSchedule:
     return NoiseSchedule.course()
 
 
-def schedule(asked: Question) -> dict[str, Any] | None:
+def schedule(asked: Question | None) -> dict[str, Any] | None:
     """Picture, checks and the forward process of a schedule, or one line about what is wrong.
 
     ``{kind, T, first, last, sprite}``; T at most 4,000, the ends of β ignored by cosine.

@@ -3,6 +3,8 @@
 import base64
 import gzip
 import json
+from functools import lru_cache
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -19,12 +21,19 @@ from diffviz.run import Run
 
 PLOTS = ("ks", "dial", "histogram", "stds", "distance", "mean")
 """The plots of the first page, in their order."""
+MAKING = Lock()
 FOLLOWED = 8
 """How many samples can be followed alone, of a run without images."""
 
 
 def payload(run: Run) -> bytes:
-    """The run as gzipped JSON."""
+    """The run as gzipped JSON, made once."""
+    with MAKING:
+        return _payload(run)
+
+
+@lru_cache(maxsize=32)
+def _payload(run: Run) -> bytes:
     pictures = sheets(run)
     tracks = trajectories_data(run, FOLLOWED)
     names = PLOTS if tracks is None else ("trajectories", *PLOTS)

@@ -59,10 +59,16 @@ def live(run: Run) -> dict[str, Array]:
 def clauses(run: Run) -> dict[str, list[Clause]]:
     """Per plot its clauses, in the order in which they are said."""
     now = live(run)
-    chance = BAND / np.sqrt(run.spec.n)
+    values = run.dataset["values"]
+    # 95 % of samples of as many independent values have a D below this. The pixels of x_t are
+    # not independent, so for images it is the least that chance does.
+    chance = {
+        quantity: BAND / np.sqrt(np.maximum(values.sel(quantity=quantity).values, 1))
+        for quantity in ("x", "residual")
+    }
     return {
         "trajectories": [_mean(run, now), _stds(now)[0]],
-        "ks": [_marginal(now, chance), _joint(run, now, chance)],
+        "ks": [_marginal(now, chance["x"]), _joint(run, now, chance["residual"])],
         "dial": [_dial(run, now)],
         "stds": _stds(now),
         "distance": [_distance(now)],
@@ -80,13 +86,13 @@ def _where(values: Array, cases: list[tuple[NDArray[np.bool_] | bool, int]]) -> 
     return np.where(np.isfinite(values), chosen, 0)
 
 
-def _marginal(now: dict[str, Array], chance: float) -> Clause:
+def _marginal(now: dict[str, Array], chance: Array) -> Clause:
     d = now["marginal_d"]
     cases = [(d <= CLOSE + chance, 1), (d <= FAR + chance, 2), (d > FAR + chance, 3)]
     return Clause(("", "law_close", "law_rough", "law_far"), _where(d, cases), "marginal_d")
 
 
-def _joint(run: Run, now: dict[str, Array], chance: float) -> Clause:
+def _joint(run: Run, now: dict[str, Array], chance: Array) -> Clause:
     d, near_end, silent = now["residual_d"], _near_end(run), _silent(run)[:, None]
     cases = [(near_end, 1), (d <= JOINT + chance, 2), (silent & (d > 0), 3), (d > 0, 4)]
     keys = ("", "joint_end", "joint_kept", "joint_other", "joint_left")

@@ -36,6 +36,11 @@ _HOME = {
     "Run": "diffviz.run",
     "RunSpec": "diffviz.run",
     "write_report": "diffviz.report",
+    "Finding": "diffviz.findings",
+    "diagnose": "diffviz.findings",
+    "Probe": "diffviz.probe",
+    "XRay": "diffviz.xray",
+    "xray": "diffviz.xray",
 }
 
 __all__ = list(_HOME)

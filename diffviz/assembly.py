@@ -26,14 +26,17 @@ def assemble(
     tally: Tally,
     spec: RunSpec,
     schedule: NoiseSchedule,
+    times: NDArray[np.int64],
     data: DataLaw | None,
     snapshot_times: NDArray[np.int64],
     bin_edges: Array,
     step_std: Array,
     seconds: float,
 ) -> Run:
-    """Name every number of a finished run. ``step_std`` (A, S) is what each step injected."""
-    times = schedule.times(spec.steps)
+    """Name every number of a finished run.
+
+    ``times`` (S+1,) are those visited, and ``step_std`` (A, S) is what each step injected.
+    """
     bars = schedule.alpha_bars[times]
     arms = [arm["name"] for arm in spec.arms]
     sample_dims = _sample_dims(spec.sample_shape)

@@ -273,6 +273,14 @@ def sprites(n: int, seed: int, out: str, labels: str | None, sheet: str | None) 
 @click.option("--batch", type=int, default=100, show_default=True)
 @click.option("--lr", type=float, default=1e-3, show_default=True, help="At the start.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of weights and noise.")
+@click.option(
+    "--context-drop",
+    type=float,
+    default=0.1,
+    show_default=True,
+    help="Share of images shown without their class.",
+)
+@click.option("--start", help="Weights to go on from, with batch norm held.")
 @click.option("--features", type=int, default=64, show_default=True, help="Width of the network.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option("--out", "-o", default="weights.safetensors", show_default=True)
@@ -290,7 +298,7 @@ def train(out: str, resume: bool, **options: Any) -> None:
     from tqdm import tqdm
 
     from diffviz.data import DataLaw
-    from diffviz.denoisers.checkpoints import save_denoiser
+    from diffviz.denoisers.checkpoints import load_denoiser, save_denoiser
     from diffviz.files import check_writable
     from diffviz.images import from_uint8
     from diffviz.schedule import NoiseSchedule
@@ -303,6 +311,7 @@ def train(out: str, resume: bool, **options: Any) -> None:
         return
     images, labels, classes, recipe = _training_data(options)
     noise = _schedule(options) or NoiseSchedule.course()
+    first = None if options["start"] is None else load_denoiser(options["start"])
     steps = -(-len(images) // max(options["batch"], 1))
     trained = epochs_of(
         images,
@@ -315,6 +324,8 @@ def train(out: str, resume: bool, **options: Any) -> None:
         seed=options["seed"],
         device=options["device"],
         classes=classes,
+        context_drop=options["context_drop"],
+        start=None if first is None else first.network,
         checkpoint=state,
         resume=resume,
         progress=lambda step, steps: bar.update(),
@@ -329,8 +340,11 @@ def train(out: str, resume: bool, **options: Any) -> None:
         "epochs": epoch.epochs,
         "batch": options["batch"],
         "lr": options["lr"],
+        "context_drop": options["context_drop"],
         "losses": list(epoch.losses),
     }
+    if first is not None:
+        facts["start"] = dict(first.facts)
     law = DataLaw.of_images(from_uint8(images), labels, classes)
     save_denoiser(
         path, epoch.network, noise, classes=classes, data_recipe=recipe, data=law, facts=facts
@@ -366,6 +380,122 @@ def _training_data(options: dict[str, Any]) -> tuple[Any, Any, tuple[str, ...], 
         width, labels = int(labels.max(initial=-1)) + 1, labels.astype(np.int64)
     names = CLASSES if width == len(CLASSES) else tuple(f"class {i}" for i in range(width))
     return images, labels, names, recipe
+
+
+@cli.command()
+@click.argument("run_file", metavar="RUN")
+@click.option("--lang", default="en", show_default=True, help="en or zh.")
+@click.option("--json", "out", help="Also write the findings to this file.")
+def diagnose(run_file: str, lang: str, out: str | None) -> None:
+    r"""Say what is wrong with the samplers of a recorded run. Status 1 if something is.
+
+    \b
+    Example:
+      diffviz diagnose run.nc --json findings.json
+    """
+    from diffviz.findings import diagnose as findings_of
+    from diffviz.run import Run
+
+    _check_language(lang)
+    _tell(findings_of(Run.load(run_file)), lang, out)
+
+
+@cli.command()
+@click.argument("sampler", metavar="MODULE:FUNCTION")
+@_schedule_options
+@click.option(
+    "--time",
+    "time",
+    default="auto",
+    show_default=True,
+    help="What t is passed as: index (T…1), index0 (T−1…0), fraction (i/T), sigma.",
+)
+@click.option("--shape", default="64,3,16,16", show_default=True, help="Of the states, B,C,H,W.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--seconds", type=float, default=60.0, show_default=True, help="Time limit of a run."
+)
+@click.option("--lang", default="en", show_default=True, help="en or zh.")
+@click.option("--json", "out", help="Also write the findings to this file.")
+def xray(sampler: str, lang: str, out: str | None, **options: Any) -> None:
+    r"""Identify the update rule of any sampler, FUNCTION(model) -> x_0, and what is wrong in it.
+
+    The module is imported from the current folder or from what is installed. Status 1 if a
+    finding of severity error is there.
+
+    \b
+    Example:
+      diffviz xray my_sampler:sample_ddpm --schedule course --T 500
+    """
+    from diffviz.schedule import NoiseSchedule
+    from diffviz.xray import xray as identify
+
+    _check_language(lang)
+    if options["time"] not in ("auto", "index", "index0", "fraction", "sigma"):
+        allowed = "auto, index, index0, fraction, sigma"
+        raise InputError(f"time is {options['time']!r}; allowed: {allowed}")
+    try:
+        shape = tuple(int(part) for part in options["shape"].split(","))
+    except ValueError:
+        shape = ()
+    if len(shape) < 2 or min(shape) < 1:
+        raise InputError(f"shape is {options['shape']!r}; allowed are positive numbers B,C,H,W")
+    seen = identify(
+        _function(sampler),
+        _schedule(options) or NoiseSchedule.course(),
+        shape=shape,
+        seed=options["seed"],
+        time=options["time"],
+        seconds=options["seconds"],
+    )
+    click.echo(f"rule: {seen.rule or 'none that is known'} (t passed as {seen.time})")
+    _tell(seen.findings, lang, out)
+
+
+def _function(name: str) -> Callable[..., Any]:
+    """The function that MODULE:FUNCTION names."""
+    from importlib import import_module
+
+    module, colon, attribute = name.partition(":")
+    if not (module and colon and attribute):
+        raise InputError(f"sampler is {name!r}; allowed is MODULE:FUNCTION")
+    sys.path.insert(0, "")
+    try:
+        found = getattr(import_module(module), attribute)
+    except Exception as error:  # importing runs other people's code
+        raise InputError(f"sampler is {name!r}: {type(error).__name__}: {error}") from error
+    if not callable(found):
+        raise InputError(f"sampler is {name!r}, a {type(found).__name__}; not a function")
+    return found
+
+
+def _tell(findings: Any, language: str, out: str | None) -> None:
+    """Print findings, write them as JSON if asked, and leave with status 1 for an error."""
+    import json
+
+    from diffviz.files import replacing
+
+    for finding in findings:
+        click.echo(f"[{finding.severity}] {finding.id}: {finding.text(language)}")
+    if not findings:
+        click.echo("no findings")
+    if out is not None:
+        rows = [
+            {
+                "id": finding.id,
+                "severity": finding.severity,
+                "arm": finding.arm,
+                "t_range": list(finding.t_range),
+                "evidence": dict(finding.evidence),
+                "message": finding.text(language),
+            }
+            for finding in findings
+        ]
+        with replacing(out) as temporary:
+            text = json.dumps(rows, ensure_ascii=False, indent=1, default=float)
+            temporary.write_text(text, encoding="utf-8")
+    if any(finding.severity == "error" for finding in findings):
+        sys.exit(1)
 
 
 def _check_language(language: str) -> None:

@@ -90,7 +90,7 @@ class Probe:
 
         Raises:
             InputError: nothing was recorded, x is not finite, ``x_0`` has another shape, or the
-                times visited are not the ``schedule.times(steps)`` of any number of steps.
+                times visited do not fall strictly within 1…T.
         """
         if not self._states:
             raise InputError("the probe was never called; pass it to the loop as its model")
@@ -139,6 +139,7 @@ class Probe:
             recorder.finish(end[None]),
             spec,
             self.schedule,
+            times,
             self.data,
             snapshot_times(times),
             bin_edges(self.data),
@@ -154,11 +155,12 @@ class Probe:
             if kind == "sigma" or steps > self.schedule.T:
                 continue
             seen = index_of(passed, kind, self.schedule)
-            if np.array_equal(seen, self.schedule.times(steps)[:-1]):
-                return self.schedule.times(steps)
+            whole = np.array_equal(seen, np.rint(seen))
+            if whole and seen[0] <= self.schedule.T and seen[-1] > 0 and (np.diff(seen) < 0).all():
+                return np.append(seen, 0).astype(np.int64)
         raise InputError(
-            f"the loop visited {steps} times from {seen[0]:g} to {seen[-1]:g}; allowed are those "
-            f"of schedule.times(steps) for T = {self.schedule.T}, falling evenly to 0"
+            f"the loop visited {steps} times from {seen[0]:g} to {seen[-1]:g}; allowed are "
+            f"integers that fall strictly, within 1…T = {self.schedule.T}"
         )
 
 

@@ -336,12 +336,14 @@ def record(
         if kept is not None and tally.blocks < job.spec.blocks:
             tally.save(kept, job.spec.to_json())
     assert tally is not None
+    times = schedule.times(job.spec.steps)
     run = assemble(
         tally,
         job.spec,
         schedule,
+        times,
         job.data,
-        snapshot_times(schedule.times(job.spec.steps)),
+        snapshot_times(times),
         bin_edges(job.data),
         _step_std(job),
         time.perf_counter() - start,

@@ -5,6 +5,11 @@ coordinate (DDPM, arXiv 2006.11239, eq. 14). Adam, its rate falling linearly to 
 one-hot and now and then the zero vector, so that one network samples with and without a class.
 What is kept is the exponential moving average of the weights.
 
+What batch norm divides by at sampling time is measured for the averaged weights, over one pass of
+the data: the running statistics that a training leaves belong to other weights, and are off by one
+or two per cent, at every step of a trajectory in the same direction. A training that starts from a
+finished network holds these statistics fixed, so that it trains the very function that samples.
+
 After each epoch the whole state goes to one file, so a killed training loses the epoch in flight
 and a resumed one ends at the same bits (for the same number of threads).
 """
@@ -24,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss, one_hot
 
 from diffviz.denoisers.checkpoints import read_tensors, write_tensors
-from diffviz.denoisers.unet import HEIGHTS, ContextUnet, channels_last
+from diffviz.denoisers.unet import HEIGHTS, ContextUnet, channels_last, weights_digest
 from diffviz.errors import InputError
 from diffviz.images import from_uint8
 from diffviz.schedule import NoiseSchedule
@@ -69,6 +74,7 @@ class Settings:
     seed: int
     schedule: str
     data: str
+    start: str
 
 
 def train(
@@ -85,6 +91,7 @@ def train(
     seed: int = 0,
     device: torch.device | str = "cpu",
     classes: Sequence[str] = (),
+    start: ContextUnet | None = None,
     checkpoint: Path | str | None = None,
     resume: bool = False,
     progress: Progress | None = None,
@@ -94,7 +101,8 @@ def train(
     ``images`` are uint8 (N, H, W, 3), or float (N, 3, H, W) in [−1, 1]; ``labels`` (N,) index
     ``classes``, and None trains without classes; ``schedule`` gives ᾱ_t. ``ema`` is the decay of
     the average, ``context_drop`` the part of the images that are shown without their class.
-    The network computes on ``device``, random numbers always come from the CPU.
+    The network computes on ``device``, random numbers always come from the CPU. ``start`` is a
+    network to go on from, with its batch norm held.
 
     The state is in the file ``checkpoint``, written whole after each epoch. ``resume`` goes on
     from it if it is there; a finished training yields its last epoch again. ``progress`` is called
@@ -125,9 +133,10 @@ def train(
         seed=seed,
         schedule=_digest(schedule.alpha_bars),
         data=_digest(x.numpy(), context.numpy()),
+        start="" if start is None else weights_digest(start),
     )
     path = None if checkpoint is None else Path(checkpoint)
-    state = _State(settings, torch.device(device))
+    state = _State(settings, torch.device(device), start)
     if path is not None and not path.parent.is_dir():
         raise InputError(f"{path}: its folder does not exist")
     if path is not None and path.exists():
@@ -148,6 +157,8 @@ def _epochs(
     settings = state.settings
     alpha_bars = torch.tensor(schedule.alpha_bars, dtype=torch.float32)
     steps = -(-len(x) // settings.batch)
+    if settings.start and not state.losses:
+        state.hold_normalisation(x, context, alpha_bars)
     if len(state.losses) == settings.epochs:
         yield state.record(0.0)
     while len(state.losses) < settings.epochs:
@@ -168,6 +179,8 @@ def _epochs(
                 f"lr is {settings.lr:g}, try a smaller one"
             )
         state.losses.append(total / len(x))
+        if len(state.losses) == settings.epochs and not settings.start:
+            measure_normalisation(state.average, x, context, alpha_bars, settings)
         if path is not None:
             state.save(path)
         yield state.record(time.perf_counter() - start)
@@ -188,21 +201,63 @@ def update_average(average: nn.Module, network: nn.Module, decay: float) -> None
         buffer.copy_(latest)
 
 
+@torch.no_grad()
+def measure_normalisation(
+    network: nn.Module, x: Tensor, context: Tensor, alpha_bars: Tensor, settings: Settings
+) -> None:
+    """Set every batch norm's mean and variance to those of these weights, over one pass of ``x``.
+
+    They are averages over batches that are noised and shown their class as in training. The
+    network is left in evaluation mode.
+    """
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain average
+        norm.train()
+    generator = torch.Generator().manual_seed(settings.seed)
+    device, T = next(network.parameters()).device, len(alpha_bars) - 1
+    for chosen in torch.randperm(len(x), generator=generator).split(settings.batch):
+        t = torch.randint(1, T + 1, (len(chosen),), generator=generator)
+        eps = torch.randn(x[chosen].shape, generator=generator)
+        kept = torch.rand(len(chosen), 1, generator=generator) >= settings.context_drop
+        noisy = perturb(x[chosen], eps, alpha_bars[t])
+        noisy = noisy.to(device, memory_format=torch.channels_last)
+        network(noisy, (t / T).to(device), (context[chosen] * kept).to(device))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    network.eval()
+
+
 class _State:
     """All that changes during a training."""
 
-    def __init__(self, settings: Settings, device: torch.device) -> None:
+    def __init__(
+        self, settings: Settings, device: torch.device, start: ContextUnet | None = None
+    ) -> None:
         self.settings, self.device = settings, device
         # torch's layers draw their first weights from the global generator: it is given back as
         # it was. torch.manual_seed would also touch the generators of other devices.
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(settings.seed)
             network = ContextUnet(3, settings.n_feat, settings.n_cfeat, settings.height)
+        if start is not None:
+            if start.state_dict().keys() != network.state_dict().keys() or any(
+                start.state_dict()[k].shape != v.shape for k, v in network.state_dict().items()
+            ):
+                raise InputError("the network to start from has another architecture")
+            network.load_state_dict(start.state_dict())
         self.network = channels_last(network.to(device))
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=settings.lr)
         self.generator = torch.Generator().manual_seed(settings.seed)
         self.losses: list[float] = []
+
+    def hold_normalisation(self, x: Tensor, context: Tensor, alpha_bars: Tensor) -> None:
+        """Measure batch norm once, for the network to start from; no step changes it after."""
+        measure_normalisation(self.network, x, context, alpha_bars, self.settings)
+        self.average.load_state_dict(self.network.state_dict())
 
     def step(
         self, x0: Tensor, context: Tensor, alpha_bars: Tensor, done: int, total: int
@@ -216,6 +271,10 @@ class _State:
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.lr * (1 - done / total)
         self.network.train()
+        if self.settings.start:
+            for module in self.network.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
             predicted = self.network(x, (t / T).to(self.device), (context * kept).to(self.device))
         loss = mse_loss(predicted.float(), eps.to(self.device))

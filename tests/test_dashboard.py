@@ -46,7 +46,7 @@ class Server:
     """The application on a free port, in a thread."""
 
     def __init__(self, app):
-        self.socket = socket.socket()
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self.socket.bind(("127.0.0.1", 0))
         self.port = self.socket.getsockname()[1]
         config = uvicorn.Config(app, lifespan="off", log_level="critical", ws="none")
@@ -339,6 +339,14 @@ def test_what_the_class_should_see():
     lost = pages.dial({"law": "mixture", "noise": 0, "score": 1})
     assert (lost["verdict"], lost["share"]) == ("lost", 0)
     assert balanced_score(1.0) == 1.0 and balanced_score(0.0) == 0.5
+
+
+@pytest.mark.parametrize("place", ["x/1/1", "gaussian/x/1", "gaussian/nan/1", "gaussian/1/inf"])
+def test_a_setting_that_is_none_is_not_there(server, place):
+    """Kills: an address that reaches the arithmetic unchecked."""
+    status, _, text = server.ask(f"/data/dial/{place}")
+    assert status == 404 and len(text) < 100
+    assert json.loads(server.ask("/data/dial/gaussian/7/0")[2])["noise"] == 1.5
 
 
 anything = st.recursive(

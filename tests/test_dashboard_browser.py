@@ -41,7 +41,7 @@ def address():
     sprites = dv.record(denoiser, schedule, arms=arms, n=6, progress=False)
     line = dv.GaussianDenoiser(schedule, 2.0, 0.5)
     runs = {"sprites": sprites, HOSTILE: dv.record(line, schedule, n=50, progress=False)}
-    listening = socket.socket()
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.bind(("127.0.0.1", 0))
     config = uvicorn.Config(
         dashboards.create_app(runs), lifespan="off", log_level="critical", ws="none"
@@ -138,7 +138,9 @@ def test_a_look_ahead_returns(visit):
     """Kills: a pointer on a plot that moves the step for good without a click."""
     page = visit("/?t=10", ready="1")
     settled(page)
-    page.evaluate("() => document.querySelector('[data-figure=ks]').scrollIntoView()")
+    page.evaluate(
+        "() => document.querySelector('[data-figure=ks]').scrollIntoView({behavior: 'instant'})"
+    )
     settled(page)
     box = page.locator("[data-figure=ks] .cursor").first.bounding_box()
     page.mouse.move(box["x"] + 60, box["y"] + box["height"] / 2)

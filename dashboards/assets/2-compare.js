@@ -275,7 +275,7 @@
       }
       if (made.name === "trajectories" && state.sample && run.tracks) {
         const x = run.tracks.x[Number(state.sample) - 1];
-        for (const trace of figure.data) if (trace.opacity) trace.opacity = 0.12;
+        for (const trace of figure.data) if (trace.opacity) trace.opacity = 0.16;
         x.forEach((values, a) => {
           const axis = a ? a + 1 : "";
           figure.data.push({

@@ -10,7 +10,7 @@
   const made = {}; // law -> figure
   const answers = new Map();
   let answer = null;
-  let asked = null; // the question on its way
+  let asking = false;
   let place = null;
   let graph = null;
   let drawn = "";
@@ -23,30 +23,51 @@
   };
   const key = () => `${state.law} ${state.noise} ${state.score}`;
 
+  async function fetched(asked) {
+    const found = await fetch(`/data/dial/${asked.replaceAll(" ", "/")}`);
+    if (!found.ok) throw new Error(found.statusText);
+    answers.set(asked, await found.json());
+    return answers.get(asked);
+  }
+
+  // When the dial rests, what lies on its row and column is fetched, so that a drag has it.
+  let rest = 0;
+  async function fetchAround() {
+    const from = key();
+    const around = [];
+    for (let i = 0; i <= 30; i++) around.push([i / 20, Number(state.score)]);
+    for (let i = 10; i <= 20; i++) around.push([Number(state.noise), i / 20]);
+    const far = ([noise, score]) => Math.abs(noise - state.noise) + Math.abs(score - state.score);
+    for (const [noise, score] of around.sort((a, b) => far(a) - far(b))) {
+      const asked = `${state.law} ${noise} ${score}`;
+      if (state.page !== "dial" || key() !== from) return;
+      if (!answers.has(asked)) await fetched(asked).catch(() => {});
+    }
+  }
+
   // One question at a time; when its answer comes, the dial may have moved on.
-  function ask() {
+  async function ask() {
+    clearTimeout(rest);
+    rest = setTimeout(fetchAround, 300);
     if (answers.has(key())) {
       answer = answers.get(key());
       paint();
       return;
     }
-    if (asked !== null) return;
-    asked = key();
-    const [noise, score] = [Number(state.noise), Number(state.score)];
-    dash_clientside.set_props("dial-asked", { data: { law: state.law, noise, score } });
+    if (asking) return;
+    asking = true;
+    const asked = key();
+    try {
+      answer = await fetched(asked);
+      paint();
+    } catch {
+      byId("verdict").textContent = word("dashboard.live.failed");
+      return;
+    } finally {
+      asking = false;
+    }
+    if (key() !== asked) ask();
   }
-
-  window.dash_clientside = window.dash_clientside ?? {};
-  dash_clientside.diffviz = dash_clientside.diffviz ?? {};
-  dash_clientside.diffviz.dial = (found) => {
-    if (!found) return dash_clientside.no_update;
-    answers.set(asked, found);
-    asked = null;
-    answer = found;
-    paint();
-    if (!answers.has(key())) ask();
-    return dash_clientside.no_update;
-  };
 
   function densities(found) {
     const flat = new Float32Array(

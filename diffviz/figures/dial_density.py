@@ -27,7 +27,7 @@ from diffviz.schedule import NoiseSchedule
 Array = NDArray[np.float64]
 
 PARTICLES = 2000
-SLICES = 61
+SLICES = 51
 BINS = np.linspace(-4.0, 4.0, 161)
 """Middles of the cells in which densities are given."""
 SMOOTHED = 1.6
@@ -135,7 +135,7 @@ def dial_density_figure(data: DialDensityData, language: str = "en") -> go.Figur
             z=density.T.astype(np.float32),
             zmin=0,
             zmax=top,
-            zsmooth="best",
+            zsmooth="fast",
             colorscale=[[0, _faded(scale, 0)], [0.5, _faded(scale, 0.75)], [1, scale]],
             showscale=False,
             hoverinfo="skip",
