@@ -9,6 +9,8 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constr
 TORCH_INDEX ?=
 INDEX = $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 N ?= 16
+SERVE ?= 1
+PORT ?= 8050
 
 # Threads that wait without spinning, and one core left for the browser.
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -16,7 +18,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 .PHONY: help demo test study lint bench docs clean
 
 help:
-	@echo "make demo    record the comparison with the shipped weights, write the report"
+	@echo "make demo    record the comparison with the shipped weights, write the report, serve the dashboard"
 	@echo "make test    run all tests       make lint    ruff, mypy, import rules"
 	@echo "make study   long studies        make bench   benchmarks, as ratios"
 	@echo "make docs    build the pages     make clean   remove what was made"
@@ -66,6 +68,8 @@ demo: $(VENV)/.installed
 	@echo "== writing the report"
 	@$(BIN)/diffviz report demo/run.nc --out demo/report.html --json demo/numbers.json
 	@echo "The run is demo/run.nc. Open demo/report.html in a browser."
+	@if [ "$(SERVE)" = 0 ]; then :; else \
+		$(BIN)/diffviz dashboard demo/run.nc --port $(PORT); fi
 
 test: $(VENV)/.installed-test $(VENV)/.chromium
 	@echo "== running all tests"

@@ -150,10 +150,10 @@ class Guard:
                 (b"set-cookie", cookie.encode()),
             ]
         try:
-            cookie = SimpleCookie(_headers(scope).get("cookie", "")).get(COOKIE)
+            kept = SimpleCookie(_headers(scope).get("cookie", "")).get(COOKIE)
         except CookieError:
-            cookie = None
-        if cookie is None or not self._is_token(cookie.value):
+            kept = None
+        if kept is None or not self._is_token(kept.value):
             raise Refused(401, "open the link that diffviz dashboard has printed")
         return None
 

@@ -7,6 +7,7 @@ Every text stands in every language, and the page shows one. What Dash has no co
 from collections.abc import Sequence
 
 from dash import dcc, html
+from dash.development.base_component import Component
 
 from dashboards.pages import STORES
 from dashboards.payload import PLOTS
@@ -16,8 +17,6 @@ from diffviz.report.embedding import TAGS
 NAMES = {"en": "English", "zh": "中文"}
 PAGES = {"compare": "/", "dial": "/dial", "schedule": "/schedule"}
 SETTINGS = {"ddpm": (1.0, 1.0), "flow": (0.0, 0.5), "mistake": (0.0, 1.0)}
-
-Part = html.Div | html.Span | str
 
 
 def both(key: str) -> list[html.Span]:
@@ -92,7 +91,7 @@ def _labelled(name: str) -> dict[str, str]:
     return {"data-label": name, "aria-label": text(f"dashboard.label.{name}", LANGUAGES[0])}
 
 
-def _head(name: str, beside: Sequence[html.Div] = ()) -> html.Div:
+def _head(name: str, beside: Sequence[Component] = ()) -> html.Div:
     words = [
         html.H1(both(f"dashboard.{name}.title")),
         html.P(both(f"dashboard.{name}.lead"), className="lead"),
@@ -100,7 +99,7 @@ def _head(name: str, beside: Sequence[html.Div] = ()) -> html.Div:
     return html.Div([html.Div(words), *beside], className="head")
 
 
-def _field(name: str, *parts: Part) -> html.Label:
+def _field(name: str, *parts: Component) -> html.Label:
     """A visible label and its control."""
     return html.Label(
         [html.Span(both(f"dashboard.label.{name}"), className="label"), *parts], className="field"

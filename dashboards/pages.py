@@ -8,6 +8,7 @@ plain address, which takes half as long as a callback; the schedule is a Dash ca
 import base64
 import json
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -31,7 +32,7 @@ from diffviz.schedule import NoiseSchedule
 from diffviz.sprites import make_sprites
 
 STORES = ("schedule-asked", "schedule-answer", "schedule-shown")
-KINDS = {
+KINDS: dict[str, Callable[..., NoiseSchedule]] = {
     "course": NoiseSchedule.course,
     "linear": NoiseSchedule.linear,
     "cosine": NoiseSchedule.cosine,
@@ -179,5 +180,6 @@ def _sprites() -> np.ndarray:
 
 
 def _number(value: object) -> float | None:
-    usable = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if usable and abs(value) < 1e9 and math.isfinite(value) else None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    return float(value) if abs(value) < 1e9 and math.isfinite(value) else None

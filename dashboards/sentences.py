@@ -5,6 +5,7 @@ per key that occurs, with its arms and their values. Only thresholds on the run'
 decide, so a sentence never claims more than the recorded values.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,7 +80,9 @@ def clauses(run: Run) -> dict[str, list[Clause]]:
     }
 
 
-def _where(values: Array, cases: list[tuple[NDArray[np.bool_] | bool, int]]) -> NDArray[np.int64]:
+def _where(
+    values: Array, cases: Sequence[tuple[NDArray[np.bool_] | bool, int]]
+) -> NDArray[np.int64]:
     """The code of the first case that holds; 0 where there is no value."""
     conditions = [np.broadcast_to(np.asarray(condition), values.shape) for condition, _ in cases]
     chosen = np.select(conditions, [code for _, code in cases], 0)

@@ -452,6 +452,22 @@ def xray(sampler: str, lang: str, out: str | None, **options: Any) -> None:
     _tell(seen.findings, lang, out)
 
 
+@cli.command()
+@click.argument("runs", metavar="[RUN]...", nargs=-1)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(1, 65535), default=8050, show_default=True)
+def dashboard(runs: tuple[str, ...], host: str, port: int) -> None:
+    r"""Serve runs in the browser: scrub through all arms at once, turn the noise dial.
+
+    \b
+    Example:
+      diffviz dashboard run.nc other.nc --port 8050
+    """
+    from dashboards import serve
+
+    serve([Path(run) for run in runs], host=host, port=port)
+
+
 def _function(name: str) -> Callable[..., Any]:
     """The function that MODULE:FUNCTION names."""
     from importlib import import_module

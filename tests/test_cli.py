@@ -204,6 +204,51 @@ def test_pictures_without_a_browser():
     assert size_and_frames("s.png")[0] > 100
 
 
+SAMPLER = """
+import torch
+
+from diffviz.schedule import NoiseSchedule
+
+s = NoiseSchedule.course(30)
+
+
+def right(model, scale=1.0):
+    x = torch.randn(64, 8)
+    for t in range(30, 0, -1):
+        z = scale * torch.randn_like(x) if t > 1 else 0
+        x = s.S1[t] * (x - s.S2[t] * model(x, t)) + s.S3[t] * z
+    return x
+
+
+def wrong(model):
+    return right(model, 0.0)
+
+
+def lazy(model):
+    return torch.randn(64, 8)
+"""
+
+
+def test_xray_and_diagnose_say_what_is_wrong(tmp_path, capsys, monkeypatch):
+    """Status 1 for a finding of severity error, 0 without, 2 for what is no sampler."""
+    Path("my_sampler.py").write_text(SAMPLER)
+    monkeypatch.syspath_prepend(tmp_path)
+    options = ("--T", 30, "--shape", "64,8")
+    assert call("xray", "my_sampler:right", *options) == 0
+    assert "rule: ddpm/beta" in capsys.readouterr().out
+    assert call("xray", "my_sampler:wrong", *options, "--json", "f.json") == 1
+    assert "[error] noise-missing" in capsys.readouterr().out
+    assert json.loads(Path("f.json").read_text("utf-8"))[0]["id"] == "noise-missing"
+    for wrong in ("my_sampler:lazy", "my_sampler:nothing", "my_sampler", "nowhere:f"):
+        assert call("xray", wrong, *options) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    quick = ("--denoiser", "gaussian:2,0.5", "--T", 100, "--beta-end", 0.1, "--n", 2000)
+    call("record", *quick, "--arms", "ddpm", "-o", "good.nc")
+    assert call("diagnose", "good.nc") == 0
+    call("record", *quick, "--arms", "z=0", "-o", "bad.nc")
+    assert call("diagnose", "bad.nc", "--lang", "zh") == 1
+
+
 def test_every_command_has_an_example(capsys):
     for name in cli.commands:
         assert call(name, "--help") == 0

@@ -1,6 +1,7 @@
 """Pictures as files for slides: plotly figures through a browser, images and films through PIL."""
 
 import io
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -120,18 +121,22 @@ def _write(figure: go.Figure, path: Path, language: str) -> None:
 def _render(figures: list[go.Figure], kind: str) -> list[bytes]:
     """All of them through one browser."""
     import kaleido
-    from choreographer.errors import ChromeNotFoundError
 
-    try:
-        kaleido.start_sync_server(silence_warnings=True)
-        scale = 2 if kind == "png" and len(figures) == 1 else 1
-        return [figure.to_image(kind, scale=scale) for figure in figures]
-    except ChromeNotFoundError:
-        raise InputError(
-            f"a .{kind} is drawn by Chromium or Chrome, and none was found; write .html instead"
-        ) from None
-    finally:
-        kaleido.stop_sync_server(silence_warnings=True)
+    # Chromium may be missing, and the server of kaleido warns of options that plotly passes to it.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            kaleido.start_sync_server(silence_warnings=True)
+            scale = 2 if kind == "png" and len(figures) == 1 else 1
+            return [figure.to_image(kind, scale=scale) for figure in figures]
+        except RuntimeError as error:
+            if "chrome" not in str(error).lower():
+                raise
+            raise InputError(
+                f"a .{kind} is drawn by Chromium or Chrome, and none was found; write .html"
+            ) from None
+        finally:
+            kaleido.stop_sync_server(silence_warnings=True)
 
 
 def _export_strips(run: Run, path: Path, dark: bool, t: int | None) -> None:
