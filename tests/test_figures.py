@@ -529,8 +529,8 @@ def test_no_figure_offers_to_upload_it():
     """Kills: plotly's default of a button that sends the data to a cloud."""
     assert theme.CONFIG["showSendToCloud"] is False
     assert theme.CONFIG["displaylogo"] is False
+    assert theme.CONFIG["plotlyServerURL"] == ""
     assert theme.CONFIG["responsive"] is True
-    assert theme.CONFIG["plotlyServerURL"] == "" and not theme.CONFIG["showEditInChartStudio"]
 
 
 def test_a_themed_figure_is_a_copy(gaussian):

@@ -317,6 +317,6 @@ def test_a_schedule_that_ends_in_pure_noise_is_refused():
 def test_a_damaged_partial_file_is_named(tmp_path):
     partial = tmp_path / "run.nc.partial"
     partial.write_bytes(b"something else")
-    with pytest.raises(RunFileError, match="run.nc.partial"):
+    with pytest.raises(RunFileError, match=r"run\.nc\.partial"):
         record(GAUSSIAN, SCHEDULE, n=4, out=tmp_path / "run.nc", resume=True, progress=False)
     assert partial.read_bytes() == b"something else"

@@ -1,6 +1,7 @@
 """Rules and loop against exact laws: no sampling error where none is needed."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -27,9 +28,9 @@ def grids(draw):
 
 
 def push(rule, schedule, times, mean, variance, answer, scale=1.0):
-    """Mean and variance of x along ``times`` when ε̂ = (x − shift_t)·slope_t, in exact arithmetic."""
+    """Mean and variance of x along ``times`` when ε̂ = (x − shift_t)·slope_t, exactly."""
     out = [(mean, variance)]
-    for t, s in zip(times[:-1], times[1:], strict=True):
+    for t, s in pairwise(times):
         a, b, std = rule.coefficients(schedule, int(t), int(s))
         slope, shift = answer(int(t))
         mean = a * mean + b * slope * (mean - shift)

@@ -149,7 +149,7 @@ def test_violations_name_what_is_broken(words):
     ],
 )
 def test_bad_input_is_named(make, words):
-    with pytest.raises(InputError, match=".*") as error:
+    with pytest.raises(InputError) as error:
         make()
     assert words in str(error.value) and "\n" not in str(error.value)
 
