@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from diffviz.denoisers.checkpoints import read_tensors
 from diffviz.denoisers.unet import ContextUnet, weights_digest
 from diffviz.errors import CheckpointError, InputError
+from diffviz.images import from_uint8
 from diffviz.schedule import NoiseSchedule
 from diffviz.training import FORMAT, Epoch, perturb, train, update_average
 
@@ -287,3 +288,33 @@ FLOATS = np.zeros((10, 3, 16, 16))
 def test_wrong_input_is_refused_before_the_first_step(images, labels, changes, message) -> None:
     with pytest.raises(InputError, match=message):
         train(images, labels, SCHEDULE, **{**SMALL, **changes})
+
+
+def test_batch_norm_is_measured_for_the_weights_that_are_returned() -> None:
+    """Those of the averaged weights over the data, which a training that starts from them holds.
+    Kills: the running statistics of the last batches."""
+    rng = np.random.default_rng(3)
+    images = rng.integers(0, 256, (24, 16, 16, 3), dtype=np.uint8)
+    schedule = NoiseSchedule.course(50)
+    (*_, last) = train(images, None, schedule, epochs=2, batch=8, n_feat=8, seed=1)
+    norm = last.network.init_conv.conv1[1]
+    convolution = last.network.init_conv.conv1[0]
+    # The first norm sees conv(x_t) only: its mean is the average over the same noised images.
+    g = torch.Generator().manual_seed(1)
+    x = torch.from_numpy(from_uint8(images))
+    bars = torch.tensor(schedule.alpha_bars, dtype=torch.float32)
+    means = []
+    for chosen in torch.randperm(24, generator=g).split(8):
+        t = torch.randint(1, 51, (8,), generator=g)
+        eps = torch.randn(8, 3, 16, 16, generator=g)
+        torch.rand(8, 1, generator=g)
+        with torch.no_grad():
+            means.append(convolution(perturb(x[chosen], eps, bars[t])).mean((0, 2, 3)))
+    torch.testing.assert_close(norm.running_mean, torch.stack(means).mean(0), atol=1e-4, rtol=1e-3)
+    (*_, on) = train(
+        images, None, schedule, epochs=1, batch=8, n_feat=8, seed=1, start=last.network
+    )
+    torch.testing.assert_close(
+        on.network.init_conv.conv1[1].running_mean, norm.running_mean, atol=1e-4, rtol=1e-3
+    )
+    assert not torch.equal(on.network.out[3].weight, last.network.out[3].weight)
