@@ -108,7 +108,8 @@ def _with_cursor(figure: go.Figure, t: int) -> go.Figure:
 
 def _write(figure: go.Figure, path: Path, language: str) -> None:
     if path.suffix.lower() == ".html":
-        page = figure.to_html(config=CONFIG, include_plotlyjs=True)
+        # A copy: to_html changes the configuration that it is given.
+        page = figure.to_html(config=dict(CONFIG), include_plotlyjs=True)
         with replacing(path) as temporary:
             page = page.replace("<html>", f'<html lang="{language}">', 1)
             temporary.write_text(page, encoding="utf-8")
