@@ -105,6 +105,21 @@ class Recorder:
         self._noise_cells[i] = cells[: self._width]
         self._index += 1
 
+    def latest(self) -> dict[str, Array]:
+        """The step taken in last, per arm (A,): what needs no end point, NaN where unknown."""
+        i, x, eps = self._index - 1, QUANTITIES.index("x"), QUANTITIES.index("eps")
+        batch = np.array(float(self.batch))
+        between = Spread(batch, self._pixel_mean[:, i], self._pixel_m2[:, i]).std
+        moments = self._moments
+        return {
+            "mean": moments.mean[:, x, i],
+            "std": moments.std[:, x, i],
+            "std_between": between.mean(axis=-1),
+            "ks_normal": self._ks[:, x, i],
+            "ks_marginal": self._ks_marginal[:, i],
+            "eps_std": moments.std[:, eps, i],
+        }
+
     def finish(self, x_0: Tensor) -> Tally:
         """The block's tally, given its end points (A, B, *D)."""
         self._state(x_0, self._index)
@@ -246,7 +261,16 @@ class _Job:
         return min(self.spec.block, self.spec.n - block * self.spec.block)
 
 
-def record_block(job: _Job, block: int, progress: Callable[[], None] | None = None) -> Tally:
+Watch = Callable[[int, int, Recorder], None]
+"""Told (block, index of the step, recorder) after every step of a recording in this process."""
+
+
+def record_block(
+    job: _Job,
+    block: int,
+    progress: Callable[[], None] | None = None,
+    watch: Watch | None = None,
+) -> Tally:
     """Sample and record one block of a run. Depends on nothing but its arguments."""
     spec = job.spec
     device = torch.device(spec.device)
@@ -271,12 +295,15 @@ def record_block(job: _Job, block: int, progress: Callable[[], None] | None = No
     restarted = getattr(job.denoiser, "restarted", None)
     denoiser = job.denoiser if restarted is None else restarted(int(words[1]))
     step = None
-    for step in sample(
+    steps = sample(
         denoiser, job.schedule, x_T, generator, arms=job.arms, times=times, context=context
-    ):
+    )
+    for index, step in enumerate(steps):
         recorder.observe(step)
         if progress is not None:
             progress()
+        if watch is not None:
+            watch(block, index, recorder)
     assert step is not None
     return recorder.finish(step.x_next)
 
@@ -297,6 +324,7 @@ def record(
     executor: Executor | None = None,
     out: str | Path | None = None,
     resume: bool = False,
+    watch: Watch | None = None,
 ) -> Run:
     """Sample ``n`` trajectories per arm from common noise and record every step of them.
 
@@ -315,6 +343,7 @@ def record(
         executor: computes blocks elsewhere; here, one after the other, unless given.
         out: also save the run there. Finished blocks are kept beside it until it is whole.
         resume: go on from the blocks kept by an unfinished recording of the same run.
+        watch: told of every step that this process takes, as ``Recorder.latest`` describes it.
 
     Raises:
         InputError: an argument is out of range, the denoiser's answer is unusable (naming the
@@ -331,7 +360,7 @@ def record(
             return finished
         tally = _kept(kept, job.spec, resume)
     done = 0 if tally is None else tally.blocks
-    for result in _blocks(job, done, progress, executor):
+    for result in _blocks(job, done, progress, executor, watch):
         tally = result if tally is None else tally.merge(result, job.keep)
         if kept is not None and tally.blocks < job.spec.blocks:
             tally.save(kept, job.spec.to_json())
@@ -435,14 +464,16 @@ def _step_std(job: _Job) -> Array:
     )
 
 
-def _blocks(job: _Job, done: int, progress: bool, executor: Executor | None) -> Iterator[Tally]:
+def _blocks(
+    job: _Job, done: int, progress: bool, executor: Executor | None, watch: Watch | None
+) -> Iterator[Tally]:
     """The tallies of the blocks still to do, in their order."""
     todo = range(done, job.spec.blocks)
     if executor is None:
         with tqdm(total=len(todo) * job.spec.steps, unit="step", disable=not progress) as bar:
             for block in todo:
                 bar.set_description(f"block {block + 1} of {job.spec.blocks}")
-                yield record_block(job, block, bar.update)
+                yield record_block(job, block, bar.update, watch)
         return
     # Sent ahead only so far, so that results waiting for their turn stay few.
     waiting = deque(executor.submit(record_block, job, block) for block in todo[:8])

@@ -265,6 +265,34 @@ def test_a_finished_run_is_not_recorded_again(tmp_path):
         record(GAUSSIAN, SCHEDULE, n=9, out=out, resume=True, progress=False)
 
 
+def test_what_is_watched_is_what_is_recorded():
+    """Kills: a step told too early or twice, quantities swapped, a watcher that draws noise."""
+    seen = []
+
+    def watch(block, index, recorder):
+        seen.append((block, index, recorder.latest()))
+
+    given = {"n": 30, "progress": False}
+    watched = record(GAUSSIAN, SCHEDULE, watch=watch, **given)
+    assert watched == record(GAUSSIAN, SCHEDULE, **given)
+    assert [place[:2] for place in seen] == [(0, i) for i in range(SCHEDULE.T)]
+    data = watched.dataset.isel(t=slice(None, -1))
+    kept = {
+        "mean": data["mean"].sel(quantity="x"),
+        "std": data["std"].sel(quantity="x"),
+        "std_between": data["std_between"],
+        "ks_normal": data["ks_normal"].sel(quantity="x"),
+        "ks_marginal": data["ks_marginal"],
+        "eps_std": data["std"].sel(quantity="eps"),
+    }
+    for name, values in kept.items():
+        told = np.array([latest[name] for _, _, latest in seen]).T
+        np.testing.assert_array_equal(told, values.transpose("arm", "t").values)
+    seen.clear()
+    record(GAUSSIAN, SCHEDULE, watch=watch, block=15, **given)
+    assert [place[0] for place in seen] == [0] * SCHEDULE.T + [1] * SCHEDULE.T
+
+
 def test_any_callable_is_recorded_without_references():
     """A plain function has no law: its references are NaN, its curves are not. Kills: a law
     invented for it."""
