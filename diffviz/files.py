@@ -2,8 +2,9 @@
 
 import glob
 import os
+import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,21 +14,83 @@ from diffviz.errors import InputError
 def check_writable(path: str | Path) -> Path:
     """The path, once it is certain that a file can be made there; so ask before long work.
 
+    A link is followed: the file that it names is the one replaced.
+
     Raises:
-        InputError: a folder is missing, not writable, or stands where the file should.
+        InputError: a folder is missing or not writable, or what stands there is not a file that
+            may be written. A rename would put a file in the place of a device, for everybody.
     """
-    path = Path(path)
-    folder = path.parent
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; give the name of a file")
-    if not folder.is_dir():
-        raise InputError(f"{path}: the folder {folder} does not exist")
+    if not str(path):
+        raise InputError("the name of the file to write is empty")
     try:
-        with tempfile.TemporaryFile(dir=folder):
+        target = Path(os.path.realpath(path)) if os.path.islink(path) else Path(path)
+        kind = _kind(target)
+        if kind not in (None, "a file"):
+            raise InputError(f"{path}: is {kind}; give the name of a file")
+        if not target.parent.is_dir():
+            raise InputError(f"{path}: the folder {target.parent} does not exist")
+        if kind is not None and not os.access(target, os.W_OK):
+            raise InputError(f"{path}: is read-only")
+        _kind(_temporary(target))  # the longest name that writing will use
+        with tempfile.TemporaryFile(dir=target.parent):
             pass
-    except OSError as error:
-        raise InputError(f"{path}: cannot write there: {error.strerror}") from None
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:  # a name with a NUL byte is a ValueError
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: cannot write there: {reason}") from None
+    return target
+
+
+def check_apart(outputs: Iterable[str | Path | None], inputs: Iterable[str | Path | None]) -> None:
+    """Every output can be written and is a file of its own, so that no input is lost to it.
+
+    Raises:
+        InputError: as ``check_writable``, or two of the names are one file.
+    """
+    taken = [path for path in inputs if path is not None and os.path.lexists(path)]
+    for path in outputs:
+        if path is None:
+            continue
+        check_writable(path)
+        for other in taken:
+            if os.path.realpath(other) == os.path.realpath(path):
+                raise InputError(f"{path}: named twice, and one would replace the other")
+        taken.append(path)
+
+
+def check_readable(path: str | Path, limit: int, what: str) -> Path:
+    """The path, once it is known to be a regular file of at most ``limit`` bytes.
+
+    Asked before it is opened: opening a FIFO waits for ever, and a device has no end.
+
+    Raises:
+        InputError: nothing there, not a regular file, or too large. ``what`` says what is allowed.
+    """
+    try:
+        path = Path(path)
+        kind = _kind(path) if str(path) else None
+        size = path.stat().st_size if kind == "a file" else 0
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: cannot be read: {reason}") from None
+    if kind is None:
+        raise InputError(f"{path}: no such file; {what}")
+    if kind != "a file":
+        raise InputError(f"{path}: is {kind}; {what}")
+    if size > limit:
+        raise InputError(f"{path}: {size / 2**20:.0f} MiB; allowed are {limit / 2**20:.0f} MiB")
     return path
+
+
+def _kind(path: Path) -> str | None:
+    """What is at the path in words; None where nothing is."""
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    kinds = {stat.S_IFREG: "a file", stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe"}
+    return kinds.get(stat.S_IFMT(mode), "a device or socket")
 
 
 @contextmanager
@@ -42,7 +105,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     path = check_writable(path)
     _sweep(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{path.suffix}")
+    temporary = _temporary(path)
     try:
         temporary.unlink(missing_ok=True)
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
@@ -55,6 +118,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
         raise InputError(f"{path}: not written: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}{path.suffix}")
 
 
 def _flush_folder(folder: Path) -> None:

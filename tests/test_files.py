@@ -3,6 +3,8 @@
 import os
 import resource
 import signal
+import socket
+import stat
 import subprocess
 import sys
 
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 
 from diffviz.errors import InputError
-from diffviz.files import check_writable, replacing
+from diffviz.files import check_apart, check_readable, check_writable, replacing
 from diffviz.images import from_uint8, load_images, stretch, to_uint8
 
 
@@ -98,6 +100,80 @@ def test_paths_that_cannot_be_written_are_named(tmp_path):
     ):
         with pytest.raises(InputError, match=words):
             check_writable(path)
+
+
+def test_what_stands_there_and_is_no_file_is_not_replaced(tmp_path):
+    """Kills: a rename over a device, which would take it from the whole machine."""
+    os.mkfifo(tmp_path / "pipe")
+    made = [tmp_path / "pipe"]
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(tmp_path / "socket"))
+    made.append(tmp_path / "socket")
+    if os.getuid() == 0:
+        os.mknod(tmp_path / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+        made.append(tmp_path / "null")
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    for path in [*made, tmp_path / "link"]:
+        before = path.stat().st_mode
+        with pytest.raises(InputError, match=r"is a (pipe|device or socket); give"):
+            check_writable(path)
+        with pytest.raises(InputError), replacing(path) as temporary:
+            temporary.write_text("new")
+        with pytest.raises(InputError, match=r"is a (pipe|device or socket); allowed"):
+            check_readable(path, 100, "allowed are files")
+        assert path.stat().st_mode == before
+    assert len(names(tmp_path)) == len(made) + 1
+
+
+@pytest.mark.parametrize("name", ["", "a\0b", "x" * 250, "a/b", "x" * 5000])
+def test_names_that_cannot_be_are_one_line(tmp_path, monkeypatch, name):
+    """Kills: a check that the name fits which forgets the longer name of the temporary file."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError) as error:
+        check_writable(name)
+    assert "\n" not in str(error.value)
+    with pytest.raises(InputError):
+        check_readable(name, 100, "allowed are files")
+    assert not names(tmp_path)
+
+
+def test_a_link_stays_a_link_and_its_file_is_replaced(tmp_path):
+    """Kills: a link that turns into a file, while the file that it named stays old."""
+    (tmp_path / "real.txt").write_text("old")
+    (tmp_path / "link.txt").symlink_to("real.txt")
+    with replacing(tmp_path / "link.txt") as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "real.txt").read_text() == "new"
+    assert (tmp_path / "link.txt").is_symlink() and len(names(tmp_path)) == 2
+
+
+def test_outputs_are_apart_from_each_other_and_from_inputs(tmp_path, monkeypatch):
+    """By what they are, not by how they are spelt. Kills: comparing the words."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run.nc").write_text("a run")
+    (tmp_path / "link.nc").symlink_to("run.nc")
+    for outputs, inputs in (
+        (["run.nc"], ["./run.nc"]),
+        (["link.nc"], ["run.nc"]),
+        (["a.html", str(tmp_path / "a.html")], []),
+    ):
+        with pytest.raises(InputError, match="named twice"):
+            check_apart(outputs, inputs)
+    check_apart(["a.html", None, "b.html"], ["run.nc", None, "gaussian:0,1"])
+
+
+def test_what_is_read_is_a_file_of_a_bounded_size(tmp_path):
+    path = tmp_path / "a.bin"
+    path.write_bytes(bytes(3 * 2**20))
+    assert check_readable(path, 3 * 2**20, "") == path
+    for wrong, words in (
+        (path, "3 MiB; allowed are 2 MiB"),
+        (tmp_path, "is a folder; allowed"),
+        (tmp_path / "no", "no such file; allowed"),
+        (path / "b", "no such file; allowed"),
+    ):
+        with pytest.raises(InputError, match=words):
+            check_readable(wrong, 2 * 2**20, "allowed are files")
 
 
 def test_the_border_of_images_is_affine_and_exact():
