@@ -15,7 +15,7 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -28,10 +28,12 @@ from plotly.offline import get_plotlyjs
 from dashboards.guard import LOOPBACK, Guard, Receive, Scope, Send
 from dashboards.layout import PAGES, page
 from dashboards.pages import KINDS, dial, dial_figures, register
-from dashboards.payload import payload
+from dashboards.payload import pack, payload
+from dashboards.record import record_page
 from diffviz.catalogue import LANGUAGES, catalogue
 from diffviz.errors import InputError
 from diffviz.figures import theme
+from diffviz.joining import joined
 from diffviz.report.embedding import TAGS
 from diffviz.run import Run
 
@@ -71,7 +73,7 @@ def create_app(
         meta_tags=[{"name": "viewport", "content": "width=device-width, initial-scale=1"}],
     )
     app.backend.websocket_capability = False  # no page uses one, and the browser would try
-    app.layout = page()
+    app.layout = page(record_page())
     register(app)
 
     policy = "; ".join(
@@ -102,10 +104,16 @@ def _add_data(server: FastAPI, runs: dict[str, tuple[str, Run]]) -> None:
     async def health() -> dict[str, str | int]:
         return {"status": "ok", "runs": len(runs)}
 
+    def names() -> list[dict[str, str]]:
+        return [{"id": number, "name": name} for number, (name, _) in runs.items()]
+
     @server.get("/data/start")
     def start() -> Response:
-        names = [{"id": number, "name": name} for number, (name, _) in runs.items()]
-        return _packed(gzip.compress(json.dumps(_start(names)).encode(), 6))
+        return _packed(gzip.compress(json.dumps(_start(names())).encode(), 6))
+
+    @server.get("/data/runs")
+    def listed() -> Response:
+        return Response(json.dumps(names()), media_type="application/json")
 
     @server.get("/data/plotly.js")
     def plotly() -> Response:
@@ -116,6 +124,19 @@ def _add_data(server: FastAPI, runs: dict[str, tuple[str, Run]]) -> None:
         if number not in runs:
             return Response('{"error": "no such run"}', 404, media_type="application/json")
         return _packed(payload(runs[number][1]))
+
+    @server.get("/data/run/{number}/{other}")
+    def pair(number: str, other: str) -> Response:
+        if number not in runs or other not in runs or number == other:
+            return Response('{"error": "no such pair"}', 404, media_type="application/json")
+        try:
+            return _packed(_pair(number, other))
+        except InputError as error:
+            return Response(json.dumps({"error": str(error)}), 409, media_type="application/json")
+
+    @lru_cache(maxsize=8)
+    def _pair(number: str, other: str) -> bytes:
+        return pack(joined(dict(runs[i] for i in (number, other))))
 
     @server.get("/data/dial/{law}")
     def dial_picture(law: str) -> Response:

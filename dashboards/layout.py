@@ -15,7 +15,7 @@ from diffviz.catalogue import LANGUAGES, text
 from diffviz.report.embedding import TAGS
 
 NAMES = {"en": "English", "zh": "中文"}
-PAGES = {"compare": "/", "dial": "/dial", "schedule": "/schedule"}
+PAGES = {"compare": "/", "dial": "/dial", "schedule": "/schedule", "record": "/record"}
 SETTINGS = {"ddpm": (1.0, 1.0), "flow": (0.0, 0.5), "mistake": (0.0, 1.0)}
 
 
@@ -26,13 +26,13 @@ def both(key: str) -> list[html.Span]:
     ]
 
 
-def page() -> html.Div:
-    """The whole page."""
+def page(*more: Component) -> html.Div:
+    """The whole page, with the sections ``more`` after those of this module."""
     return html.Div(
         [
             html.A(both("dashboard.nav.skip"), href="#main", className="skip"),
             _header(),
-            html.Main([_compare(), _dial(), _schedule()], id="main", tabIndex="-1"),
+            html.Main([_compare(), _dial(), _schedule(), *more], id="main", tabIndex="-1"),
             _player(),
             *(dcc.Store(id=name) for name in STORES),
         ],
@@ -119,7 +119,13 @@ def _compare() -> html.Section:
     return html.Section(
         [
             _head(
-                "compare", [html.Div(_field("run", html.Select(id="run")), className="choose-run")]
+                "compare",
+                [
+                    html.Div(
+                        [_field(name, html.Select(id=name)) for name in ("run", "beside")],
+                        className="choose-run",
+                    )
+                ],
             ),
             html.P(
                 both("dashboard.compare.loading"), id="loading", className="notice", role="status"

@@ -29,11 +29,11 @@ FOLLOWED = 8
 def payload(run: Run) -> bytes:
     """The run as gzipped JSON, made once."""
     with MAKING:
-        return _payload(run)
+        return _packed(run)
 
 
-@lru_cache(maxsize=32)
-def _payload(run: Run) -> bytes:
+def pack(run: Run) -> bytes:
+    """The run as gzipped JSON."""
     pictures = sheets(run)
     tracks = trajectories_data(run, FOLLOWED)
     names = PLOTS if tracks is None else ("trajectories", *PLOTS)
@@ -75,6 +75,9 @@ def _payload(run: Run) -> bytes:
     }
     text = json.dumps(finite(values), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return gzip.compress(text.encode(), 6, mtime=0)
+
+
+_packed = lru_cache(maxsize=32)(pack)
 
 
 def _short(values: np.ndarray) -> Any:

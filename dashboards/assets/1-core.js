@@ -5,13 +5,15 @@ window.diffviz = (() => {
   const all = (selector) => [...document.querySelectorAll(selector)];
   const root = document.documentElement;
   const darkPage = matchMedia("(prefers-color-scheme: dark)");
-  const PATHS = { compare: "/", dial: "/dial", schedule: "/schedule" };
+  const PATHS = { compare: "/", dial: "/dial", schedule: "/schedule", record: "/record" };
 
   // What the address bar says, with what is meant when it is silent. Nothing else is remembered.
   const SILENT = {
-    run: "1", t: null, sample: null, range: "fixed", lang: null, theme: null, big: null,
+    run: "1", beside: null, t: null, sample: null, range: "fixed", lang: null, theme: null, big: null,
     law: "gaussian", noise: "1", score: "1",
     kind: "course", T: "500", first: "0.0001", last: "0.02", sprite: "0",
+    denoiser: "network", data: null, plan: null, length: null, start: null, end: null,
+    arms: "ddpm,z=0,ddim", n: "64", seed: "0", class: null, steps: null, job: null,
   };
   const state = { page: "compare", ...SILENT };
   const pages = {}; // name -> {start, show, hide, words, theme}
@@ -30,9 +32,13 @@ window.diffviz = (() => {
   }
 
   const MINE = {
-    compare: ["run", "t", "sample", "range"],
+    compare: ["run", "beside", "t", "sample", "range"],
     dial: ["law", "noise", "score"],
     schedule: ["kind", "T", "first", "last", "sprite"],
+    record: [
+      "denoiser", "data", "plan", "length", "start", "end", "arms", "n", "seed", "class", "steps",
+      "job",
+    ],
   };
 
   function address(page = state.page) {
@@ -289,8 +295,14 @@ window.diffviz = (() => {
   });
   watcher.observe(document.documentElement, { childList: true, subtree: true });
 
+  // Runs that this browser may open; their list grows when one has been recorded.
+  async function loadRuns() {
+    start.runs = await (await fetch("/data/runs")).json();
+    pages.compare.list(start.runs);
+  }
+
   return {
-    all, byId, draw, element, filled, joined, option, pages, parts, said, state, word,
-    writeAddress,
+    all, byId, draw, element, filled, go, joined, loadRuns, option, pages, parts, said, state,
+    word, writeAddress,
   };
 })();

@@ -21,8 +21,12 @@
 
   // ---------------------------------------------------------------- load
 
+  // Which run is wanted, and which other is laid over it.
+  const key = () => (state.beside ? `${state.run}/${state.beside}` : state.run);
+  const runAddress = () => key().split("/").map(encodeURIComponent).join("/");
+
   async function load() {
-    const wanted = state.run;
+    const wanted = key();
     shownRun = wanted;
     run = null;
     byId("loading").hidden = false;
@@ -31,17 +35,19 @@
     delete root.dataset.ready;
     let found = null;
     try {
-      const answer = await fetch(`/data/run/${encodeURIComponent(wanted)}`);
+      const answer = await fetch(`/data/run/${runAddress()}`);
       found = await answer.json();
       if (!answer.ok) found = { error: found.error };
     } catch {
       found = { error: null };
     }
-    if (state.run !== wanted) return;
+    if (key() !== wanted) return;
     byId("loading").hidden = true;
     if (found.arms === undefined) {
       const words = word(
-        found.error === null ? "dashboard.live.failed" : "dashboard.live.empty",
+        found.error === null
+          ? "dashboard.live.failed"
+          : state.beside ? "dashboard.live.apart" : "dashboard.live.empty",
       );
       byId("failure").textContent = filled(words, { error: found.error });
       byId("failure").hidden = false;
@@ -518,22 +524,21 @@
 
   pages.compare = {
     start({ runs }) {
-      const select = byId("run");
-      for (const { id, name } of runs) option(select, id, name);
-      select.closest("label").hidden = !runs.length;
-      select.value = state.run;
-      select.addEventListener("change", () => {
-        setPlaying(false);
-        Object.assign(state, { run: select.value, sample: null });
-        writeAddress();
-        load().then(setRange);
-      });
-      byId("no-run").hidden = runs.length > 0;
+      for (const name of ["run", "beside"]) {
+        byId(name).addEventListener("change", () => {
+          setPlaying(false);
+          Object.assign(state, { [name]: byId(name).value || null, sample: null });
+          if (state.beside === state.run) state.beside = null;
+          pages.compare.list(pages.compare.runs);
+          writeAddress();
+          load().then(setRange);
+        });
+      }
+      pages.compare.list(runs);
       if (!runs.length) {
         byId("loading").hidden = true;
         root.dataset.ready = "none";
       }
-      pages.compare.empty = !runs.length;
       byId("follow").addEventListener("change", (event) => followSample(event.target.value || null));
       for (const button of all("[data-range]")) {
         button.addEventListener("click", async () => {
@@ -553,13 +558,31 @@
       addEventListener("keydown", onKey);
       for (const place of all("[data-figure]")) lookAhead(place);
     },
+    // The runs that can be chosen, and those that can be laid over the one chosen.
+    list(runs) {
+      const [select, beside] = [byId("run"), byId("beside")];
+      select.replaceChildren();
+      beside.replaceChildren();
+      option(beside, "", word("dashboard.live.nothing"));
+      for (const { id, name } of runs) {
+        option(select, id, name);
+        if (id !== state.run) option(beside, id, name);
+      }
+      select.closest("label").hidden = !runs.length;
+      beside.closest("label").hidden = runs.length < 2;
+      select.value = state.run;
+      beside.value = state.beside ?? "";
+      byId("no-run").hidden = runs.length > 0;
+      Object.assign(pages.compare, { runs, empty: !runs.length });
+    },
     words() {
+      pages.compare.list(pages.compare.runs);
       if (run) words();
     },
     async show() {
       if (pages.compare.empty) return;
-      byId("run").value = state.run;
-      if (state.run !== shownRun) await load();
+      pages.compare.list(pages.compare.runs);
+      if (key() !== shownRun) await load();
       else if (run) {
         if (state.t !== null) step = nearest(run.times, Number(state.t) || 0);
         if (run.images) await loadSheets(state.range);
