@@ -11,17 +11,19 @@ INDEX = $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 N ?= 16
 SERVE ?= 1
 PORT ?= 8050
+LECTURE_PORT ?= 8060
 
 # Threads that wait without spinning, and one core left for the browser.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help demo test study lint bench docs clean
+.PHONY: help demo test study lint bench docs lecture clean
 
 help:
 	@echo "make demo    record the comparison with the shipped weights, write the report, serve the dashboard"
 	@echo "make test    run all tests       make lint    ruff, mypy, import rules"
 	@echo "make study   long studies        make bench   benchmarks, as ratios"
-	@echo "make docs    build the pages     make clean   remove what was made"
+	@echo "make docs    build the lessons, slides and pages"
+	@echo "make lecture show them           make clean   remove what was made"
 
 # ------------------------------------------------------------------ set-up
 
@@ -92,8 +94,15 @@ bench: $(VENV)/.installed-test
 		--benchmark-columns=min,median,rounds --benchmark-sort=name
 
 docs: $(VENV)/.installed-docs
-	@$(BIN)/sphinx-build -W -q -b html docs docs/_build/html
-	@echo "Open docs/_build/html/index.html in a browser."
+	@echo "== running the cells, building pages and slides in English and Chinese (some minutes)"
+	@$(BIN)/python docs/build.py
+	@echo "make lecture shows them, or open docs/_build/html/index.html in a browser."
+
+lecture:
+	@test -f docs/_build/html/index.html || { echo "nothing is built yet: make docs"; exit 1; }
+	@echo "Pages and slides are at http://127.0.0.1:$(LECTURE_PORT)/  (Ctrl-C ends)"
+	@$(PYTHON) -m http.server $(LECTURE_PORT) --bind 127.0.0.1 --directory docs/_build/html \
+		>/dev/null 2>&1
 
 clean:
 	rm -rf demo docs/_build dist build

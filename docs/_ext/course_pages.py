@@ -1,0 +1,232 @@
+"""What Sphinx needs to know about these pages.
+
+- ``:::{short}``: what to remember of a section; on a slide, all that is said.
+- a fourth heading is a solution, folded away until it is asked for.
+- ``{n}`name:.2f` `` shows a number that a cell of the page has put there (`lesson.put`).
+- ``{english}`words <page>` `` on a Chinese page leads to a page that is in English only.
+- formulas are MathML: nothing to load, nothing to run.
+- with the builder ``revealjs`` every lesson becomes a deck (`Deck`).
+"""
+
+from typing import Any
+
+from docutils import nodes
+from latex2mathml.converter import convert
+from myst_nb.ext.glue.roles import PasteTextRole
+from sphinx.addnodes import pending_xref, toctree
+from sphinx.application import Sphinx
+from sphinx.transforms import SphinxTransform
+from sphinx.util.docutils import SphinxDirective, SphinxRole
+
+PICTURES = ('class="picture"', 'class="still"')
+LESSONS = "lessons/"
+
+
+class solution(nodes.General, nodes.Element):
+    """A section that is folded away; its first child is its title."""
+
+
+class speaker_notes(nodes.General, nodes.Element):
+    """What only the speaker sees of a slide."""
+
+
+class Short(SphinxDirective):
+    """What to remember, in a frame."""
+
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        """One container."""
+        frame = nodes.container(classes=["short"])
+        self.state.nested_parse(self.content, self.content_offset, frame)
+        return [frame]
+
+
+class English(SphinxRole):
+    """A link from a Chinese page to an English one."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        """The path is counted from the root of the English pages."""
+        words, _, page = self.text.partition(" <")
+        up = "../" * (self.env.docname.count("/") + 1)
+        uri = f"{up}en/{page.rstrip('>')}.html"
+        return [nodes.reference(words, words, refuri=uri, internal=True)], []
+
+
+class Fold(SphinxTransform):
+    """Sections of the fourth level become solutions."""
+
+    default_priority = 860
+
+    def apply(self, **kwargs: Any) -> None:
+        """In the lessons only."""
+        if not self.env.docname.startswith(LESSONS):
+            return
+        for section in list(self.document.findall(nodes.section)):
+            if _depth(section) == 4:
+                section.replace_self(solution("", *section.children))
+
+
+class Deck(SphinxTransform):
+    """A lesson as slides.
+
+    The first slide has the title and what stands in ``short`` before the first section. Every
+    section is a slide: its ``short``, formulas, tables and first picture are shown, its text is
+    for the speaker. A section with more pictures is several slides. An exercise shows its text,
+    and its solution is for the speaker.
+    """
+
+    default_priority = 870
+
+    def apply(self, **kwargs: Any) -> None:
+        """Only for the builder of slides."""
+        if self.app.builder.name != "revealjs":
+            return
+        for node in list(self.document.findall(pending_xref)):
+            if not str(node.get("reftarget", "")).startswith(("lesson", "0", "1")):
+                node.replace_self(nodes.inline("", node.astext()))
+        if next(self.document.findall(toctree), None) is not None:
+            return
+        for top in [n for n in self.document.children if isinstance(n, nodes.section)]:
+            sections = [n for n in top.children if isinstance(n, nodes.section)]
+            for section in sections:
+                top.remove(section)
+            first, *more = _slides(top, spoken=True)
+            top.children = []
+            top += [*first.children, *more]
+            for section in sections:
+                inner = [n for n in section.children if isinstance(n, nodes.section)]
+                for exercise in inner:
+                    section.remove(exercise)
+                if not inner or len(section.children) > 1:
+                    top += _slides(section, spoken=True)
+                for exercise in inner:
+                    top += _slides(exercise, spoken=False)
+
+
+def _slides(section: nodes.section, spoken: bool) -> list[nodes.section]:
+    """One slide, or one per picture; ``spoken`` text is for the speaker."""
+    title, *blocks = section.children
+    slides: list[nodes.section] = []
+    notes = speaker_notes()
+
+    def begin() -> nodes.section:
+        slide = nodes.section(ids=[*section["ids"]] if not slides else [])
+        slide["classes"] = ["slide"]
+        slide += title.deepcopy()
+        slides.append(slide)
+        return slide
+
+    slide, pictured = begin(), False
+    for block in blocks:
+        if isinstance(block, solution):
+            notes += nodes.paragraph("", "", nodes.strong("", block[0].astext()))
+            notes += [n for n in block.children[1:] if isinstance(n, _SPOKEN)]
+        elif _is_cell(block):
+            for output in _pictures(block):
+                if pictured:
+                    slide, pictured = begin(), False
+                slide += output
+                pictured = True
+        elif spoken and isinstance(block, _SPOKEN):
+            notes += block
+        elif isinstance(block, nodes.comment | nodes.target):
+            continue
+        else:
+            slide.insert(1, block) if pictured else slide.append(block)
+    if len(notes):
+        slides[0] += notes
+    return slides
+
+
+_SPOKEN = (nodes.paragraph, nodes.bullet_list, nodes.enumerated_list, nodes.definition_list)
+
+
+def _is_cell(node: nodes.Node) -> bool:
+    return isinstance(node, nodes.container) and node.get("nb_element") == "cell_code"
+
+
+def _pictures(cell: nodes.Element) -> list[nodes.Element]:
+    """Those outputs of a cell that are pictures."""
+    found = []
+    for output in cell.findall(nodes.container):
+        if output.get("nb_element") == "mime_bundle":
+            raw = "".join(n.astext() for n in output.findall(nodes.raw))
+            if any(mark in raw for mark in PICTURES):
+                found.append(output)
+    return found
+
+
+def _depth(section: nodes.section) -> int:
+    node, depth = section, 0
+    while node is not None:
+        depth += isinstance(node, nodes.section)
+        node = node.parent
+    return depth
+
+
+# -------------------------------------------------------------------- HTML
+
+
+def _visit_solution(self: Any, node: solution) -> None:
+    words = node.children[0].astext()
+    self.body.append(f'<details class="solution"><summary>{words}</summary>\n')
+    node.children = node.children[1:]
+
+
+def _depart_solution(self: Any, node: solution) -> None:
+    self.body.append("</details>\n")
+
+
+def _visit_notes(self: Any, node: speaker_notes) -> None:
+    self.body.append('<aside class="notes">\n')
+
+
+def _depart_notes(self: Any, node: speaker_notes) -> None:
+    self.body.append("</aside>\n")
+
+
+def _visit_math(self: Any, node: nodes.math) -> None:
+    self.body.append(convert(node.astext(), "inline"))
+    raise nodes.SkipNode
+
+
+def _visit_math_block(self: Any, node: nodes.math_block) -> None:
+    formula = convert(node.astext(), "block")
+    self.body.append(f'<div class="formula">{formula}</div>\n')
+    raise nodes.SkipNode
+
+
+def _other_language(
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
+) -> None:
+    """Where this page is in the other language, and as slides."""
+    here, there = ("zh", "en") if app.tags.has("zh") else ("en", "zh")
+    folder = app.srcdir.parent if here == "zh" else app.srcdir / "zh"
+    up = "../" * (pagename.count("/") + 1)
+    page = pagename if (folder / f"{pagename}.md").exists() else "index"
+    context["other_language"] = {"en": "English", "zh": "中文"}[there]
+    context["other_page"] = f"{up}{there}/{page}.html"
+    if pagename.startswith(LESSONS):
+        context["slides"] = {"en": "Slides", "zh": "幻灯片"}[here]
+        context["slides_page"] = f"{up}slides/{here}/{pagename}.html"
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Called by Sphinx."""
+    app.add_directive("short", Short)
+    app.add_role("n", PasteTextRole())
+    app.add_role("english", English())
+    app.add_node(
+        solution,
+        html=(_visit_solution, _depart_solution),
+        revealjs=(_visit_solution, _depart_solution),
+    )
+    app.add_node(
+        speaker_notes, html=(_visit_notes, _depart_notes), revealjs=(_visit_notes, _depart_notes)
+    )
+    app.add_html_math_renderer("mathml", (_visit_math, None), (_visit_math_block, None))
+    app.add_transform(Fold)
+    app.add_transform(Deck)
+    app.connect("html-page-context", _other_language)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,71 @@
+// Draws the pictures of a page when they come into sight, in its language and its colours.
+(() => {
+  "use strict";
+  const language = document.documentElement.lang.startsWith("zh") ? "zh" : "en";
+  const views = new Map(); // element -> {view, narrow}
+
+  const dark = () => document.documentElement.dataset.theme === "dark";
+
+  // The figure with the texts of this language, its panels side by side or stacked.
+  function arranged(view, narrow, element) {
+    const figure = structuredClone(view.figure);
+    for (const [path, value] of view.texts[language]) {
+      const last = path.pop();
+      path.reduce((node, key) => node[key], figure)[last] = value;
+      path.push(last);
+    }
+    const { data, layout } = figure;
+    const meta = layout.meta || {};
+    for (const [path, value] of Object.entries((narrow ? meta.narrow : meta.wide) || {})) {
+      const keys = path.split("."), last = keys.pop();
+      keys.reduce((node, key) => (node[key] ??= {}), layout)[last] = value;
+    }
+    layout.font = { ...layout.font, color: view.ink[dark() ? "dark" : "light"] };
+    layout.autosize = true;
+    const slide = element.closest(".reveal section.slide, .reveal section");
+    if (slide) layout.height = Math.min(layout.height * 1.25, 690 - element.offsetTop);
+    return { data, layout };
+  }
+
+  function drawNow(element) {
+    const entry = views.get(element);
+    entry.narrow = element.clientWidth < entry.view.narrow;
+    const { data, layout } = arranged(entry.view, entry.narrow, element);
+    Plotly.react(element, data, layout, { ...entry.view.config });
+  }
+
+  const sight = new IntersectionObserver((entries) => {
+    for (const { isIntersecting, target } of entries) {
+      if (!isIntersecting || !target.clientWidth) continue;
+      sight.unobserve(target);
+      target.replaceChildren();
+      drawNow(target);
+      target.style.minHeight = "";
+      target.dataset.drawn = "";
+    }
+  }, { rootMargin: "300px" });
+
+  for (const image of document.querySelectorAll("img.still")) {
+    image.alt = image.getAttribute(`data-alt-${language}`) || image.alt;
+  }
+  for (const element of document.querySelectorAll(".picture")) {
+    views.set(element, { view: JSON.parse(element.querySelector("script").textContent) });
+    sight.observe(element);
+  }
+  const drawn = () => [...views.keys()].filter((element) => "drawn" in element.dataset);
+  new MutationObserver(() => drawn().forEach(drawNow)).observe(document.documentElement, {
+    attributeFilter: ["data-theme"],
+  });
+  let waiting = 0;
+  addEventListener("resize", () => {
+    clearTimeout(waiting);
+    waiting = setTimeout(() => {
+      for (const element of drawn()) {
+        const entry = views.get(element);
+        if (element.clientWidth && element.clientWidth < entry.view.narrow !== entry.narrow) {
+          drawNow(element);
+        }
+      }
+    }, 200);
+  });
+})();

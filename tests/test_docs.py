@@ -1,0 +1,134 @@
+"""The sources of the pages: translations, code cells, numbers, length. `make docs` builds them."""
+
+import ast
+import importlib.util
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+def _load(path: Path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+translations = _load(DOCS / "translations.py")
+LESSONS = [p for p in translations.english_pages() if re.match(r"lessons/\d", p)]
+BOTH = [p for path in LESSONS for p in (path, f"zh/{path}")]
+
+
+def _prose(text: str) -> str:
+    """What a reader reads: no front matter, cells, solutions, addresses or inline code."""
+    text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
+    text = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r"\]\([^)]*\)", "]", text)
+    return re.sub(r"\{[a-z]+\}`[^`]*`|`[^`]*`", " ", text)
+
+
+def _typed_numbers(prose: str) -> list[str]:
+    """Decimals, percentages and integers above 10, but for names of papers and t = T, 0."""
+    prose = re.sub(r"arXiv \d{4}\.\d{4,5}", "", prose)
+    return re.findall(r"\d+[.,]\d+|\d+ ?[%％]|(?<![\w_^{])\d{2,}", prose)
+
+
+def test_every_page_is_there_in_both_languages_and_in_step():
+    assert not list(translations.problems())
+
+
+def test_a_stale_or_missing_translation_is_noticed(tmp_path, monkeypatch):
+    monkeypatch.setattr(translations, "HERE", tmp_path)
+    (tmp_path / "zh").mkdir()
+    cell = "```{code-cell}\nx = 1\n```\n"
+    (tmp_path / "a.md").write_text(f"one\n\n{cell}")
+    assert list(translations.problems()) == ["docs/zh/a.md is missing"]
+    (tmp_path / "zh" / "a.md").write_text(f"一\n\n{cell}")
+    (problem,) = translations.problems()
+    assert "another text" in problem
+    translations.stamp("a.md")
+    assert not list(translations.problems())
+    (tmp_path / "a.md").write_text(f"two\n\n{cell}")
+    (problem,) = translations.problems()
+    assert "another text" in problem
+    translations.stamp("a.md")
+    page = tmp_path / "zh" / "a.md"
+    page.write_text(page.read_text().replace("x = 1", "x = 2"))
+    (problem,) = translations.problems()
+    assert "code cells" in problem
+
+
+@pytest.mark.parametrize("page", BOTH)
+def test_numbers_of_a_lesson_are_computed_not_typed(page):
+    prose = _prose((DOCS / page).read_text(encoding="utf-8"))
+    assert not _typed_numbers(prose)
+
+
+def test_typed_numbers_are_noticed():
+    assert _typed_numbers("a std of 0.056") == ["0.056"]
+    assert _typed_numbers("约 20 % 的样本") == ["20 %"]
+    assert _typed_numbers("after 500 steps") == ["500"]
+    assert not _typed_numbers(_prose("after {n}`steps` of `0.5`, $x_0$, arXiv 2010.02502"))
+
+
+@pytest.mark.parametrize("page", LESSONS)
+def test_cells_are_python_and_numbers_shown_are_put(page):
+    text = (DOCS / page).read_text(encoding="utf-8")
+    put = set()
+    for cell in translations.cells(text):
+        lines = [x for x in cell.splitlines()[1:-1] if not x.startswith(":")]
+        for node in ast.walk(ast.parse("\n".join(lines))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "put":
+                put |= {keyword.arg for keyword in node.keywords}
+    for source in (text, (DOCS / "zh" / page).read_text(encoding="utf-8")):
+        shown = {name.split(":")[0] for name in re.findall(r"\{n\}`([^`]*)`", source)}
+        assert shown <= put
+
+
+@pytest.mark.parametrize("page", LESSONS)
+def test_a_number_that_is_put_is_shown_in_both_languages(page):
+    english, chinese = (
+        sorted(set(re.findall(r"\{n\}`([^`:]*)", (DOCS / p).read_text(encoding="utf-8"))))
+        for p in (page, f"zh/{page}")
+    )
+    assert english == chinese
+
+
+@pytest.mark.parametrize("page", LESSONS)
+def test_a_lesson_has_three_exercises_and_is_read_in_twelve_minutes(page):
+    for source, speed in ((DOCS / page, 200), (DOCS / "zh" / page, 350)):
+        text = source.read_text(encoding="utf-8")
+        assert len(re.findall(r"^### \d", text, re.MULTILINE)) == 3
+        assert len(re.findall(r"^#### ", text, re.MULTILINE)) == 3
+        prose = _prose(re.sub(r"^#### .*?(?=^#{1,3} |\Z)", "", text, flags=re.M | re.DOTALL))
+        words = len(re.findall(r"[\u4e00-\u9fff]" if speed == 350 else r"\w+", prose))
+        assert words / speed < 12
+
+
+def test_what_the_build_needs_is_declared():
+    project = tomllib.loads((DOCS.parent / "pyproject.toml").read_text(encoding="utf-8"))[
+        "project"
+    ]
+    declared = {re.split(r"[>=<]", x)[0] for x in project["optional-dependencies"]["docs"]}
+    configuration = (DOCS / "conf.py").read_text(encoding="utf-8")
+    needed = set(re.findall(r'"(myst_nb|sphinx_\w+)"', configuration))
+    assert needed and {name.replace("_", "-") for name in needed} <= declared
+
+
+def test_a_broken_link_and_a_foreign_script_are_noticed(tmp_path):
+    check = _load(DOCS / "check.py")
+    (tmp_path / "b.html").write_text('<h1 id="here">b</h1>')
+    page = tmp_path / "a.html"
+    page.write_text('<a href="b.html#here">b</a><a href="https://x.org">x</a>')
+    assert not list(check.problems(tmp_path))
+    for link in ("c.html", "b.html#there", "#nowhere"):
+        check._read.cache_clear()
+        page.write_text(f'<a href="{link}">b</a>')
+        assert len(list(check.problems(tmp_path))) == 1
+    check._read.cache_clear()
+    page.write_text('<script src="https://x.org/a.js"></script>')
+    assert len(list(check.problems(tmp_path))) == 1
