@@ -405,7 +405,9 @@ def _job(
     if not ((bars > 0) & (bars < 1)).all():
         problems = "; ".join(schedule.violations()) or f"ᾱ from {bars.min():g} to {bars.max():g}"
         raise InputError(f"{schedule.name} cannot be sampled from: {problems}")
-    shape = sample_shape or tuple(getattr(denoiser, "sample_shape", (3, 16, 16)))
+    if sample_shape is None:  # () is a shape, that of a number
+        sample_shape = getattr(denoiser, "sample_shape", (3, 16, 16))
+    shape = tuple(sample_shape)
     times = schedule.times(steps)
     size = int(np.prod(shape))
     block = max(64, min(16384, 49152 // size)) if block is None else block

@@ -265,6 +265,16 @@ def test_a_finished_run_is_not_recorded_again(tmp_path):
         record(GAUSSIAN, SCHEDULE, n=9, out=out, resume=True, progress=False)
 
 
+def test_the_shape_of_a_number_is_a_shape():
+    """Kills: an empty shape taken for none given, so that images are made of numbers."""
+
+    def anything(x, t, context=None):
+        return x
+
+    run = record(anything, SCHEDULE, n=8, sample_shape=(), progress=False)
+    assert run.spec.sample_shape == () and run.dataset["samples"].shape[2:] == ()
+
+
 def test_what_is_watched_is_what_is_recorded():
     """Kills: a step told too early or twice, quantities swapped, a watcher that draws noise."""
     seen = []
