@@ -1,8 +1,8 @@
 """A checkpoint of the tutorial's network, and why it answers twice differently.
 
 The tutorial's first block draws the weights of its shortcut anew in every call, in evaluation
-too, and saves them nowhere. `load_denoiser` reads such a file and lets you decide: draw anew, as the
-tutorial does, or draw once and keep. The figure shows how far two equal calls are apart.
+too, and saves them nowhere. `load_denoiser` reads such a file and lets you decide: draw anew, as
+the tutorial does, or draw once and keep. The figure shows how far two equal calls are apart.
 """
 
 import tempfile
