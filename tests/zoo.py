@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from diffviz.schedule import NoiseSchedule
+from diffviz.zoo import SPECIMENS
 
 
 def tables(schedule, dtype=torch.float64):
@@ -422,4 +423,16 @@ CORRECT = {
     "euler ancestral, eps": (("euler-ancestral",), sigma_form(ancestral=True, denoised=False)),
     "dpm-solver++(2m)": (("dpm-solver++(2m)",), multistep()),
     "dpm-solver++(2m), 40 steps": (("dpm-solver++(2m)",), multistep(n=40)),
+}
+
+# The plain loops that readers see.
+FAULTY |= {
+    f"plain: {name}": (specimen.finding, specimen.sampler)
+    for name, specimen in SPECIMENS.items()
+    if specimen.finding
+}
+CORRECT |= {
+    f"plain: {name}": (specimen.rules, specimen.sampler)
+    for name, specimen in SPECIMENS.items()
+    if not specimen.finding
 }
