@@ -244,7 +244,11 @@ def rules_for(fit: Fit, levels: Levels, precision: float) -> list[Rule]:
                     if abs(eta - nice) < min(0.01 + precision, 0.025)
                     else round(float(eta), 3)
                 )
-    return [ddpm("beta"), ddpm("posterior"), *(ddim(eta) for eta in sorted(etas))]
+    rules: list[Rule] = [ddpm("beta"), ddpm("posterior"), *(ddim(eta) for eta in sorted(etas))]
+    # Where ᾱ is the product of α, DDIM at η = 1 is DDPM with β̃; one name for one rule.
+    if np.allclose(_numbers(ddpm("posterior"), levels, levels.visited), full, rtol=1e-9, atol=0):
+        rules.remove(ddim(1.0))
+    return rules
 
 
 def closest(watched: Watched, schedule: NoiseSchedule, time: Time) -> Expected:
