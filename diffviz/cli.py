@@ -456,16 +456,33 @@ def xray(sampler: str, lang: str, out: str | None, **options: Any) -> None:
 @click.argument("runs", metavar="[RUN]...", nargs=-1)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(1, 65535), default=8050, show_default=True)
-def dashboard(runs: tuple[str, ...], host: str, port: int) -> None:
-    r"""Serve runs in the browser: scrub through all arms at once, turn the noise dial.
+@click.option(
+    "--checkpoint",
+    "checkpoints",
+    metavar="FILE",
+    multiple=True,
+    help="Weights that may be recorded with in the browser; can be given several times.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Recordings at a time, each in a process of its own; the others wait.",
+)
+def dashboard(
+    runs: tuple[str, ...], host: str, port: int, checkpoints: tuple[str, ...], workers: int
+) -> None:
+    r"""Serve runs in the browser: scrub through all arms at once, turn the noise dial, record.
 
     \b
     Example:
       diffviz dashboard run.nc other.nc --port 8050
+      diffviz dashboard --checkpoint mine.safetensors --checkpoint course.pth
     """
     from dashboards import serve
 
-    serve([Path(run) for run in runs], host=host, port=port)
+    serve([Path(run) for run in runs], host, port, checkpoints=checkpoints, workers=workers)
 
 
 def _function(name: str) -> Callable[..., Any]:

@@ -101,7 +101,11 @@ JSON = {"Content_Type": "application/json"}
 
 def test_every_page_and_the_health_check_answer(server):
     """Kills: a page whose address only works from inside."""
-    assert json.loads(server.ask("/health")[2]) == {"status": "ok", "runs": 2}
+    assert json.loads(server.ask("/health")[2]) == {
+        "status": "ok",
+        "runs": 2,
+        "jobs": {"running": 0, "waiting": 0},
+    }
     for path in ("/", "/dial", "/schedule?kind=cosine", "/record"):
         status, headers, text = server.ask(path)
         assert status == 200 and headers["content-type"].startswith("text/html")
