@@ -255,21 +255,47 @@ def add_curves(
     if not np.isfinite(values).any():
         say(figure, panel, text("figures.common.nothing", language))
     for a, name in enumerate(arms):
-        if error is not None and np.nanmax(error[a], initial=0) > 0:
-            _band(figure, panel, x, values[a] - error[a], values[a] + error[a], name, a)
-        across, up = thin(x, values[a])
-        figure.add_scatter(
-            x=across,
-            y=up,
-            mode="lines",
-            name=label(name),
-            legendgroup=name,
-            line={"color": colour(a), "dash": dash(a), "width": 2.2, "shape": shape},
-            hovertemplate=hover + "<br>%{fullData.name}: %{y:.3g}<extra></extra>",
-            connectgaps=False,
-            showlegend=_is_new(figure, name),
-            **_on(panel),
+        add_curve(
+            figure,
+            panel,
+            x,
+            values[a],
+            name,
+            a,
+            error=None if error is None else error[a],
+            shape=shape,
+            hover=hover,
         )
+
+
+def add_curve(
+    figure: go.Figure,
+    panel: int,
+    x: NDArray[np.generic],
+    values: Array,
+    name: str,
+    index: int,
+    *,
+    error: Array | None = None,
+    shape: str = "linear",
+    hover: str = "t = %{x}",
+) -> None:
+    """One line in the colour and the dash of the arm at ``index``; ``values``, ``error`` (N,)."""
+    if error is not None and np.nanmax(error, initial=0) > 0:
+        _band(figure, panel, x, values - error, values + error, name, index)
+    across, up = thin(x, values)
+    figure.add_scatter(
+        x=across,
+        y=up,
+        mode="lines",
+        name=label(name),
+        legendgroup=name,
+        line={"color": colour(index), "dash": dash(index), "width": 2.2, "shape": shape},
+        hovertemplate=hover + "<br>%{fullData.name}: %{y:.3g}<extra></extra>",
+        connectgaps=False,
+        showlegend=_is_new(figure, name),
+        **_on(panel),
+    )
 
 
 def add_reference(
