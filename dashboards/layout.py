@@ -15,7 +15,13 @@ from diffviz.catalogue import LANGUAGES, text
 from diffviz.report.embedding import TAGS
 
 NAMES = {"en": "English", "zh": "中文"}
-PAGES = {"compare": "/", "dial": "/dial", "schedule": "/schedule", "record": "/record"}
+PAGES = {
+    "compare": "/",
+    "dial": "/dial",
+    "schedule": "/schedule",
+    "xray": "/xray",
+    "record": "/record",
+}
 SETTINGS = {"ddpm": (1.0, 1.0), "flow": (0.0, 0.5), "mistake": (0.0, 1.0)}
 
 
@@ -32,7 +38,9 @@ def page(*more: Component) -> html.Div:
         [
             html.A(both("dashboard.nav.skip"), href="#main", className="skip"),
             _header(),
-            html.Main([_compare(), _dial(), _schedule(), *more], id="main", tabIndex="-1"),
+            html.Main(
+                [_compare(), _dial(), _schedule(), _xray(), *more], id="main", tabIndex="-1"
+            ),
             _player(),
             *(dcc.Store(id=name) for name in STORES),
         ],
@@ -399,4 +407,79 @@ def _schedule() -> html.Section:
         ],
         hidden=True,
         **{"data-page": "schedule"},
+    )
+
+
+# ------------------------------------------------------------------ x-ray
+
+
+def _xray() -> html.Section:
+    return html.Section(
+        [
+            _head("xray"),
+            html.Div(
+                [
+                    html.Div(id="loops", className="card loops"),
+                    html.Div(
+                        [
+                            html.Div(
+                                [
+                                    html.H2(id="loop-title"),
+                                    html.P(id="loop-text"),
+                                    html.Pre(id="loop-code", tabIndex="0", **_labelled("code")),
+                                    html.P(both("dashboard.xray.given"), className="note"),
+                                ],
+                                className="card",
+                            ),
+                            html.Div(
+                                [
+                                    html.H2(both("dashboard.xray.verdict")),
+                                    html.Div(id="loop-verdict", role="status"),
+                                ],
+                                className="card",
+                            ),
+                            html.Div(
+                                [
+                                    html.Div(
+                                        [
+                                            html.H2(both("dashboard.xray.pictures")),
+                                            html.P(
+                                                both("dashboard.xray.exact_note"),
+                                                className="note",
+                                            ),
+                                            html.Div(id="loop-pictures", className="pictures"),
+                                            html.P(
+                                                both("dashboard.xray.network_note"),
+                                                className="note",
+                                            ),
+                                            html.Div(id="network-pictures", className="pictures"),
+                                        ],
+                                        className="card",
+                                    ),
+                                    *(
+                                        html.Figure(
+                                            [
+                                                html.H2(both(f"figures.{name}.title")),
+                                                html.Div(className="plot", **{"data-xray": name}),
+                                                html.P(
+                                                    both(f"figures.{name}.caption"),
+                                                    className="note",
+                                                ),
+                                            ],
+                                            className="card",
+                                        )
+                                        for name in ("xray", "xray_noise")
+                                    ),
+                                ],
+                                id="loop-seen",
+                            ),
+                        ],
+                        className="seen",
+                    ),
+                ],
+                className="zoo",
+            ),
+        ],
+        hidden=True,
+        **{"data-page": "xray"},
     )

@@ -1,20 +1,27 @@
-"""The two pages that ask the server: what the noise dial does, and what a schedule is.
+"""The pages that ask the server: the noise dial, a schedule, and the x-ray of a loop.
 
 A question is one small JSON object from the browser, so every value in it is checked. An answer
 is JSON, kept for the next who asks the same. The dial is asked at every move of a slider, by a
-plain address, which takes half as long as a callback; the schedule is a Dash callback.
+plain address, which takes half as long as a callback; the schedule is a Dash callback. An x-ray
+is computed in a process of its own (`bench`).
 """
 
+import asyncio
 import base64
 import json
 import math
+import re
 from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from dash import ClientsideFunction, Dash, Input, Output
+from fastapi import FastAPI, Response
 
+from dashboards.bench import Bench
 from diffviz.catalogue import LANGUAGES
 from diffviz.errors import InputError
 from diffviz.figures.dial_density import (
@@ -46,6 +53,8 @@ TERMINAL = 0.02
 WORKS, MOSTLY = 0.075, 0.12
 """Distances from the law of the data that are called right, and nearly right."""
 
+LOOP_NAME = re.compile("[a-z0-9-]{1,60}")
+
 Question = dict[str, Any]
 
 
@@ -56,6 +65,41 @@ def register(app: Dash) -> None:
     app.clientside_callback(
         ClientsideFunction("diffviz", "schedule"), Output(shown, "data"), Input(answer, "data")
     )
+
+
+def register_xray(server: FastAPI, bench: Bench, painter: Bench) -> None:
+    """``/data/xray`` is the menu of loops, ``/data/xray/{name}`` what is seen of one.
+
+    ``/data/xray/{name}/network`` has a process of its own, ``painter``: it takes much longer, and
+    nobody should wait for it who only looks at the next loop.
+    """
+
+    async def answer(asked: Future[bytes]) -> Response:
+        try:
+            body = await asyncio.wrap_future(asked)
+        except KeyError:
+            return Response('{"error": "no such loop"}', 404, media_type="application/json")
+        except BrokenProcessPool:
+            line = '{"error": "the process that computes has ended; ask again"}'
+            return Response(line, 503, media_type="application/json")
+        headers = {"content-encoding": "gzip", "cache-control": "private, no-cache"}
+        return Response(body, media_type="application/json", headers=headers)
+
+    @server.get("/data/xray")
+    async def menu() -> Response:
+        return await answer(bench.menu())
+
+    @server.get("/data/xray/{name}")
+    async def look(name: str) -> Response:
+        if not LOOP_NAME.fullmatch(name):
+            return Response('{"error": "no such loop"}', 404, media_type="application/json")
+        return await answer(bench.look(name))
+
+    @server.get("/data/xray/{name}/network")
+    async def network(name: str) -> Response:
+        if not LOOP_NAME.fullmatch(name):
+            return Response('{"error": "no such loop"}', 404, media_type="application/json")
+        return await answer(painter.network(name))
 
 
 def dial(asked: Question) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ takes longer, recording, happens in processes of its own (`dashboards.jobs`).
 """
 
 import asyncio
+import multiprocessing
 import secrets
 import socket
 import sys
@@ -18,11 +19,12 @@ import uvicorn
 from dash import Dash
 from fastapi import FastAPI
 
+from dashboards.bench import Bench
 from dashboards.guard import LOOPBACK, Guard, Receive, Scope, Send
 from dashboards.jobs import Jobs, described
 from dashboards.layout import PAGES, page
 from dashboards.order import MEMORY, SHIPPED
-from dashboards.pages import register
+from dashboards.pages import register, register_xray
 from dashboards.payload import payload
 from dashboards.record import record_page
 from dashboards.routes import add_routes
@@ -67,6 +69,7 @@ def create_app(
     app.backend.websocket_capability = False  # no page uses one, and the browser would try
     app.layout = page(record_page())
     register(app)
+    register_xray(server, Bench(), Bench())
 
     policy = "; ".join(
         (
@@ -165,6 +168,8 @@ def serve(
             _Server(config, jobs).run(sockets=[listening])
     finally:
         jobs.close()
+        for child in multiprocessing.active_children():
+            child.terminate()  # nobody waits any more for what a bench computes
 
 
 class _Server(uvicorn.Server):

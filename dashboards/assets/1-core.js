@@ -5,13 +5,14 @@ window.diffviz = (() => {
   const all = (selector) => [...document.querySelectorAll(selector)];
   const root = document.documentElement;
   const darkPage = matchMedia("(prefers-color-scheme: dark)");
-  const PATHS = { compare: "/", dial: "/dial", schedule: "/schedule", record: "/record" };
+  const PATHS = { compare: "/", dial: "/dial", schedule: "/schedule", xray: "/xray", record: "/record" };
 
   // What the address bar says, with what is meant when it is silent. Nothing else is remembered.
   const SILENT = {
     run: "1", beside: null, t: null, sample: null, range: "fixed", lang: null, theme: null, big: null,
     law: "gaussian", noise: "1", score: "1",
     kind: "course", T: "500", first: "0.0001", last: "0.02", sprite: "0",
+    loop: "no-noise",
     denoiser: "network", data: null, plan: null, length: null, start: null, end: null,
     arms: "ddpm,z=0,ddim", n: "64", seed: "0", class: null, steps: null, job: null,
   };
@@ -35,6 +36,7 @@ window.diffviz = (() => {
     compare: ["run", "beside", "t", "sample", "range"],
     dial: ["law", "noise", "score"],
     schedule: ["kind", "T", "first", "last", "sprite"],
+    xray: ["loop"],
     record: [
       "denoiser", "data", "plan", "length", "start", "end", "arms", "n", "seed", "class", "steps",
       "job",

@@ -18,6 +18,7 @@ from diffviz.figures import theme
 
 Array = NDArray[np.float64]
 NAMES = ("x", "eps", "std")
+DIFFERENCES = ("x_off", "eps_off", "std_off")
 ERRORS = 4.0
 """Half-width of the bands in standard errors."""
 LEAST = 0.02
@@ -81,7 +82,7 @@ def xray_figure(data: XRayData, language: str = "en") -> go.Figure:
         return text(f"figures.xray.{key}", language)
 
     figure = theme.panels(
-        [words(name) for name in NAMES] + [words(f"{name}_off") for name in NAMES],
+        [words(name) for name in (*NAMES, *DIFFERENCES)],
         language,
         T=_latest(data),
         columns=3,
@@ -100,7 +101,7 @@ def xray_figure(data: XRayData, language: str = "en") -> go.Figure:
         figure.layout[_y(i)].range = _reach(shown, LEAST)
         off = value - expected
         if not np.isfinite(off).any():
-            theme.say(figure, i + 3, words("no_rule"))
+            _say(figure, i + 3, words("no_rule"))
             continue
         theme.add_curve(figure, i + 3, data.t, off, measured, 0, error=error)
         theme.add_reference(figure, i + 3, data.t, np.zeros(len(data.t)), rule)
@@ -125,14 +126,22 @@ def xray_noise_figure(data: XRayData, language: str = "en") -> go.Figure:
             theme.add_curve(figure, 1, data.t, data.correlations[i], words(name), i + 1)
         figure.layout.yaxis2.range = _reach(list(data.correlations), 0.4)
     else:
-        theme.say(figure, 0, words("none"))
-        theme.say(figure, 1, words("none"))
+        _say(figure, 0, words("none"))
+        _say(figure, 1, words("none"))
     error = ERRORS * data.bias_error
     theme.add_reference(figure, 2, data.t, zero, words("right"))
     theme.add_curve(figure, 2, data.t, data.bias, words("constant"), 4, error=error)
     figure.layout.yaxis.rangemode = "tozero"
     figure.layout.yaxis3.range = _reach([data.bias - error, data.bias + error], LEAST / 4)
     return figure
+
+
+def _say(figure: go.Figure, panel: int, words: str) -> None:
+    """A sentence on a panel that has no curve, and would not be drawn without one."""
+    number = str(panel + 1) if panel else ""
+    axes = {"xaxis": f"x{number}", "yaxis": f"y{number}"}
+    figure.add_scatter(x=[None], y=[None], showlegend=False, hoverinfo="skip", **axes)
+    theme.say(figure, panel, words)
 
 
 def _latest(data: XRayData) -> int:
