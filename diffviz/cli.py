@@ -4,8 +4,11 @@ Exit status: 0 done, 1 findings of severity error, 2 bad input in one line, 130 
 torch is imported inside the commands that need it.
 """
 
+import os
 import sys
+import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,8 @@ from diffviz.catalogue import LANGUAGES
 from diffviz.errors import InputError
 
 Command = Callable[..., None]
+LINE = 500
+"""Characters of an error; a longer one keeps its start and its end."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 99})
@@ -66,12 +71,11 @@ def _record_options(command: Command) -> Command:
 
 
 def _record(out: str | None, resume: bool, options: dict[str, Any]) -> Any:
-    from diffviz.files import check_writable
+    from diffviz.files import check_apart
     from diffviz.recording import record
     from diffviz.specs import executor, parse_arms, parse_denoiser
 
-    if out is not None:
-        check_writable(out)
+    check_apart([out], _files_of(options["denoiser_text"]))
     schedule = _schedule(options)
     label = options["label"]
     arms = parse_arms(options["arms"])
@@ -94,6 +98,11 @@ def _record(out: str | None, resume: bool, options: dict[str, Any]) -> Any:
         )
 
 
+def _files_of(denoiser: str | None) -> list[str]:
+    """The names of files that these words may stand for."""
+    return [] if denoiser is None else [denoiser, denoiser.removeprefix("dataset:")]
+
+
 def _schedule(options: dict[str, Any]) -> Any:
     """The schedule asked for, or None when nothing was said about it."""
     names = ("schedule_kind", "T", "beta_start", "beta_end")
@@ -102,7 +111,7 @@ def _schedule(options: dict[str, Any]) -> Any:
     from diffviz.specs import parse_schedule
 
     return parse_schedule(
-        options["schedule_kind"] or "course",
+        "course" if options["schedule_kind"] is None else options["schedule_kind"],
         options["T"],
         options["beta_start"],
         options["beta_end"],
@@ -122,7 +131,7 @@ def record(out: str, resume: bool, **options: Any) -> None:
       diffviz record --arms "ddpm,ddpm*0.5,z=0" --n 24 --class hero --out hero.nc
     """
     run = _record(out, resume, options)
-    click.echo(f"{out}: {len(run.arms)} arms × {run.spec.n} samples × {run.spec.steps} steps")
+    _say(f"{out}: {len(run.arms)} arms × {run.spec.n} samples × {run.spec.steps} steps")
 
 
 @cli.command()
@@ -147,14 +156,12 @@ def report(
       diffviz report run.nc -o report.html --json numbers.json
       diffviz report --denoiser "mixture:-1,0.2,0.7;1.5,0.3,0.3" -o mixture.html
     """
-    from diffviz.files import check_writable
+    from diffviz.files import check_apart
     from diffviz.report import write_numbers, write_report
     from diffviz.run import Run
 
     _check_language(lang)
-    for path in (out, numbers):
-        if path is not None:
-            check_writable(path)
+    check_apart([out, numbers], [run_file, *_files_of(options["denoiser_text"])])
     if run_file is not None:
         given = click.get_current_context().get_parameter_source
         source = click.core.ParameterSource.COMMANDLINE
@@ -165,10 +172,10 @@ def report(
     else:
         run = _record(None, False, options)
     write_report(run, out, language=lang, title=title)
-    click.echo(f"{out}: open it in a browser")
+    _say(f"{out}: open it in a browser")
     if numbers is not None:
         write_numbers(run, numbers)
-        click.echo(f"{numbers}: the same numbers")
+        _say(f"{numbers}: the same numbers")
 
 
 @cli.command()
@@ -189,11 +196,13 @@ def figure(name: str, run_file: str, out: str, lang: str, dark: bool, **options:
       diffviz figure strips run.nc -o strips.gif
     """
     from diffviz.figures.export import export
+    from diffviz.files import check_apart
     from diffviz.run import Run
 
     _check_language(lang)
+    check_apart([out], [run_file])
     export(name, Run.load(run_file), Path(out), language=lang, dark=dark, **options)
-    click.echo(f"{out}: {name} of {run_file}")
+    _say(f"{out}: {name} of {run_file}")
 
 
 @cli.command()
@@ -224,7 +233,7 @@ def schedule(out: str | None, lang: str, **options: Any) -> None:
         from diffviz.figures.export import export_schedule
 
         export_schedule(chosen, Path(out), language=lang)
-        click.echo(f"{out}: the same as a picture")
+        _say(f"{out}: the same as a picture")
 
 
 @cli.command()
@@ -242,25 +251,23 @@ def sprites(n: int, seed: int, out: str, labels: str | None, sheet: str | None) 
     """
     import numpy as np
 
-    from diffviz.files import check_writable, replacing
+    from diffviz.files import check_apart, replacing
     from diffviz.images import contact_sheet
     from diffviz.sprites import CLASSES, make_sprites
 
-    for path in (out, labels, sheet):
-        if path is not None:
-            check_writable(path)
+    check_apart([out, labels, sheet], [])
     images, kinds = make_sprites(n, seed)
     with replacing(out) as temporary, open(temporary, "wb") as file:
         np.save(file, images, allow_pickle=False)
-    click.echo(f"{out}: {n} sprites, {images.shape[1:]} uint8")
+    _say(f"{out}: {n} sprites, {images.shape[1:]} uint8")
     if labels is not None:
         with replacing(labels) as temporary, open(temporary, "wb") as file:
             np.save(file, np.eye(len(CLASSES))[kinds], allow_pickle=False)
-        click.echo(f"{labels}: their classes, {', '.join(CLASSES)}")
+        _say(f"{labels}: their classes, {', '.join(CLASSES)}")
     if sheet is not None:
         with replacing(sheet) as temporary:
             contact_sheet(images[:100], columns=20, scale=3).save(temporary, format="PNG")
-        click.echo(f"{sheet}: a look at them")
+        _say(f"{sheet}: a look at them")
 
 
 @cli.command()
@@ -299,15 +306,16 @@ def train(out: str, resume: bool, **options: Any) -> None:
 
     from diffviz.data import DataLaw
     from diffviz.denoisers.checkpoints import load_denoiser, save_denoiser
-    from diffviz.files import check_writable
+    from diffviz.files import check_apart
     from diffviz.images import from_uint8
     from diffviz.schedule import NoiseSchedule
     from diffviz.training import train as epochs_of
 
-    path = check_writable(out)
+    path = Path(out)
     state = path.with_name(path.name + ".training")
+    check_apart([path, state], [options["images"], options["labels"], options["start"]])
     if resume and path.exists() and not state.exists():
-        click.echo(f"{out}: already whole")
+        _say(f"{out}: already whole")
         return
     images, labels, classes, recipe = _training_data(options)
     noise = _schedule(options) or NoiseSchedule.course()
@@ -350,14 +358,12 @@ def train(out: str, resume: bool, **options: Any) -> None:
         path, epoch.network, noise, classes=classes, data_recipe=recipe, data=law, facts=facts
     )
     state.unlink(missing_ok=True)
-    click.echo(f"{out}: {epoch.epochs} epochs, loss {epoch.loss:.4f}")
+    _say(f"{out}: {epoch.epochs} epochs, loss {epoch.loss:.4f}")
 
 
 def _training_data(options: dict[str, Any]) -> tuple[Any, Any, tuple[str, ...], str]:
     """(uint8 images, labels or None, class names, how to make the data again)."""
-    import numpy as np
-
-    from diffviz.images import load_images
+    from diffviz.images import load_images, load_labels
     from diffviz.sprites import CLASSES, make_sprites
 
     source, label_file = options["images"], options["labels"]
@@ -370,14 +376,7 @@ def _training_data(options: dict[str, Any]) -> tuple[Any, Any, tuple[str, ...], 
     recipe = f"{len(images)} images of {Path(source).name}"
     if label_file is None:
         return images, None, (), recipe
-    try:
-        labels = np.load(label_file, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        raise InputError(f"{label_file}: not a .npy file of classes") from None
-    if labels.ndim == 2:
-        width, labels = labels.shape[1], labels.argmax(axis=1)
-    else:
-        width, labels = int(labels.max(initial=-1)) + 1, labels.astype(np.int64)
+    labels, width = load_labels(label_file, len(images))
     names = CLASSES if width == len(CLASSES) else tuple(f"class {i}" for i in range(width))
     return images, labels, names, recipe
 
@@ -393,10 +392,12 @@ def diagnose(run_file: str, lang: str, out: str | None) -> None:
     Example:
       diffviz diagnose run.nc --json findings.json
     """
+    from diffviz.files import check_apart
     from diffviz.findings import diagnose as findings_of
     from diffviz.run import Run
 
     _check_language(lang)
+    check_apart([out], [run_file])
     _tell(findings_of(Run.load(run_file)), lang, out)
 
 
@@ -427,10 +428,12 @@ def xray(sampler: str, lang: str, out: str | None, **options: Any) -> None:
     Example:
       diffviz xray my_sampler:sample_ddpm --schedule course --T 500
     """
+    from diffviz.files import check_apart
     from diffviz.schedule import NoiseSchedule
     from diffviz.xray import xray as identify
 
     _check_language(lang)
+    check_apart([out], [])
     if options["time"] not in ("auto", "index", "index0", "fraction", "sigma"):
         allowed = "auto, index, index0, fraction, sigma"
         raise InputError(f"time is {options['time']!r}; allowed: {allowed}")
@@ -448,7 +451,7 @@ def xray(sampler: str, lang: str, out: str | None, **options: Any) -> None:
         time=options["time"],
         seconds=options["seconds"],
     )
-    click.echo(f"rule: {seen.rule or 'none that is known'} (t passed as {seen.time})")
+    _say(f"rule: {seen.rule or 'none that is known'} (t passed as {seen.time})")
     _tell(seen.findings, lang, out)
 
 
@@ -495,7 +498,7 @@ def _function(name: str) -> Callable[..., Any]:
     sys.path.insert(0, "")
     try:
         found = getattr(import_module(module), attribute)
-    except Exception as error:  # importing runs other people's code
+    except (Exception, SystemExit) as error:  # importing runs other people's code
         raise InputError(f"sampler is {name!r}: {type(error).__name__}: {error}") from error
     if not callable(found):
         raise InputError(f"sampler is {name!r}, a {type(found).__name__}; not a function")
@@ -509,7 +512,7 @@ def _tell(findings: Any, language: str, out: str | None) -> None:
     from diffviz.files import replacing
 
     for finding in findings:
-        click.echo(f"[{finding.severity}] {finding.id}: {finding.text(language)}")
+        _say(f"[{finding.severity}] {finding.id}: {finding.text(language)}")
     if not findings:
         click.echo("no findings")
     if out is not None:
@@ -538,6 +541,8 @@ def _check_language(language: str) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line. Whatever is wrong with the input becomes one line and status 2."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # numpy's, about values that are then named in one line
     try:
         cli.main(arguments, prog_name="diffviz", standalone_mode=False)
     except InputError as error:
@@ -550,10 +555,39 @@ def main(arguments: list[str] | None = None) -> None:
     except (KeyboardInterrupt, click.Abort):
         _fail("interrupted; finished blocks or epochs are kept, --resume goes on from them", 130)
     except BrokenPipeError:
-        sys.stderr.close()
+        _drop_output()
         sys.exit(0)
+    except MemoryError:
+        _fail("not enough memory; take a smaller --n, --block, or fewer --arms", 2)
+    except OSError as error:  # a full disk below standard output, a folder that went away
+        _drop_output()
+        name = f"{error.filename}: " if error.filename else ""
+        _fail(f"{name}{error.strerror or error}", 2)
+
+
+def _drop_output() -> None:
+    """What is still buffered cannot be written either, and Python would complain at its end."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str, status: int) -> None:
-    click.echo(f"diffviz: {' '.join(message.split())}", err=True)
+    line = _printable(" ".join(message.split()))
+    if len(line) > LINE:
+        line = f"{line[: LINE // 2]} … {line[-LINE // 2 :]}"
+    with suppress(OSError):
+        click.echo(f"diffviz: {line}", err=True)
     sys.exit(status)
+
+
+def _say(line: str) -> None:
+    """Print a line that may hold names from anywhere."""
+    click.echo(_printable(line))
+
+
+def _printable(line: str) -> str:
+    """The text with what would steer a terminal, or turn its order about, written out."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode()
+        for c in line
+    )

@@ -1,6 +1,12 @@
-"""Writing files so that the old one or the new one is there whole, never half of either."""
+"""Writing files so that the old one or the new one is there whole, never half of either.
+
+And reading them with as little trust: what is not a regular file, or too large, is not opened,
+and a sealed file carries the SHA-256 of its content, so that a cut or a flipped bit is noticed
+before anything is parsed. A seal is a checksum and no signature: whoever can write can seal.
+"""
 
 import glob
+import hashlib
 import os
 import stat
 import tempfile
@@ -9,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from diffviz.errors import InputError
+
+SEAL = b"diffviz-sha256:"
 
 
 def check_writable(path: str | Path) -> Path:
@@ -59,28 +67,55 @@ def check_apart(outputs: Iterable[str | Path | None], inputs: Iterable[str | Pat
         taken.append(path)
 
 
-def check_readable(path: str | Path, limit: int, what: str) -> Path:
-    """The path, once it is known to be a regular file of at most ``limit`` bytes.
+def read_bytes(
+    path: str | Path, limit: int, allowed: str, error: type[InputError] = InputError
+) -> bytes:
+    """The content of a regular file of at most ``limit`` bytes.
 
-    Asked before it is opened: opening a FIFO waits for ever, and a device has no end.
+    It is looked at before it is opened: opening a FIFO waits for ever, and a device has no end.
 
     Raises:
-        InputError: nothing there, not a regular file, or too large. ``what`` says what is allowed.
+        InputError: or the given kind of it: nothing there, not a file, empty, or too large.
+            ``allowed`` says what would be right.
     """
     try:
-        path = Path(path)
-        kind = _kind(path) if str(path) else None
-        size = path.stat().st_size if kind == "a file" else 0
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path}: cannot be read: {reason}") from None
-    if kind is None:
-        raise InputError(f"{path}: no such file; {what}")
-    if kind != "a file":
-        raise InputError(f"{path}: is {kind}; {what}")
-    if size > limit:
-        raise InputError(f"{path}: {size / 2**20:.0f} MiB; allowed are {limit / 2**20:.0f} MiB")
-    return path
+        kind = _kind(Path(path)) if str(path) else None
+        if kind is None:
+            raise error(f"{path}: no such file; {allowed}")
+        if kind != "a file":
+            raise error(f"{path}: is {kind}; {allowed}")
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > limit:
+                raise error(f"{path}: {size >> 20} MiB; allowed are {limit >> 20} MiB")
+            content = file.read(limit + 1)
+    except (OSError, ValueError) as problem:
+        if isinstance(problem, InputError):
+            raise
+        reason = getattr(problem, "strerror", None) or problem
+        raise error(f"{path}: cannot be read: {reason}; {allowed}") from None
+    if not content:
+        raise error(f"{path}: empty; {allowed}")
+    return content
+
+
+def seal(content: bytes) -> bytes:
+    """The content and, after it, its SHA-256."""
+    return content + SEAL + hashlib.sha256(content).digest()
+
+
+def unseal(sealed: bytes) -> bytes | None:
+    """What ``seal`` was given; None if it never was, or only a part of it is here.
+
+    Raises:
+        InputError: the content is not what was sealed.
+    """
+    content, end = sealed[: -len(SEAL) - 32], sealed[-len(SEAL) - 32 :]
+    if not end.startswith(SEAL):
+        return None
+    if end != SEAL + hashlib.sha256(content).digest():
+        raise InputError("changed since it was written; its digest differs")
+    return content
 
 
 def _kind(path: Path) -> str | None:

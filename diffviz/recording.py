@@ -27,7 +27,7 @@ from diffviz.denoisers import Denoiser
 from diffviz.errors import InputError
 from diffviz.files import check_writable
 from diffviz.run import Run, RunSpec, array_digest
-from diffviz.sampling import DEFAULT_ARMS, Arm, Step, sample
+from diffviz.sampling import DEFAULT_ARMS, Arm, Step, check_device, sample
 from diffviz.schedule import NoiseSchedule
 from diffviz.statistics import CELLS, Grid, Moments, Spread, histogram, normal_grid
 from diffviz.tally import BINS, QUANTITIES, SNAPSHOT_UNIT, Tally
@@ -412,11 +412,7 @@ def _job(
     size = int(np.prod(shape))
     block = max(64, min(16384, 49152 // size)) if block is None else block
     _check_count("block", block, 1, 10**6)
-    if device != "cpu" and not (device.startswith("cuda") and torch.cuda.is_available()):
-        raise InputError(
-            f"device is {device!r}; allowed here is 'cpu'"
-            + (" or 'cuda'" if torch.cuda.is_available() else ", there is no GPU")
-        )
+    check_device(device)
     data = getattr(denoiser, "data", None)
     context = None
     if label is not None:

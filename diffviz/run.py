@@ -2,27 +2,64 @@
 
 The file is NetCDF-4 and opens with plain ``xarray.open_dataset``. It is written whole or not at
 all. The SHA-256 of everything before stands at its end, where HDF5 does not look, so a cut or a
-flipped bit is noticed before anything is parsed.
+flipped bit is noticed before anything is parsed. A file with a right seal may still come from
+anywhere: what it declares is checked against what a run holds before anything is allocated.
 Nothing here needs torch.
 """
 
 import hashlib
+import io
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 
+import h5py
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from diffviz.errors import RunFileError
-from diffviz.files import replacing
+from diffviz.errors import InputError, RunFileError
+from diffviz.files import read_bytes, replacing, seal, unseal
 from diffviz.schedule import NoiseSchedule
-from diffviz.tally import SNAPSHOT_UNIT
+from diffviz.tally import QUANTITIES, SNAPSHOT_UNIT
 
 FORMAT = "diffviz-run-1"
-SEAL = b"diffviz-sha256:"
+ALLOWED = "a run is a .nc file made by diffviz record"
+MAX_BYTES = 2**31
+"""Of a run file, and of what it unpacks to."""
+MAX_RATIO = 1100
+"""Times that zlib can pack; a file that claims more holds nothing."""
+
+# Where each variable of every run stands. A run may hold more; these are never missing.
+_ARM_T, _QUANTITY = ("arm", "t"), ("arm", "quantity", "t")
+VARIABLES: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("mean", "std", "skewness", "kurtosis", "values"), _QUANTITY),
+    **dict.fromkeys(("ks_normal", "ks_normal_error", "ks_normal_p"), _QUANTITY),
+    **dict.fromkeys(("ks_marginal", "ks_marginal_error", "std_between", "std_within"), _ARM_T),
+    **dict.fromkeys(("distance_to_mean", "noise_level", "noise_std", "noise_ks"), _ARM_T),
+    **dict.fromkeys(("noise_ks_error", "noise_ks_p"), _ARM_T),
+    "histogram": (*_QUANTITY, "bin"),
+    "snapshots": ("arm", "snapshot", "sample"),
+    "samples": ("arm", "sample"),
+    **dict.fromkeys(("reference_mean", "reference_std", "reference_std_between"), ("t",)),
+    **dict.fromkeys(("reference_std_within", "reference_distance_to_mean"), ("t",)),
+    "reference_noise_level": ("t",),
+    **dict.fromkeys(("schedule_beta", "schedule_alpha", "schedule_alpha_bar"), ("schedule_t",)),
+    "class_count": ("arm", "class"),
+    "reference_class_share": ("class",),
+    **dict.fromkeys(("nearest_distance", "distinct_nearest"), ("arm",)),
+    "reference_distinct_nearest": (),
+    **{name: (name,) for name in ("arm", "t", "quantity", "bin", "snapshot", "schedule_t")},
+    "class": ("class",),
+}
+OPTIONAL = (
+    ("class_count", "reference_class_share", "class"),
+    ("nearest_distance", "distinct_nearest", "reference_distinct_nearest"),
+)
+"""Together or not at all."""
+DIMENSION = b"This is a netCDF dimension but not a netCDF variable.%10d"
+WORDS = ("arm", "quantity", "class")
 
 
 @dataclass(frozen=True)
@@ -68,11 +105,35 @@ class RunSpec:
 
     @classmethod
     def from_json(cls, text: str) -> "RunSpec":
-        """The spec that ``to_json`` wrote."""
-        values = json.loads(text)
-        values["arms"] = tuple(values["arms"])
-        values["sample_shape"] = tuple(values["sample_shape"])
-        return cls(**values)
+        """The spec that ``to_json`` wrote.
+
+        Raises:
+            RunFileError: it did not.
+        """
+        try:
+            values = json.loads(text)
+            values["arms"] = tuple(dict(arm) for arm in values["arms"])
+            values["sample_shape"] = tuple(values["sample_shape"])
+            spec = cls(**values)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            raise RunFileError("its specification cannot be read") from None
+        for field in fields(cls):
+            value, kind = getattr(spec, field.name), str(field.type)
+            if kind == "int" and not (type(value) is int and 0 <= value < 2**63):
+                raise RunFileError(f"its specification has {field.name} = {value!r:.80}")
+            if kind.startswith("str") and not (
+                isinstance(value, str) or (value is None and "None" in kind)
+            ):
+                raise RunFileError(f"its specification has {field.name} = {value!r:.80}")
+        wrong = [arm for arm in spec.arms if not _is_arm(arm)]
+        sizes = (spec.n, spec.block, spec.steps, *spec.sample_shape)
+        if wrong or not spec.arms or not all(type(size) is int and size > 0 for size in sizes):
+            raise RunFileError(
+                f"its specification has arms {spec.arms!r:.80}, n = {spec.n}, "
+                f"block = {spec.block}, steps = {spec.steps}, sample_shape = "
+                f"{spec.sample_shape!r:.80}"
+            )
+        return spec
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,30 +178,34 @@ class Run:
         # Made in memory: on a full disk the HDF5 library would take the process down with it.
         content = bytes(self.dataset.to_netcdf(engine="h5netcdf", encoding=encoding))
         with replacing(path) as temporary:
-            temporary.write_bytes(content + SEAL + hashlib.sha256(content).digest())
+            temporary.write_bytes(seal(content))
 
     @classmethod
     def load(cls, path: str | Path) -> "Run":
-        """Read a run and check that it is whole.
+        """Read a run and check that it is whole, and that it is one.
 
         Raises:
             RunFileError: nothing there, not a run of diffviz, or not as it was written.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise RunFileError(f"{path}: no such file; a run is a .nc file made by diffviz record")
-        content = path.read_bytes()
-        body, seal = content[: -len(SEAL) - 32], content[-len(SEAL) - 32 :]
-        if not seal.startswith(SEAL):
-            raise RunFileError(f"{path}: not a run of diffviz, or only a part of one")
-        if seal != SEAL + hashlib.sha256(body).digest():
-            raise RunFileError(f"{path}: changed since it was written; its digest differs")
-        with xr.open_dataset(path, engine="h5netcdf") as file:
-            dataset = file.load()
-        if dataset.attrs.get("format") != FORMAT:
-            found = dataset.attrs.get("format")
-            raise RunFileError(f"{path}: its format is {found!r}; allowed is {FORMAT!r}")
-        return cls(dataset)
+        raw = read_bytes(path, MAX_BYTES, ALLOWED, RunFileError)
+        try:
+            content = unseal(raw)
+            if content is None:
+                raise RunFileError("not a run of diffviz, or only a part of one")
+            _check_container(content)
+            with xr.open_dataset(io.BytesIO(content), engine="h5netcdf") as file:
+                _check_dataset(file)
+                dataset = file.load()
+            run = cls(dataset)
+            _check_values(run)
+            return run
+        except InputError as error:
+            raise RunFileError(f"{path}: {error}") from None
+        except (MemoryError, KeyboardInterrupt):
+            raise
+        except Exception as error:  # the HDF5 library raises a dozen types on what is not HDF5
+            reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+            raise RunFileError(f"{path}: sealed, but not a run of diffviz: {reason}") from None
 
     def __eq__(self, other: object) -> bool:
         """Equal specifications and, to the bit, equal numbers; not the moment of recording."""
@@ -152,6 +217,90 @@ class Run:
 
     def __hash__(self) -> int:
         return hash(self.dataset.attrs["spec"])
+
+
+def _is_arm(arm: dict) -> bool:
+    texts = all(isinstance(arm.get(key), str) for key in ("name", "rule"))
+    scale = arm.get("noise_scale")
+    return texts and type(scale) in (int, float) and 0 <= scale < np.inf  # type: ignore[operator]
+
+
+def _check_container(content: bytes) -> None:
+    """Refuse HDF5 that points to other files, or declares more than it can hold."""
+    total = 0
+    with h5py.File(io.BytesIO(content), "r") as file:
+        for name in file:
+            if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+                raise RunFileError(f"{name!r:.80} is a link; a run is one whole file")
+            item = file[name]
+            if not isinstance(item, h5py.Dataset):
+                raise RunFileError(f"{name!r:.80} is a group; a run has none")
+            if item.external or item.is_virtual:
+                raise RunFileError(f"{name!r:.80} lies in another file; a run is one whole file")
+            if item.attrs.get("NAME", b"") == DIMENSION % item.size:
+                continue  # a name for a length; nothing is read
+            size = item.size * item.dtype.itemsize
+            total += size
+            if size > 4096 + MAX_RATIO * item.id.get_storage_size():
+                raise RunFileError(f"{name!r:.80} claims {size} bytes and holds nothing of them")
+    if total > MAX_BYTES:
+        raise RunFileError(f"unpacks to {total >> 20} MiB; allowed are {MAX_BYTES >> 20} MiB")
+
+
+def _check_dataset(dataset: xr.Dataset) -> None:
+    """Every variable is there, with its dimensions, of the sizes that the specification says."""
+    if dataset.attrs.get("format") != FORMAT:
+        found = str(dataset.attrs.get("format"))[:80]
+        raise RunFileError(f"its format is {found!r}; allowed is {FORMAT!r}")
+    spec = RunSpec.from_json(str(dataset.attrs.get("spec")))
+    sizes = dict(zip(("arm", "quantity"), (len(spec.arms), len(QUANTITIES)), strict=True))
+    sizes["t"] = spec.steps + 1
+    absent = {n for group in OPTIONAL for n in group if not {*group} & {*dataset.variables}}
+    for name, dims in VARIABLES.items():
+        if name in absent:
+            continue
+        if name not in dataset.variables:
+            raise RunFileError(f"the variable {name!r} is missing")
+        variable = dataset.variables[name]
+        shape = spec.sample_shape if name in ("samples", "snapshots") else ()
+        if variable.dims[: len(dims)] != dims or variable.shape[len(dims) :] != shape:
+            raise RunFileError(
+                f"{name} is over {variable.dims} {variable.shape}; allowed is {(*dims, *shape)}"
+            )
+        if (variable.dtype.kind in "fiu") == (name in WORDS):
+            raise RunFileError(
+                f"{name} holds {variable.dtype}; allowed are "
+                + ("words" if name in WORDS else "numbers")
+            )
+    for dim, size in sizes.items():
+        if dataset.sizes[dim] != size:
+            raise RunFileError(
+                f"{dim} has size {dataset.sizes[dim]}; its specification has {size}"
+            )
+    if not 1 <= dataset.sizes["sample"] <= spec.n or dataset.sizes["schedule_t"] < 2:
+        raise RunFileError(f"its sizes are {dict(dataset.sizes)}, of {spec.n} samples")
+
+
+def _check_values(run: Run) -> None:
+    """Names and times are those that every figure relies on."""
+    data, spec = run.dataset, run.spec
+    names = [str(arm["name"]) for arm in spec.arms]
+    if run.arms != names or list(data["quantity"].values) != list(QUANTITIES):
+        raise RunFileError(f"its arms are {run.arms!r:.80}; its specification has {names!r:.80}")
+    t, T = data["t"].values, data.sizes["schedule_t"] - 1
+    snapshots = data["snapshot"].values
+    if (
+        t[0] > T
+        or t[-1] != 0
+        or (np.diff(t) >= 0).any()
+        or not np.isin(snapshots, t).all()
+        or (np.diff(snapshots) >= 0).any()
+        or not np.array_equal(data["schedule_t"].values, np.arange(T + 1))
+    ):
+        raise RunFileError(f"its times do not fall to 0, or lie outside 0…{T}")
+    edges = np.diff(data["bin"].values)
+    if len(edges) < 1 or not (edges > 0).all():
+        raise RunFileError("its bins do not rise")
 
 
 def array_digest(*arrays: NDArray[np.generic]) -> str:

@@ -154,6 +154,20 @@ class Step(NamedTuple):
     x_next: Tensor
 
 
+def check_device(device: str) -> torch.device:
+    """The device of that name, when this machine has it.
+
+    Raises:
+        InputError: it has not.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    allowed = ["cpu", *(["cuda"] if count else []), *(f"cuda:{i}" for i in range(count))]
+    if device not in allowed:
+        known = ", ".join(allowed) if count else "cpu, there is no GPU"
+        raise InputError(f"device is {device!r}; allowed here: {known}")
+    return torch.device(device)
+
+
 def sample(
     denoiser: Denoiser,
     schedule: NoiseSchedule,

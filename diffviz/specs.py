@@ -8,6 +8,7 @@ Executors   ``processes:N``
 """
 
 import multiprocessing
+import os
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from diffviz.denoisers import Denoiser
 from diffviz.denoisers.checkpoints import load_denoiser
 from diffviz.denoisers.exact import DatasetDenoiser, GaussianDenoiser, MixtureDenoiser
 from diffviz.errors import InputError
-from diffviz.images import load_images
+from diffviz.images import load_array, load_images
 from diffviz.sampling import Arm, ddim, ddpm
 from diffviz.schedule import NoiseSchedule
 from diffviz.sprites import CLASSES, make_sprites
@@ -30,6 +31,10 @@ SPRITES = 2000
 """Members of ``dataset:sprites``."""
 
 SCHEDULES = ("course", "linear", "cosine", "scaled-linear")
+_DENOISERS = (
+    "gaussian:MEAN,STD, mixture:M1,S1,W1;M2,S2,W2, dataset:sprites, dataset:FILE.npy, "
+    "dataset:FOLDER, or the path of a checkpoint"
+)
 _ARMS = "ddpm, ddpm-posterior, z=0, ddim, ddim:ETA, each also as NAME*SCALE with SCALE ≥ 0"
 
 
@@ -106,8 +111,9 @@ def parse_denoiser(
         return MixtureDenoiser(own, means, stds, weights)
     if colon and kind == "dataset":
         return _dataset(rest, own, label)
-    path = shipped_weights() if text is None else Path(text)
-    return load_denoiser(path, schedule=schedule)
+    if text is not None and not os.path.lexists(text.replace("\0", "")):
+        raise InputError(f"denoiser is {text!r}, and no such file; allowed: {_DENOISERS}")
+    return load_denoiser(shipped_weights() if text is None else text, schedule=schedule)
 
 
 def _dataset(source: str, schedule: NoiseSchedule, label: str | None) -> DatasetDenoiser:
@@ -126,17 +132,10 @@ def _dataset(source: str, schedule: NoiseSchedule, label: str | None) -> Dataset
 
 def _array(source: str) -> np.ndarray:
     """uint8 images, or floats of any shape (N, *D)."""
-    path = Path(source)
-    if path.is_dir() or not path.is_file():
-        if not path.exists():
-            raise InputError(f"dataset:{source}: no such file; allowed: sprites, a .npy, a folder")
-        return load_images(path)
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        raise InputError(f"{path}: not a .npy file of numbers") from None
-    floats = isinstance(array, np.ndarray) and array.dtype.kind == "f"
-    return array if floats else load_images(path)
+    if source and Path(source).is_dir():
+        return load_images(source)
+    array = load_array(source, "allowed after dataset: are sprites, a .npy file, a folder")
+    return array if array.dtype.kind == "f" else load_images(source)
 
 
 @contextmanager

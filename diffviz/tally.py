@@ -4,18 +4,22 @@ A `Tally` is frozen; ``merge`` is associative, so a run does not depend on how i
 shared out. It holds numpy arrays only and can be written down between two blocks.
 """
 
+import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
-from diffviz.errors import RunFileError
-from diffviz.files import replacing
+from diffviz.errors import InputError, RunFileError
+from diffviz.files import read_bytes, replacing, seal, unseal
 from diffviz.statistics import Moments, Spread
 
+FORMAT = "diffviz-partial-1"
+ALLOWED = "an unfinished run is the .partial file beside its --out"
+MAX_BYTES = 2**33
 QUANTITIES = ("x", "eps", "residual")
 BINS = 128
 SNAPSHOT_UNIT = 2.0**-12
@@ -91,6 +95,19 @@ class Tally:
             class_counts=self.class_counts + other.class_counts,
         )
 
+    def fits(self, other: "Tally") -> bool:
+        """Whether the two have the same arms, times and shapes, as those of one run have."""
+
+        def shapes(tally: "Tally") -> list[tuple[int, ...]]:
+            parts = (tally.moments, tally.noise, tally.pixels)
+            arrays = [getattr(part, field.name) for part in parts for field in fields(part)]
+            arrays += [tally.cells, tally.histogram, tally.marginal_cells, tally.noise_cells]
+            arrays += [tally.within, tally.hits, tally.class_counts, tally.nearest.mean]
+            arrays += [tally.samples[:, 0], tally.snapshots[:, :, 0], tally.coordinates]
+            return [(*array.shape, array.dtype.itemsize) for array in arrays]
+
+        return shapes(self) == shapes(other)
+
     def save(self, path: Path, spec: str) -> None:
         """Write the tally and the specification of its run, whole or not at all."""
         arrays: dict[str, NDArray[np.generic]] = {}
@@ -103,9 +120,9 @@ class Tally:
                     )
             else:
                 arrays[field.name] = np.array(value, order="C")
-        content = save(arrays, metadata={"format": "diffviz-partial-1", "spec": spec})
+        content = save(arrays, metadata={"format": FORMAT, "spec": spec})
         with replacing(path) as temporary:
-            temporary.write_bytes(content)
+            temporary.write_bytes(seal(content))
 
     @classmethod
     def load(cls, path: Path) -> tuple["Tally", str]:
@@ -114,13 +131,17 @@ class Tally:
         Raises:
             RunFileError: the file is something else or not whole.
         """
+        raw = read_bytes(path, MAX_BYTES, ALLOWED, RunFileError)
         try:
-            with safe_open(path, framework="numpy") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("format") != "diffviz-partial-1":
-                    raise RunFileError(f"{path}: not an unfinished run of diffviz")
-                arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            spec = metadata["spec"]
+            content = unseal(raw)
+            if content is None:
+                raise RunFileError(f"{path}: not an unfinished run of diffviz, or a part of one")
+            arrays = load(content)
+            length = int.from_bytes(content[:8], "little")
+            metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+            if metadata.get("format") != FORMAT:
+                raise RunFileError(f"{path}: not an unfinished run of this version of diffviz")
+            spec = str(metadata["spec"])
             values: dict[str, object] = {}
             for field in fields(cls):
                 if field.type in (Moments, Spread):
@@ -132,8 +153,10 @@ class Tally:
                 else:
                     array = arrays[field.name]
                     values[field.name] = int(array) if field.type is int else array
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
-            if isinstance(error, RunFileError):
-                raise
+        except RunFileError:
+            raise
+        except InputError as error:
+            raise RunFileError(f"{path}: {error}") from None
+        except (SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise RunFileError(f"{path}: an unfinished run that cannot be read") from error
         return cls(**values), spec  # type: ignore[arg-type]

@@ -32,9 +32,11 @@ from diffviz.denoisers.checkpoints import read_tensors, write_tensors
 from diffviz.denoisers.unet import HEIGHTS, ContextUnet, channels_last, weights_digest
 from diffviz.errors import InputError
 from diffviz.images import from_uint8
+from diffviz.sampling import check_device
 from diffviz.schedule import NoiseSchedule
 
 FORMAT = "diffviz-training-1"
+MAX_COUNT = 10**6  # of epochs, and of images in a batch
 MAX_STATE = 2**33  # bytes: weights, average and two moments of the widest network
 Progress = Callable[[int, int], None]
 
@@ -114,8 +116,8 @@ def train(
     x = _images(images)
     context = _context(labels, len(x), classes)
     for name, value in (("epochs", epochs), ("batch", batch)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise InputError(f"{name} is {value!r}; allowed are the integers from 1")
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_COUNT:
+            raise InputError(f"{name} is {value!r}; allowed are the integers 1…{MAX_COUNT}")
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
         raise InputError(f"seed is {seed!r}; allowed are the integers from 0")
     for name, number, high in (("lr", lr, 1), ("ema", ema, 1), ("context_drop", context_drop, 1)):
@@ -136,7 +138,7 @@ def train(
         start="" if start is None else weights_digest(start),
     )
     path = None if checkpoint is None else Path(checkpoint)
-    state = _State(settings, torch.device(device), start)
+    state = _State(settings, check_device(str(device)), start)
     if path is not None and not path.parent.is_dir():
         raise InputError(f"{path}: its folder does not exist")
     if path is not None and path.exists():

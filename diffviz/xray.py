@@ -86,6 +86,9 @@ def xray(
         InputError: it never calls the model, changes the shape, raises, returns something that is
             not a state, passes times off the schedule, does not end, or its states are tiny.
     """
+    for name, value in (("seed", seed), ("seconds", seconds)):
+        if not 0 <= value < np.inf:
+            raise InputError(f"{name} is {value!r}; allowed are finite numbers from 0")
     limits = 10 * schedule.T + 1000, seconds
     # Not the seed itself: a sampler that seeds its own generator alike would draw the answers.
     word = np.random.SeedSequence([seed, 0x78726179]).generate_state(1, np.uint64)[0]
@@ -148,7 +151,7 @@ def watch(
             raise InputError(str(stopped)) from None
     except InputError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         at = f"after the call at t = {model.times[-1]:g}" if model.times else "before any call"
         line = str(error).splitlines()[0] if str(error) else "no message"
         raise InputError(f"the sampler raised {type(error).__name__} {at}: {line}") from error

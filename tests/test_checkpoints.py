@@ -284,7 +284,7 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda path: None, "no such file; allowed are"),
     "empty": (Path.touch, "empty; allowed are"),
     "folder": (Path.mkdir, "a folder; allowed are"),
-    "fifo": (os.mkfifo, "not a regular file"),
+    "fifo": (os.mkfifo, "a pipe; allowed are"),
     "too large": (sparse_file, "300 MiB; allowed are 256 MiB"),
     "web page": (bytes_of(b"\n<!DOCTYPE html><html></html>"), "a web page"),
     "lfs pointer": (

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from diffviz.errors import InputError
-from diffviz.files import check_apart, check_readable, check_writable, replacing
+from diffviz.files import check_apart, check_writable, read_bytes, replacing
 from diffviz.images import from_uint8, load_images, stretch, to_uint8
 
 
@@ -120,7 +120,7 @@ def test_what_stands_there_and_is_no_file_is_not_replaced(tmp_path):
         with pytest.raises(InputError), replacing(path) as temporary:
             temporary.write_text("new")
         with pytest.raises(InputError, match=r"is a (pipe|device or socket); allowed"):
-            check_readable(path, 100, "allowed are files")
+            read_bytes(path, 100, "allowed are files")
         assert path.stat().st_mode == before
     assert len(names(tmp_path)) == len(made) + 1
 
@@ -133,7 +133,7 @@ def test_names_that_cannot_be_are_one_line(tmp_path, monkeypatch, name):
         check_writable(name)
     assert "\n" not in str(error.value)
     with pytest.raises(InputError):
-        check_readable(name, 100, "allowed are files")
+        read_bytes(name, 100, "allowed are files")
     assert not names(tmp_path)
 
 
@@ -165,15 +165,17 @@ def test_outputs_are_apart_from_each_other_and_from_inputs(tmp_path, monkeypatch
 def test_what_is_read_is_a_file_of_a_bounded_size(tmp_path):
     path = tmp_path / "a.bin"
     path.write_bytes(bytes(3 * 2**20))
-    assert check_readable(path, 3 * 2**20, "") == path
+    (tmp_path / "empty").touch()
+    assert read_bytes(path, 3 * 2**20, "") == bytes(3 * 2**20)
     for wrong, words in (
         (path, "3 MiB; allowed are 2 MiB"),
         (tmp_path, "is a folder; allowed"),
         (tmp_path / "no", "no such file; allowed"),
         (path / "b", "no such file; allowed"),
+        (tmp_path / "empty", "empty; allowed"),
     ):
         with pytest.raises(InputError, match=words):
-            check_readable(wrong, 2 * 2**20, "allowed are files")
+            read_bytes(wrong, 2 * 2**20, "allowed are files")
 
 
 def test_the_border_of_images_is_affine_and_exact():

@@ -10,10 +10,8 @@ it declares is compared with its size before anything is allocated.
 import hashlib
 import io
 import json
-import os
 import pickletools
 import re
-import stat
 import zipfile
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -28,7 +26,7 @@ from torch import Tensor
 from diffviz.data import DataLaw
 from diffviz.denoisers.unet import SHORTCUTS, ContextUnet, NetworkDenoiser, tensors_digest
 from diffviz.errors import CheckpointError, InputError
-from diffviz.files import replacing
+from diffviz.files import read_bytes, replacing
 from diffviz.images import from_uint8
 from diffviz.schedule import NoiseSchedule
 from diffviz.sprites import CLASSES, make_sprites
@@ -134,12 +132,12 @@ def load_denoiser(
         CheckpointError: anything else than such a file, in one line.
         InputError: a shortcut that does not exist.
     """
-    path = Path(path)
     if shortcut is not None and shortcut not in SHORTCUTS:
         raise InputError(f"shortcut is {shortcut!r}; allowed are {', '.join(SHORTCUTS)}")
     if isinstance(shortcut_seed, bool) or shortcut_seed not in range(2**63):
         raise InputError(f"shortcut_seed is {shortcut_seed!r}; allowed are the integers from 0")
-    raw = _read(path, MAX_BYTES)
+    raw = read_bytes(path, MAX_BYTES, ALLOWED, CheckpointError)
+    path = Path(path)
     if raw.startswith(b"PK\x03\x04"):
         weights = _pth_tensors(path, raw)
         sizes = _sizes(path, weights)
@@ -212,7 +210,7 @@ def read_tensors(
     path: Path, tag: str, limit: int = MAX_BYTES
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and metadata of a file of ``write_tensors``; CheckpointError for any other."""
-    return _parse(path, _read(path, limit), tag)
+    return _parse(path, read_bytes(path, limit, ALLOWED, CheckpointError), tag)
 
 
 def _parse(path: Path, raw: bytes, tag: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -257,27 +255,6 @@ def _data_law(recipe: str, stored: DataLaw, classes: tuple[str, ...]) -> DataLaw
 
 
 # -------------------------------------------------------------------- files of others
-
-
-def _read(path: Path, limit: int) -> bytes:
-    try:
-        status = os.stat(path)  # before opening: a FIFO would block for ever
-        if stat.S_ISDIR(status.st_mode):
-            raise CheckpointError(f"{path}: a folder; {ALLOWED}")
-        if not stat.S_ISREG(status.st_mode):
-            raise CheckpointError(f"{path}: not a regular file; {ALLOWED}")
-        if status.st_size == 0:
-            raise CheckpointError(f"{path}: empty; {ALLOWED}")
-        if status.st_size > limit:
-            size = status.st_size / 2**20
-            raise CheckpointError(f"{path}: {size:.0f} MiB; allowed are {limit >> 20} MiB")
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file; {ALLOWED}") from None
-    except CheckpointError:
-        raise
-    except (OSError, ValueError) as error:  # a path with a NUL byte is a ValueError
-        raise CheckpointError(f"{path}: cannot be read ({error}); {ALLOWED}") from None
 
 
 def _refuse_strangers(path: Path, raw: bytes) -> None:

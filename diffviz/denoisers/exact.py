@@ -16,6 +16,9 @@ from diffviz.errors import InputError
 from diffviz.images import from_uint8
 from diffviz.schedule import NoiseSchedule
 
+MAX_VALUE = 1e9
+"""Of data, whose squares float32 must hold with room to spare."""
+
 
 class MixtureDenoiser:
     r"""The exact denoiser of Σ_k w_k N(m_k, s_k² I).
@@ -201,6 +204,9 @@ def _numbers(field: str, values: ArrayLike) -> NDArray[np.float64]:
         raise InputError(f"{field} is not an array of numbers") from None
     if not np.isfinite(array).all():
         raise InputError(f"{field} holds a value that is not finite")
+    if np.abs(array).max(initial=0) > MAX_VALUE:
+        largest = array.flat[np.abs(array).argmax()]
+        raise InputError(f"{field} holds {largest:g}; allowed is ±{MAX_VALUE:g}")
     return array
 
 
