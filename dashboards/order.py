@@ -98,6 +98,11 @@ class Model:
     shape: tuple[int, ...] = ()
 
     @property
+    def n(self) -> int:
+        """Samples, unless told: enough to see something, few enough for a minute or two."""
+        return {"network": 16, "dataset": 32}.get(self.kind, 4000)
+
+    @property
     def price(self) -> Price:
         """Of a network per 3×16×16 values."""
         if self.kind == "network":
@@ -203,7 +208,7 @@ def order(asked: Mapping[str, Any], models: Sequence[Model]) -> Order:
     if label is not None and label not in model.classes:
         allowed = ", ".join(model.classes) or "–"
         raise Refused("class", given=_short(label), allowed=allowed)
-    n = _integer(asked, "n", 64, 1, LARGEST_N)
+    n = _integer(asked, "n", model.n, 1, LARGEST_N)
     return Order(
         model=model,
         denoiser=_denoiser(asked.get("data"), model),

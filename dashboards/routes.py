@@ -108,7 +108,14 @@ def _add_runs(server: FastAPI, shown: Mapping[str, tuple[str, Run]], jobs: Jobs)
     def start(request: Request) -> Response:
         begun = _start() | {"runs": names(guest(request))}
         begun["models"] = [
-            {"id": m.id, "name": m.name, "kind": m.kind, "classes": m.classes, "T": m.T}
+            {
+                "id": m.id,
+                "name": m.name,
+                "kind": m.kind,
+                "classes": m.classes,
+                "T": m.T,
+                "n": m.n,
+            }
             for m in jobs.models
         ]
         answer = _packed(gzip.compress(json.dumps(begun).encode(), 6))

@@ -14,7 +14,7 @@ window.diffviz = (() => {
     kind: "course", T: "500", first: "0.0001", last: "0.02", sprite: "0",
     loop: "no-noise",
     denoiser: "network", data: null, plan: null, length: null, start: null, end: null,
-    arms: "ddpm,z=0,ddim", n: "64", seed: "0", class: null, steps: null, job: null,
+    arms: "ddpm,z=0,ddim", n: null, seed: "0", class: null, steps: null, job: null,
   };
   const state = { page: "compare", ...SILENT };
   const pages = {}; // name -> {start, show, hide, words, theme}
