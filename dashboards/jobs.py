@@ -7,7 +7,8 @@ of it by lines of JSON and holds nothing but those; the run itself stays in file
 Who ordered a job is its owner, an unguessable word in a cookie that scripts cannot read. Every
 question about a job names the owner, and to others the job does not exist.
 
-Turn: of the owners with the fewest jobs running, the one whose job has waited longest.
+Turn: of the owners with the fewest jobs running the one who was served longest ago, and of those
+never served the one whose job has waited longest. So nobody waits for all jobs of another.
 """
 
 import atexit
@@ -21,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -314,15 +316,17 @@ class Jobs:
     def _queue(self) -> list[Job]:
         """Waiting jobs in the order of their turns, were nothing else to happen."""
         waiting = [job for job in self._jobs.values() if job.state == "waiting"]
-        busy: dict[str, int] = {}
+        busy: Counter[str] = Counter()
+        served: dict[str, float] = {}
         for job in self._jobs.values():
-            if job.state == "running":
-                busy[job.owner] = busy.get(job.owner, 0) + 1
-        turns = []
-        while waiting:
-            chosen = min(waiting, key=lambda job: busy.get(job.owner, 0))  # the first of equals
+            busy[job.owner] += job.state == "running"
+            served[job.owner] = max(served.get(job.owner, 0.0), job.started)
+        turns: list[Job] = []
+        while waiting:  # the first of equals has waited longest
+            chosen = min(waiting, key=lambda job: (busy[job.owner], served[job.owner]))
             waiting.remove(chosen)
-            busy[chosen.owner] = busy.get(chosen.owner, 0) + 1
+            busy[chosen.owner] += 1
+            served[chosen.owner] = time.time() + len(turns)
             turns.append(chosen)
         return turns
 

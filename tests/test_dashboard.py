@@ -57,13 +57,23 @@ class Server:
         while not self.server.started:
             time.sleep(0.02)
 
-    def ask(self, path, method="GET", body=None, **headers):
-        """(status, headers, text)"""
+    def open(self, path, method="GET", body=None, **headers):
+        """A connection that has asked."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         fixed = {"Host": f"127.0.0.1:{self.port}"}
         given = {key.replace("_", "-"): value for key, value in headers.items()}
+        connection.request(method, path, body, fixed | given)
+        return connection
+
+    def ask(self, path, method="GET", body=None, **headers):
+        """(status, headers, text)"""
+        status, found, raw = self.raw(path, method, body, **headers)
+        return status, found, raw.decode()
+
+    def raw(self, path, method="GET", body=None, **headers):
+        """(status, headers, bytes)"""
+        connection = self.open(path, method, body, **headers)
         try:
-            connection.request(method, path, body, fixed | given)
             answer = connection.getresponse()
             found = {key.lower(): value for key, value in answer.getheaders()}
             raw = answer.read()
@@ -71,7 +81,7 @@ class Server:
             connection.close()
         if found.get("content-encoding") == "gzip":
             raw = gzip.decompress(raw)
-        return answer.status, found, raw.decode()
+        return answer.status, found, raw
 
     def stop(self):
         self.server.should_exit = True
