@@ -68,7 +68,7 @@ def _form() -> html.Form:
                         ),
                         *(
                             html.Button(
-                                both(f"dashboard.record.set_{name}"),
+                                both(f"dashboard.record.set.{name}"),
                                 type="button",
                                 className="quiet",
                                 **{"data-arms": name},

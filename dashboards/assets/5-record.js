@@ -10,6 +10,7 @@
   const SETS = { three: "ddpm,z=0,ddim", dial: "ddpm,ddpm*0.5,ddpm*1.2", eta: "ddim,ddim:0.5,ddim:1" };
   const ENDS = { "scaled-linear": ["0.00085", "0.012"], cosine: ["", ""] };
   const DATA = { gaussian: "2,0.5", mixture: "-1,0.2,0.7;1.5,0.3,0.3" };
+  const RULES = { ddpm: "ddpm", "ddpm-posterior": "ddpm-posterior", "z=0": "zero", ddim: "ddim" };
   const FILES = ["run", "html", "csv", "png"];
   const UPDATE = 300; // milliseconds between two drawings of the curves
 
@@ -24,7 +25,9 @@
   let stale = false;
   let allowed = false;
 
-  const said = (key, values = {}) => filled(word(`dashboard.record.${key}`), values);
+  const said = (key, values = {}) => filled(word("dashboard.record.{key}", { key }), values);
+  const told = (table, key, values = {}) =>
+    filled(word("dashboard.record.{table}.{key}", { table, key }), values);
   // Words for what comes with diffviz; what somebody else has named keeps its name.
   function named(table, key, usual = key) {
     const known = word("dashboard.record.{table}.{key}", { table, key });
@@ -80,7 +83,7 @@
     byId("order-class-row").hidden = !now.classes.length;
     byId("order-data-row").hidden = !Object.hasOwn(DATA, now.kind);
     byId("order-data").placeholder = DATA[now.kind] ?? "";
-    byId("order-about").textContent = said(`about_${now.kind}`);
+    byId("order-about").textContent = told("about", now.kind);
     const values = { ...state, plan: chosen };
     for (const name of FIELDS) {
       const field = byId(`order-${name}`);
@@ -123,11 +126,9 @@
     const colours = ["#1a7fc4", "#d55e00", "#009e73", "#7d5cf5", "#d3153b"];
     place.replaceChildren(
       ...list.map((arm, i) => {
-        const named = (name) => said(name, { i: i + 1 });
-        const select = element("select", { id: `arm-${i}-kind`, "aria-label": named("arm_rule") });
-        for (const kind of ["ddpm", "ddpm-posterior", "z=0", "ddim"]) {
-          option(select, kind, said(`rule_${kind.replace("=", "")}`));
-        }
+        const label = (name) => told("arm", name, { i: i + 1 });
+        const select = element("select", { id: `arm-${i}-kind`, "aria-label": label("rule") });
+        for (const [kind, name] of Object.entries(RULES)) option(select, kind, told("rule", name));
         select.value = arm.kind;
         select.addEventListener("change", () => {
           setArms(list.with(i, { kind: select.value, eta: "0", scale: "1" }));
@@ -135,7 +136,7 @@
         const number = (name, sign, most) => {
           const input = element("input", {
             id: `arm-${i}-${name}`, type: "number", min: 0, max: most, step: "any",
-            value: arm[name], "aria-label": named(`arm_${name}`),
+            value: arm[name], "aria-label": label(name),
           });
           input.addEventListener("change", () => {
             setArms(list.with(i, { ...arm, [name]: input.value || "0" }));
@@ -143,7 +144,7 @@
           return element("span", { class: "arm-number" }, sign, input);
         };
         const remove = element(
-          "button", { type: "button", class: "icon", id: `arm-${i}-remove`, "aria-label": named("arm_remove") }, "×",
+          "button", { type: "button", class: "icon", id: `arm-${i}-remove`, "aria-label": label("remove") }, "×",
         );
         remove.disabled = list.length === 1;
         remove.addEventListener("click", () => setArms(list.toSpliced(i, 1)));
@@ -181,7 +182,7 @@
     if (!wrong) return;
     const { name, ...values } = wrong.values;
     const label = name ? word("dashboard.record.{name}", { name }) : "";
-    place.textContent = said(`refused.${wrong.key}`, { ...values, name: label });
+    place.textContent = told("refused", wrong.key, { ...values, name: label });
   }
 
   let timer = 0;
@@ -279,11 +280,11 @@
     if (job.state === "waiting") return said("waits", { position: job.position });
     if (job.state === "running") {
       const block = job.blocks > 1 ? said("block", job) : "";
-      return said(`phase_${job.phase}`) + block;
+      return told("phase", job.phase) + block;
     }
     if (job.state === "done") return said("done", { time: duration(job.took) });
     if (job.state === "cancelled") return said("cancelled");
-    return said(`failed_${job.failure}`, { line: job.line });
+    return told("failed", job.failure, { line: job.line });
   }
 
   function paintJobs() {
@@ -336,7 +337,7 @@
         if (other) tools.push(action("lay", () => open({ run: other.id, beside: job.id })));
         for (const name of FILES.filter((file) => job.files.includes(file))) {
           const href = `/data/jobs/${job.id}/file/${name}`;
-          tools.push(element("a", { href, download: "", "data-do": name }, said(`file_${name}`)));
+          tools.push(element("a", { href, download: "", "data-do": name }, told("file", name)));
         }
       }
       if (picture) tools.push(action("picture", () => savePicture(job)));
