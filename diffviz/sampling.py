@@ -136,6 +136,7 @@ DEFAULT_ARMS = (
     Arm("z=0", ddpm(), noise_scale=0.0),
     Arm("ddim", ddim(eta=0.0)),
 )
+"""DDPM with √β_t, the same without its noise, and DDIM, which is right without noise."""
 
 
 class Step(NamedTuple):

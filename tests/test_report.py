@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import diffviz as dv
 from diffviz.catalogue import LANGUAGES, catalogue
 from diffviz.report import page, report_numbers, write_numbers, write_report
 from diffviz.report.embedding import figure_json, script_json
-from diffviz.report.numbers import key_numbers, mark_times
+from diffviz.report.numbers import key_numbers, mark_times, on_the_way
 from diffviz.report.pictures import is_images, sheets
 from diffviz.report.summary import paragraphs, statements
 from diffviz.run import Run
@@ -178,6 +179,56 @@ def test_silent_sampler_is_not_accused_and_the_noise_free_one_is():
     assert said(run)["noise_less"] == ["z=0"]
 
 
+def _with_rule(run: Run, arm: int, rule: str, scale: float) -> Run:
+    arms = [dict(spec) for spec in run.spec.arms]
+    arms[arm] |= {"rule": rule, "noise_scale": scale}
+    spec = replace(run.spec, arms=tuple(arms))
+    return Run(run.dataset.assign_attrs(spec=spec.to_json()))
+
+
+@pytest.mark.parametrize(
+    ("rule", "scale", "key"),
+    [
+        ("ddim(eta=0.5)", 1.0, "noise_part"),
+        ("ddim(eta=0)", 0.0, "noise_silent"),
+        ("ddim(eta=1)", 1.0, "noise_less"),
+        ("ddim(eta=0.5)", 0.5, "noise_less"),
+        ("ddpm/beta", 1.0, "noise_less"),
+    ],
+)
+def test_ddim_is_not_accused_of_its_other_joint_law(rule, scale, key):
+    """Kills: a residual below 1 read as missing noise whatever the rule."""
+    run = hand_made(["ddpm", "b"], residual=("b", FALL))
+    assert said(_with_rule(run, 1, rule, scale))[key] == ["b"]
+
+
+def test_a_path_that_turns_is_told_as_a_range():
+    """Kills: an arrow from 0.60 to 0.67 over a path that falls to 0.25 on the way."""
+    turning = 0.6 - 0.35 * np.sin(np.linspace(0, np.pi, len(TIMES)))
+    (statement,) = [
+        s
+        for paragraph in statements(hand_made(["a", "b"], residual=("b", turning)))
+        for s in paragraph
+        if s.key == "noise_less"
+    ]
+    assert statement.items[0].key == "range" and statement.items[0].values["low"] == "0.25"
+    (falling,) = [
+        s
+        for paragraph in statements(hand_made(["a", "b"], residual=("b", FALL)))
+        for s in paragraph
+        if s.key == "noise_less"
+    ]
+    assert falling.items[0].key == "path"
+
+
+def test_a_point_has_no_spread_and_no_mean_to_miss():
+    """Kills: a known spread of 0 called unknown; a mean accused of a rounding error."""
+    point = {"reference_std_between": 0.0, "reference_std": 0.0}
+    found = said(hand_made(["a"], end_mean=("a", -0.0005), **point))
+    assert found["end_point"] == ["a"] and not {"end_unknown", "mean_off"} & set(found)
+    assert "mean_off" in said(hand_made(["a"], end_mean=("a", 0.1), **point))
+
+
 def test_dial_is_read_against_its_own_setting():
     """Kills: comparing every arm with 1."""
     half = {"noise_scale": {"half": 0.5}, "residual": ("half", 0.5)}
@@ -282,7 +333,7 @@ def test_key_numbers_are_the_run_at_named_times(sprites):
         assert row.residual_std == tuple(arm["std"].sel(quantity="residual", t=[27, 18, 6]).values)
         assert (
             row.marginal_d
-            == arm["ks_marginal"].max()
+            == arm["ks_marginal"].isel(t=on_the_way(sprites)).max()
             == arm["ks_marginal"].sel(t=row.marginal_d_t)
         )
         between = arm["std_between"].sel(t=0) / dataset["reference_std_between"].sel(t=0)

@@ -17,6 +17,8 @@ from diffviz.run import Run
 FORMAT = "diffviz-numbers-1"
 MARKS = (0.9, 0.6, 0.2)
 """The residual's std is read at these fractions of T."""
+START, STOP = 0.9, 0.2
+"""On the way: from this part of T down to that. Beyond, even a right sampler leaves the theory."""
 PICTURES = ("histogram", "snapshots", "samples")
 """Left out of the numbers: they are in the run's own file."""
 
@@ -33,7 +35,8 @@ class KeyNumbers(NamedTuple):
         mean, std, std_between: of x_0.
         share_between: ``std_between`` as a part of the data's.
         residual_std: at the times of ``mark_times``.
-        marginal_d, marginal_d_t: the largest D against q(x_t), and where it is.
+        marginal_d, marginal_d_t: the largest D against q(x_t) on the way, and where it is; over
+            all t ≥ 1 when the run visits no time on the way.
         distinct_nearest: how many different data are nearest to some sample.
     """
 
@@ -50,6 +53,12 @@ class KeyNumbers(NamedTuple):
     distinct_nearest: float
 
 
+def on_the_way(run: Run) -> NDArray[np.int64]:
+    """Indices of the recorded times with 0.9 T ≥ t ≥ 0.2 T and t ≥ 1."""
+    times, T = run.dataset["t"].values, run.schedule.T
+    return np.flatnonzero((times >= max(1, STOP * T)) & (times <= START * T))
+
+
 def mark_times(run: Run) -> list[int]:
     """The recorded times t ≥ 1 nearest to 0.9 T, 0.6 T and 0.2 T, each once."""
     times = run.dataset["t"].values
@@ -63,11 +72,12 @@ def key_numbers(run: Run) -> list[KeyNumbers]:
     dataset, end = run.dataset, run.dataset.isel(t=-1)
     reference = float(end["reference_std_between"])
     distinct = "distinct_nearest" in dataset
+    way = on_the_way(run) if len(on_the_way(run)) else np.flatnonzero(dataset["t"].values >= 1)
     rows = []
     for i, spec in enumerate(run.spec.arms):
         last = end.isel(arm=i)
         residual = dataset["std"].isel(arm=i).sel(quantity="residual", t=mark_times(run))
-        marginal = dataset["ks_marginal"].isel(arm=i).values
+        marginal = dataset["ks_marginal"].isel(arm=i).values[way]
         largest = None if np.isnan(marginal).all() else int(np.nanargmax(marginal))
         between = float(last["std_between"])
         rows.append(
@@ -81,7 +91,7 @@ def key_numbers(run: Run) -> list[KeyNumbers]:
                 share_between=between / reference if reference > 0 else math.nan,
                 residual_std=tuple(map(float, residual.values)),
                 marginal_d=math.nan if largest is None else float(marginal[largest]),
-                marginal_d_t=None if largest is None else int(dataset["t"][largest]),
+                marginal_d_t=None if largest is None else int(dataset["t"][way[largest]]),
                 distinct_nearest=float(last["distinct_nearest"]) if distinct else math.nan,
             )
         )

@@ -22,7 +22,7 @@ from diffviz.figures import theme
 from diffviz.figures.histogram import HistogramData, histogram_data
 from diffviz.files import replacing
 from diffviz.report import embedding
-from diffviz.report.numbers import finite, key_numbers, mark_times, scale_of
+from diffviz.report.numbers import finite, key_numbers, mark_times, on_the_way, scale_of
 from diffviz.report.pictures import Sheets, is_images, sheets
 from diffviz.report.summary import number, paragraphs
 from diffviz.run import Run
@@ -125,6 +125,7 @@ def render(run: Run, language: str = "en", title: str | None = None) -> str:
         arms=_arms(run),
         rows=key_numbers(run),
         marks=mark_times(run),
+        way=run.dataset["t"].values[on_the_way(run)].tolist(),
         live=[column[0] for column in LIVE],
         images=is_images(run),
         pictures=pictures,

@@ -15,20 +15,20 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from diffviz.catalogue import catalogue
-from diffviz.report.numbers import scale_of
+from diffviz.report.numbers import on_the_way, scale_of
 from diffviz.run import Run
 
-START, STOP = 0.9, 0.2
 LEVEL = 0.05
 """The residual's std may leave its target by this, and by chance, and still be called kept."""
 CLOSE, FAR = 0.1, 0.15
 """D up to the first is close to the marginal, above the second far from it, chance added."""
 PULLED = 0.6
 """Below this part of the right distance to the mean, x_t is called pulled to the mean."""
-SAME, LESS, MORE = 0.2, 0.8, 1.25
+SAME, LESS, MORE = 0.2, 0.8, 1.15
 """Parts of the data's std between samples: almost the same, less varied, more varied."""
-MEAN_OFF = 0.2
-"""A final mean this many stds of the data away, and more than chance, is worth a sentence."""
+MEAN_OFF, MEAN_LEAST = 0.2, 0.02
+"""A final mean is worth a sentence when it is the first, in stds of the data, plus the second
+away, and more than chance."""
 ENOUGH = 8
 """A class is lost when an arm has no sample in it and another arm has at least so many."""
 
@@ -97,11 +97,6 @@ def number(value: float) -> str:
     return (f"{value:#.2g}" if small else f"{value:.2f}").replace("-", "−")
 
 
-def _window(run: Run) -> NDArray[np.int64]:
-    times, T = run.dataset["t"].values, run.schedule.T
-    return np.flatnonzero((times >= max(1, STOP * T)) & (times <= START * T))
-
-
 def _counted(run: Run, quantity: str, window: NDArray[np.int64]) -> int:
     """How many values of a quantity there are at least, per step of the window; 0 without one."""
     values = run.dataset["values"].sel(quantity=quantity).values[:, window]
@@ -119,7 +114,7 @@ def _grouped(
 
 
 def _noise(run: Run) -> list[Statement]:
-    window = _window(run)
+    window = on_the_way(run)
     residual = run.dataset["std"].sel(quantity="residual").values[:, window]
     counted = _counted(run, "residual", window)
     if counted < FEW_VALUES or not np.isfinite(residual).all():
@@ -132,17 +127,25 @@ def _noise(run: Run) -> list[Statement]:
         scale, low, high = scale_of(spec), residual[i].min(), residual[i].max()
         numbers = {"arm": arm, "low": number(low), "high": number(high), "scale": number(scale)}
         path = {"first": number(residual[i, 0]), "last": number(residual[i, -1])}
+        # An arrow hides what lies between; it is for those that only fall or rise.
+        ends = {numbers["low"], numbers["high"]}
+        way = "path" if ends == set(path.values()) and len(ends) > 1 else "range"
+        rule = str(spec.get("rule", ""))
         silent = scale > 0 and np.nanmax(np.append(drawn[i], -1)) == 0
+        # DDIM below η = 1 has another joint law on purpose, with the same marginals.
+        kept = rule.startswith("ddim") and rule != "ddim(eta=1)"
         if np.abs(residual[i] - 1).max() <= level:
             key, item = "noise_kept", "one" if numbers["low"] == numbers["high"] else "range"
         elif scale > 0 and np.abs(residual[i] - scale).max() <= level:
             key, item = "noise_dial", "dial"
-        elif silent:
-            key, item = "noise_silent", "path"
+        elif silent or rule == "ddim(eta=0)":
+            key, item = "noise_silent", way
+        elif kept and scale == 1:
+            key, item = "noise_part", way
         elif high < 1 + level and residual[i, -1] < 1 - level:
-            key, item = "noise_less", "path"
+            key, item = "noise_less", way
         elif low > 1 - level and residual[i, -1] > 1 + level:
-            key, item = "noise_more", "path"
+            key, item = "noise_more", way
         else:
             key, item = "noise_other", "range"
         found.append((key, Item(item, numbers | path)))
@@ -151,7 +154,7 @@ def _noise(run: Run) -> list[Statement]:
 
 
 def _law(run: Run) -> list[Statement]:
-    window = _window(run)
+    window = on_the_way(run)
     marginal = run.dataset["ks_marginal"].values[:, window]
     counted = _counted(run, "x", window)
     if counted < FEW_VALUES or not np.isfinite(marginal).all():
@@ -167,7 +170,7 @@ def _law(run: Run) -> list[Statement]:
     right = run.dataset["reference_distance_to_mean"].values
     pulled, left = [], []
     for arm, distance in zip(run.arms, run.dataset["distance_to_mean"].values, strict=True):
-        parts = distance / right
+        parts = np.divide(distance, right, out=np.full(len(right), np.nan), where=right > 0)
         at = window[parts[window].argmin()]
         if not parts[at] <= PULLED:
             continue
@@ -194,7 +197,8 @@ def _end(run: Run) -> list[Statement]:
     for arm, value in zip(run.arms, end["std_between"].values, strict=True):
         values = _against(arm, value, right)
         if not right > 0:
-            found.append(("end_unknown", Item("value", values)))
+            key = "end_point" if right == 0 else "end_unknown"
+            found.append((key, Item("value", values)))
             continue
         share = value / right
         key = (
@@ -247,9 +251,10 @@ def _mean_off(run: Run) -> list[Statement]:
     end = run.dataset.isel(t=-1)
     right, std = float(end["reference_mean"]), float(end["reference_std"])
     chance = ERRORS * float(end["reference_std_between"]) / math.sqrt(run.spec.n)
+    allowed = MEAN_OFF * std + MEAN_LEAST + chance
     found = [
         ("mean_off", Item("value", _against(arm, value, right)))
         for arm, value in zip(run.arms, end["mean"].sel(quantity="x").values, strict=True)
-        if abs(value - right) > MEAN_OFF * std + chance
+        if abs(value - right) > allowed
     ]
     return _grouped(found, {"right": number(right)})
