@@ -8,15 +8,18 @@ has to be forward-noised and no second sample adds its own scatter.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from diffviz.statistics import Grid
+from diffviz.statistics import BUCKETS, Grid
 
 Array = NDArray[np.float64]
 MAX_ATOMS = 1024
+SIMPLE = 8
+"""Components of a law up to which its CDF is evaluated at every value that matters."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,40 +111,53 @@ class DataLaw:
         """RMS distance of x_t to √ᾱ μ, per coordinate: √(ᾱ·mean σ² + 1 − ᾱ)."""
         return float(np.sqrt(alpha_bar * (self.std**2).mean() + 1 - alpha_bar))
 
+    @cached_property
+    def _components(self) -> tuple[Array, Array, Array]:
+        """(locations, scales, weights) of the pooled law, each pair once, in rising order."""
+        pairs, group = np.unique(self.locations + 1j * self.scales, return_inverse=True)
+        return pairs.real, pairs.imag, np.bincount(group, self.weights)
+
     def marginal_components(self, alpha_bar: float) -> tuple[Array, Array, Array]:
         """(locations, scales, weights) of the pooled law of one coordinate of x_t.
 
-        Components of one scale whose locations lie within an eighth of that scale are gathered,
-        mean and variance kept, which changes the CDF by less than 1e-5.
+        More than ``SIMPLE`` components are thinned: those of one scale whose locations lie within
+        a quarter of it are gathered, mean and variance kept, which changes the CDF by less than
+        1e-4.
         """
-        shifts = np.sqrt(alpha_bar) * self.locations
-        scales = np.sqrt(alpha_bar * self.scales**2 + 1 - alpha_bar)
-        if scales.min() == 0:
-            return shifts, scales, self.weights
-        cells = np.stack([np.floor(shifts * 8 / scales), scales])
-        _, group = np.unique(cells, axis=1, return_inverse=True)
-        weights = np.bincount(group, self.weights).astype(np.float64)
-        means: Array = np.bincount(group, self.weights * shifts) / weights
-        spread = np.bincount(group, self.weights * (shifts - means[group]) ** 2) / weights
-        square = np.bincount(group, self.weights * scales**2) / weights
-        return means, np.sqrt(square + spread), weights
+        locations, scales, weights = self._components
+        shifts = np.sqrt(alpha_bar) * locations
+        scales = np.sqrt(alpha_bar * scales**2 + 1 - alpha_bar)
+        if alpha_bar == 1 or len(shifts) <= SIMPLE:
+            return shifts, scales, weights
+        cells = np.floor(shifts * 4 / scales) + 1j * scales
+        _, group = np.unique(cells, return_inverse=True)
+        gathered = np.bincount(group, weights)
+        means: Array = np.bincount(group, weights * shifts) / gathered
+        spread = np.bincount(group, weights * (shifts - means[group]) ** 2) / gathered
+        square = np.bincount(group, weights * scales**2) / gathered
+        return means, np.sqrt(square + spread), gathered
 
-    def marginal_grid(self, alpha_bar: float) -> Grid:
+    def marginal_grid(self, alpha_bar: float, buckets: int = BUCKETS) -> Grid:
         """The grid on which D against q(x_t), pooled over coordinates, is measured.
 
-        With up to 8 smooth components D is exact; with more, or with atoms, it is taken over the
-        edges of the grid.
+        With up to ``SIMPLE`` smooth components D is exact; with more, or with atoms, it is taken
+        over the edges of at most 1,024 buckets.
         """
         shifts, scales, weights = self.marginal_components(alpha_bar)
-
-        def cdf(x: Array) -> Array:
-            total = np.zeros(len(x))
-            for weight, shift, scale in zip(weights, shifts, scales, strict=True):
-                total += weight * (ndtr((x - shift) / scale) if scale > 0 else x >= shift)
-            return total
-
+        smooth = bool(scales.min() > 0)
+        simple = smooth and len(shifts) <= SIMPLE
         low, high = float((shifts - 5 * scales).min()), float((shifts + 5 * scales).max())
-        if scales.min() == 0:  # edges between the atoms, never on them
+        if not smooth:  # edges between the atoms, never on them
             low, high = low - 0.01, high + 0.0123
-        simple = len(shifts) <= 8 and scales.min() > 0
-        return Grid.of(cdf, low, high, buckets=8192 if simple else 1024, exact=simple)
+        cdf = partial(_cdf, shifts, scales, weights)
+        return Grid.of(cdf, low, high, buckets if simple else min(buckets, 1024), exact=simple)
+
+
+def _cdf(shifts: Array, scales: Array, weights: Array, x: Array) -> Array:
+    """Σ_k weights_k Φ((x − shifts_k)/scales_k); a component of scale 0 is a step."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        z = (x - shifts[:, None]) / scales[:, None]
+    steps = scales == 0
+    if steps.any():
+        z[steps] = np.where(x >= shifts[steps, None], np.inf, -np.inf)
+    return np.einsum("k,kx->x", weights, ndtr(z))

@@ -29,13 +29,27 @@ from diffviz.files import check_writable
 from diffviz.run import Run, RunSpec, array_digest
 from diffviz.sampling import DEFAULT_ARMS, Arm, Step, check_device, sample
 from diffviz.schedule import NoiseSchedule
-from diffviz.statistics import CELLS, Grid, Moments, Spread, histogram, normal_grid
+from diffviz.statistics import (
+    BUCKETS,
+    CELLS,
+    Grid,
+    Moments,
+    Spread,
+    fitting_buckets,
+    histogram,
+    ks_distances,
+    normal_grid,
+)
 from diffviz.tally import BINS, QUANTITIES, SNAPSHOT_UNIT, Tally
 
 MEMORY = 64 * 2**20
 """Bytes that a block may keep of its trajectories."""
 MAX_COORDINATES = 4096
 """Coordinates on which the spread between samples is followed."""
+
+TOGETHER = 2**16
+"""Values described in one go; as many in float64 as a core's own cache holds."""
+MOMENTS = ("n", "mean", "m2", "m3", "m4")
 
 Array = NDArray[np.float64]
 
@@ -44,7 +58,8 @@ class Recorder:
     """Folds the steps of one block of A arms into a `Tally`.
 
     Call ``observe`` with every step from t = T on, then ``finish`` with the end points. A tally
-    that will stay alone need not be ``mergeable``.
+    that will stay alone need not be ``mergeable``. Steps are copied and described several at a
+    time, about ``TOGETHER`` values, so that small samples do not pay for many small calls.
     """
 
     def __init__(
@@ -70,12 +85,12 @@ class Recorder:
         self._traced = np.sort(rng.choice(size, chosen, replace=False))
         self._rows = max(1, min(batch, followed // chosen))
         self._coordinates = np.arange(size)
-        self._pixels: slice | NDArray[np.int64] = slice(None)
         if size > MAX_COORDINATES:
             self._coordinates = np.sort(rng.choice(size, MAX_COORDINATES, replace=False))
-            self._pixels = self._coordinates
-        # Counts in cells are for merging; they are most of a tally's memory.
+        # Counts in cells are for merging, and most of a tally's memory. What merges must meet on
+        # one grid; what stays alone takes the one that costs least.
         self._width = width = CELLS if mergeable else 0
+        self._buckets = BUCKETS if mergeable else fitting_buckets(batch * size)
         self._trace = np.empty((points, arms, self._rows, chosen), dtype=np.float32)
         quantities = (arms, len(QUANTITIES), points)
         self._moments = Moments.empty(quantities)
@@ -92,22 +107,24 @@ class Recorder:
         self._noise_cells = np.zeros((points - 1, width), dtype=np.uint32)
         self._snapshots: list[NDArray[np.int16]] = []
         self._snapshot_times = set(snapshot_times(times).tolist())
-        self._index = 0
+        together = max(1, min(points - 1, TOGETHER // (arms * batch * size)))
+        self._x = np.empty((together, arms, batch * size), dtype=np.float32)
+        self._eps = np.empty_like(self._x)
+        self._z = np.empty((together, 1, batch * size), dtype=np.float32)
+        self._described = self._waiting = 0
 
     def observe(self, step: Step) -> None:
         """Take in what one step was given and what it drew."""
-        i = self._index
-        self._state(step.x, i)
-        self._describe(_flat(step.eps), QUANTITIES.index("eps"), i)
-        z = _flat(step.z[None])
-        _put(self._noise, Moments.of(z[0]), i)
-        self._noise_ks[i], cells = normal_grid().ks(z[0])
-        self._noise_cells[i] = cells[: self._width]
-        self._index += 1
+        k = self._waiting
+        self._x[k], self._eps[k], self._z[k] = _flat(step.x), _flat(step.eps), _flat(step.z[None])
+        self._waiting += 1
+        if self._waiting == len(self._x):
+            self._describe_waiting()
 
     def latest(self) -> dict[str, Array]:
         """The step taken in last, per arm (A,): what needs no end point, NaN where unknown."""
-        i, x, eps = self._index - 1, QUANTITIES.index("x"), QUANTITIES.index("eps")
+        self._describe_waiting()
+        i, x, eps = self._described - 1, QUANTITIES.index("x"), QUANTITIES.index("eps")
         batch = np.array(float(self.batch))
         between = Spread(batch, self._pixel_mean[:, i], self._pixel_m2[:, i]).std
         moments = self._moments
@@ -122,12 +139,9 @@ class Recorder:
 
     def finish(self, x_0: Tensor) -> Tally:
         """The block's tally, given its end points (A, B, *D)."""
-        self._state(x_0, self._index)
-        for i, t in enumerate(self.times[:-1]):
-            bar = self.schedule.alpha_bars[t]
-            residual = (self._trace[i] - np.sqrt(bar) * self._trace[-1]) / np.sqrt(1 - bar)
-            flat = residual.reshape(len(residual), -1).astype(np.float32)
-            self._describe(flat, QUANTITIES.index("residual"), i)
+        self._describe_waiting()
+        self._states(_flat(x_0)[None], slice(self._described, self._described + 1))
+        self._residuals()
         ends = x_0.detach().to("cpu", torch.float32).numpy()
         nearest, hits, class_counts = _nearest(ends, self.data)
         return Tally(
@@ -152,47 +166,128 @@ class Recorder:
             class_counts=class_counts,
         )
 
-    def _state(self, x: Tensor, i: int) -> None:
-        flat = _flat(x)
-        wide = flat.astype(np.float64)  # once, for all that is summed
-        self._describe(flat, QUANTITIES.index("x"), i, wide)
-        self._trace[i] = flat.reshape(len(flat), self.batch, -1)[:, : self._rows, self._traced]
-        samples = wide.reshape(len(flat), self.batch, -1)
-        spread = Spread.of(samples[:, :, self._pixels], axis=1)
-        self._pixel_mean[:, i], self._pixel_m2[:, i] = spread.mean, spread.m2
-        inside = Spread.of(samples, axis=2).std
-        self._within[:, i] = inside.sum(axis=1)
-        if self.data is not None:
-            grid = self._marginal_grid(self.data, i)
-            for a, values in enumerate(flat):
-                self._ks_marginal[a, i], cells = grid.ks(values)
-                self._marginal_cells[a, i] = cells[: self._width]
-        if int(self.times[i]) in self._snapshot_times:
-            shown = x[:, : self.keep].detach().to("cpu", torch.float64).numpy()
-            units = np.clip(np.rint(shown / SNAPSHOT_UNIT), -32767, 32767)
-            self._snapshots.append(units.astype(np.int16))
+    def _describe_waiting(self) -> None:
+        count = self._waiting
+        if not count:
+            return
+        steps = slice(self._described, self._described + count)
+        self._states(self._x[:count], steps)
+        self._describe(self._eps[:count], None, "eps", steps)
+        z = self._z[:count]
+        moments = Moments.of(z)
+        for name in MOMENTS:
+            getattr(self._noise, name)[steps] = getattr(moments, name)[:, 0]
+        grid = normal_grid(self._buckets)
+        distance, filling = ks_distances(z.swapaxes(0, 1), [grid])
+        self._noise_ks[steps] = distance[0]
+        if self._width:
+            self._noise_cells[steps] = grid.cells(filling[0])
+        self._described += count
+        self._waiting = 0
 
-    def _marginal_grid(self, data: DataLaw, i: int) -> Grid:
-        return data.marginal_grid(float(self.schedule.alpha_bars[self.times[i]]))
+    def _states(self, x: NDArray[np.float32], steps: slice) -> None:
+        """Everything about x_t at several times, ``x`` (times, A, values)."""
+        count, arms, _ = x.shape
+        samples = x.reshape(count, arms, self.batch, -1)
+        self._trace[steps] = samples[:, :, : self._rows, self._traced]
+        for i, values in enumerate(samples, steps.start):
+            if int(self.times[i]) in self._snapshot_times:
+                shown = values[:, : self.keep].astype(np.float64) / SNAPSHOT_UNIT
+                units = np.clip(np.rint(shown), -32767, 32767).astype(np.int16)
+                self._snapshots.append(units.reshape(*units.shape[:2], *self.sample_shape))
+        for group in self._groups(x.shape):
+            wide = x[:, group].astype(np.float64)
+            self._describe(x[:, group], wide, "x", steps, group)
+            self._spreads(wide.reshape(count, -1, self.batch, samples.shape[-1]), steps, group)
+        if self.data is None:
+            return
+        bars = self.schedule.alpha_bars[self.times[steps]]
+        grids = [self.data.marginal_grid(float(bar), self._buckets) for bar in bars]
+        for chosen, together in _alike(grids):
+            distance, filling = ks_distances(x[chosen], together)
+            here = slice(steps.start + chosen.start, steps.start + chosen.stop)
+            self._ks_marginal[:, here] = distance.T
+            if self._width:
+                cells = [grid.cells(f) for grid, f in zip(together, filling, strict=True)]
+                self._marginal_cells[:, here] = np.stack(cells, axis=1)
+
+    def _spreads(self, samples: Array, steps: slice, group: slice) -> None:
+        """The spread between and within samples (times, arms, B, values of one)."""
+        across, along = 2, 3
+        if samples.shape[2] > samples.shape[3]:  # the longer axis last, where sums are fast
+            samples = np.ascontiguousarray(samples.swapaxes(2, 3))
+            across, along = 3, 2
+        inside = Spread.of(samples, axis=along).std
+        self._within[group, steps] = inside.sum(axis=-1).T
+        if samples.shape[along] > len(self._coordinates):
+            samples = samples.take(self._coordinates, axis=along)
+        spread = Spread.of(samples, axis=across)
+        self._pixel_mean[group, steps] = spread.mean.swapaxes(0, 1)
+        self._pixel_m2[group, steps] = spread.m2.swapaxes(0, 1)
+
+    def _residuals(self) -> None:
+        bars = self.schedule.alpha_bars[self.times[:-1]]
+        trace = self._trace.reshape(*self._trace.shape[:2], -1)
+        end = trace[-1].astype(np.float64)
+        together = max(1, TOGETHER // end.size)
+        for first in range(0, len(bars), together):
+            steps = slice(first, min(first + together, len(bars)))
+            bar = bars[steps, None, None]
+            wide = (trace[steps] - np.sqrt(bar) * end) / np.sqrt(1 - bar)
+            self._describe(wide.astype(np.float32), wide, "residual", steps)
 
     def _describe(
-        self, values: NDArray[np.float32], q: int, i: int, wide: Array | None = None
+        self,
+        values: NDArray[np.float32],
+        wide: Array | None,
+        quantity: str,
+        steps: slice,
+        arms: slice | None = None,
     ) -> None:
+        """Moments, D and histogram of ``values`` (times, arms, n), ``wide`` the same in float64."""
+        if arms is None:
+            for group in self._groups(values.shape):
+                part = None if wide is None else wide[:, group]
+                self._describe(values[:, group], part, quantity, steps, group)
+            return
+        index = (arms, QUANTITIES.index(quantity), steps)
         moments = Moments.of(values if wide is None else wide)
-        _put(self._moments, moments, (slice(None), q, i))
-        for a, row in enumerate(values):
-            self._ks[a, q, i], cells = normal_grid().ks(row)
-            self._cells[a, q, i] = cells[: self._width]
-            self._histogram[a, q, i] = histogram(row, self.edges[0], self.edges[-1], BINS)
+        for name in MOMENTS:
+            getattr(self._moments, name)[index] = getattr(moments, name).T
+        rows = values.reshape(1, -1, values.shape[-1])
+        grid = normal_grid(self._buckets)
+        distance, filling = ks_distances(rows, [grid])
+        shape = (len(values), -1)
+        self._ks[index] = distance.reshape(shape).T
+        low, high = self.edges[0], self.edges[-1]
+        if (low, high) == (grid.low, grid.high):
+            bins = filling.reshape(*shape, BINS, grid.buckets // BINS).sum(axis=-1)
+        else:
+            bins = histogram(values, low, high, BINS)
+        self._histogram[index] = bins.swapaxes(0, 1)
+        if self._width:
+            self._cells[index] = grid.cells(filling).reshape(*shape, CELLS).swapaxes(0, 1)
+
+    def _groups(self, shape: tuple[int, ...]) -> list[slice]:
+        """All arms at once, or one by one when that many values leave the fast caches."""
+        steps, arms, n = shape
+        if steps * arms * n <= TOGETHER:
+            return [slice(0, arms)]
+        return [slice(a, a + 1) for a in range(arms)]
 
 
 def _flat(x: Tensor) -> NDArray[np.float32]:
     return x.detach().to("cpu", torch.float32).reshape(len(x), -1).numpy()
 
 
-def _put(target: Moments, values: Moments, index: object) -> None:
-    for name in ("n", "mean", "m2", "m3", "m4"):
-        getattr(target, name)[index] = getattr(values, name)
+def _alike(grids: list[Grid]) -> Iterator[tuple[slice, list[Grid]]]:
+    """Runs of neighbours that `ks_distances` takes together."""
+    kinds = [(grid.buckets, grid.cdf is None) for grid in grids]
+    first = 0
+    for last in range(1, len(grids) + 1):
+        if last == len(grids) or kinds[last] != kinds[first]:
+            yield slice(first, last), grids[first:last]
+            first = last
 
 
 def _nearest(

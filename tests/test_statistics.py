@@ -13,6 +13,7 @@ from diffviz.statistics import (
     Moments,
     Spread,
     histogram,
+    ks_distances,
     ks_pvalue,
     ks_statistic,
     normal_grid,
@@ -61,6 +62,52 @@ def test_ks_equals_scipy_on_large_samples(shape, seed):
     assert ks_statistic(x) == pytest.approx(scipy_d(x), abs=1e-12)
     x32 = x.astype(np.float32)
     assert ks_statistic(x32) == pytest.approx(scipy_d(x32), abs=1e-12)
+
+
+EDGES = [0.0, -0.0, 5e-324, -5e-324, 1e-310, 1e300, -1e300, np.inf, -np.inf, 4.5, -4.5, 9.0, -9.0]
+
+
+@given(
+    hnp.arrays(
+        np.float64,
+        st.integers(4097, 6000),
+        elements=st.sampled_from(EDGES) | st.floats(allow_nan=False),
+        fill=st.sampled_from(EDGES),
+    ),
+    st.sampled_from([np.float64, np.float32, np.float16]),
+)
+def test_ks_equals_scipy_at_the_ends_of_the_numbers(x, dtype):
+    """Subnormal, huge, infinite, nearly all equal. Kills: buckets so narrow that their number per
+    unit overflows, a sum of ∞ − ∞."""
+    with np.errstate(over="ignore"):
+        x = x.astype(dtype)
+    assert ks_statistic(x) == pytest.approx(scipy_d(x), abs=1e-12)
+
+
+@pytest.mark.parametrize("n", [1, 2, 4096, 4097, 20_000, 400_000])
+def test_ks_equals_scipy_at_every_size(n):
+    """On both sides of the size from which buckets are used, and for integers and truths."""
+    x = np.random.default_rng(n).normal(0.1, 0.9, size=n)
+    for values in (x, x.astype(np.float16), np.rint(x * 2).astype(np.int8), x > 0, x[::-1]):
+        assert ks_statistic(values) == pytest.approx(scipy_d(values), abs=1e-12)
+
+
+@given(
+    st.integers(1, 3), st.integers(1, 4), st.sampled_from([5, 200, 3000]), st.integers(0, 2**32 - 1)
+)
+def test_rows_are_compared_each_with_its_own_null(groups, rows, n, seed):
+    """Kills: ranks or values of a row counted to its neighbour; a grid of another group."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(rng.normal(size=(groups, rows, 1)), rng.uniform(0.01, 2), (groups, rows, n))
+    x = x.astype(np.float32)
+    nulls = [scipy.stats.norm(rng.normal(), rng.uniform(0.5, 2)) for _ in range(groups)]
+    grids = [Grid.of(null.cdf, null.mean() - 8, null.mean() + 8) for null in nulls]
+    distance, filling = ks_distances(x, grids)
+    for g, a in np.ndindex(groups, rows):
+        wide = x[g, a].astype(np.float64)
+        expected = scipy.stats.kstest(wide, nulls[g].cdf).statistic
+        assert distance[g, a] == pytest.approx(expected, abs=1e-12)
+    assert (filling.sum(axis=-1) == n).all()
 
 
 def test_ks_of_nan_empty_and_words():
