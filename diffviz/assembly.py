@@ -7,6 +7,7 @@ known.
 import platform
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 
 import numpy as np
@@ -137,15 +138,19 @@ def assemble(
             "spec": spec.to_json(),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": float(round(seconds, 3)),
-            "versions": ", ".join(
-                [f"python {platform.python_version()}"]
-                + [f"{name} {version(name)}" for name in ("diffviz", "torch", "numpy", "scipy")]
-            ),
+            "versions": _versions(),
             "residual_values_per_step": int(n[0, QUANTITIES.index("residual"), 0]),
             "blocks": tally.blocks,
         },
     )
     return Run(dataset)
+
+
+@cache
+def _versions() -> str:
+    names = ("diffviz", "torch", "numpy", "scipy")
+    found = [f"python {platform.python_version()}"]
+    return ", ".join(found + [f"{name} {version(name)}" for name in names])
 
 
 def _attributes(long_name: str) -> dict[str, str]:

@@ -115,7 +115,8 @@ class DataLaw:
     def _components(self) -> tuple[Array, Array, Array]:
         """(locations, scales, weights) of the pooled law, each pair once, in rising order."""
         pairs, group = np.unique(self.locations + 1j * self.scales, return_inverse=True)
-        return pairs.real, pairs.imag, np.bincount(group, self.weights)
+        weights = np.bincount(group, self.weights).astype(np.float64)
+        return pairs.real, pairs.imag, weights
 
     def marginal_components(self, alpha_bar: float) -> tuple[Array, Array, Array]:
         """(locations, scales, weights) of the pooled law of one coordinate of x_t.
@@ -131,7 +132,7 @@ class DataLaw:
             return shifts, scales, weights
         cells = np.floor(shifts * 4 / scales) + 1j * scales
         _, group = np.unique(cells, return_inverse=True)
-        gathered = np.bincount(group, weights)
+        gathered = np.bincount(group, weights).astype(np.float64)
         means: Array = np.bincount(group, weights * shifts) / gathered
         spread = np.bincount(group, weights * (shifts - means[group]) ** 2) / gathered
         square = np.bincount(group, weights * scales**2) / gathered

@@ -189,7 +189,7 @@ class Recorder:
         """Everything about x_t at several times, ``x`` (times, A, values)."""
         count, arms, _ = x.shape
         samples = x.reshape(count, arms, self.batch, -1)
-        self._trace[steps] = samples[:, :, : self._rows, self._traced]
+        samples[:, :, : self._rows].take(self._traced, axis=-1, out=self._trace[steps])
         for i, values in enumerate(samples, steps.start):
             if int(self.times[i]) in self._snapshot_times:
                 shown = values[:, : self.keep].astype(np.float64) / SNAPSHOT_UNIT
@@ -244,7 +244,7 @@ class Recorder:
         steps: slice,
         arms: slice | None = None,
     ) -> None:
-        """Moments, D and histogram of ``values`` (times, arms, n), ``wide`` the same in float64."""
+        """Moments, D and histogram of ``values`` (times, arms, n); ``wide`` is their float64."""
         if arms is None:
             for group in self._groups(values.shape):
                 part = None if wide is None else wide[:, group]

@@ -7,7 +7,8 @@ multiplies σ. λ = 0 drops the noise and keeps (a, b), the tutorial's "incorrec
 Arms sampled together share x_T and, step by step, z: they differ by one thing only.
 """
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -76,13 +77,13 @@ class ddpm(_LinearRule):
 
     def coefficients(self, schedule: NoiseSchedule, t: int, s: int) -> tuple[float, float, float]:
         """(1/√α, −(1 − α)/(√α·√(1 − ᾱ_t)), σ)."""
-        alpha = float(np.prod(schedule.alphas[s + 1 : t + 1]))
-        left = 1 - schedule.alpha_bars[t]
+        alpha = math.prod(schedule.alphas[s + 1 : t + 1].tolist())
+        left = 1 - float(schedule.alpha_bars[t])
         variance = 1 - alpha
         if self.variance == "posterior":
-            variance *= (1 - schedule.alpha_bars[s]) / left
-        std = 0.0 if s == 0 else float(np.sqrt(variance))
-        return alpha**-0.5, float(-(1 - alpha) / np.sqrt(alpha * left)), std
+            variance *= (1 - float(schedule.alpha_bars[s])) / left
+        std = 0.0 if s == 0 else math.sqrt(variance)
+        return alpha**-0.5, -(1 - alpha) / math.sqrt(alpha * left), std
 
 
 @dataclass(frozen=True)
@@ -106,11 +107,11 @@ class ddim(_LinearRule):
 
     def coefficients(self, schedule: NoiseSchedule, t: int, s: int) -> tuple[float, float, float]:
         """(√(ᾱ_s/ᾱ_t), √(1 − ᾱ_s − σ²) − √(ᾱ_s(1 − ᾱ_t)/ᾱ_t), σ)."""
-        now, then = schedule.alpha_bars[t], schedule.alpha_bars[s]
+        now, then = float(schedule.alpha_bars[t]), float(schedule.alpha_bars[s])
         variance = self.eta**2 * (1 - then) / (1 - now) * (1 - now / then)
-        a = np.sqrt(then / now)
-        b = np.sqrt(max(1 - then - variance, 0.0)) - a * np.sqrt(1 - now)
-        return float(a), float(b), float(np.sqrt(variance))
+        a = math.sqrt(then / now)
+        b = math.sqrt(max(1 - then - variance, 0.0)) - a * math.sqrt(1 - now)
+        return a, b, math.sqrt(variance)
 
 
 @dataclass(frozen=True)
@@ -194,37 +195,93 @@ def sample(
         InputError: the denoiser's answer has another shape, or is not finite, naming the step.
     """
     times = schedule.times() if times is None else times
+    pairs = list(zip(map(int, times[:-1]), map(int, times[1:]), strict=True))
     batch = (len(arms) * len(x_T), *x_T.shape[1:])
     contexts = None if context is None else context.repeat(len(arms), 1)
-    x = x_T.expand(len(arms), *x_T.shape)
-    for t, s in zip(map(int, times[:-1]), map(int, times[1:]), strict=True):
+    stds, move = _stds(arms, schedule, pairs), _move(arms, schedule, pairs, x_T)
+    scales = _along_arms(stds, x_T)
+    x, answers = x_T.expand(len(arms), *x_T.shape), _Answers(x_T.device)
+    for i, (t, s) in enumerate(pairs):
         with torch.no_grad():  # left again before each yield
             eps = denoiser(x.reshape(batch), t, contexts)
-        _check_answer(eps, batch, t)
-        eps = eps.reshape(x.shape)
-        z = torch.randn(x_T.shape, generator=generator, dtype=x_T.dtype, device=x_T.device)
-        moves = [
-            arm.rule(schedule, x_a, eps_a, t, s)
-            for arm, x_a, eps_a in zip(arms, x, eps, strict=True)
-        ]
-        mean = torch.stack([move[0] for move in moves])
-        std = np.array([a.noise_scale * move[1] for a, move in zip(arms, moves, strict=True)])
-        scale = torch.as_tensor(std, dtype=x.dtype, device=x.device)
-        x_next = mean + scale.reshape(-1, *[1] * z.ndim) * z
-        yield Step(t, s, x, eps, mean, std, z, x_next)
+            answers.check(eps, batch, t, last=s == pairs[-1][1])
+            eps = eps.reshape(x.shape)
+            z = torch.randn(x_T.shape, generator=generator, dtype=x_T.dtype, device=x_T.device)
+            mean = move(i, x, eps)
+            x_next = (scales[i] * z).add_(mean)
+        yield Step(t, s, x, eps, mean, stds[i], z, x_next)
         x = x_next
 
 
-def _check_answer(eps: object, shape: tuple[int, ...], t: int) -> None:
-    if not isinstance(eps, Tensor):
-        raise InputError(f"the denoiser returned {type(eps).__name__} at t = {t}; not a tensor")
-    if tuple(eps.shape) != shape:
-        raise InputError(
-            f"the denoiser returned shape {tuple(eps.shape)} at t = {t}; allowed is {shape}"
+Pairs = Sequence[tuple[int, int]]
+
+
+def _stds(arms: Sequence[Arm], schedule: NoiseSchedule, pairs: Pairs) -> Array:
+    """λ·σ of every step (t, s) and arm, (S, A)."""
+    return np.array(
+        [[a.noise_scale * a.rule.coefficients(schedule, t, s)[2] for a in arms] for t, s in pairs]
+    )
+
+
+def _move(
+    arms: Sequence[Arm], schedule: NoiseSchedule, pairs: Pairs, like: Tensor
+) -> Callable[[int, Tensor, Tensor], Tensor]:
+    """(index of the step, x, ε̂) → means of x_s, both (A, B, *D).
+
+    Linear rules are three calls for all arms; a rule of another kind is asked for each step.
+    """
+    if not all(isinstance(arm.rule, _LinearRule) for arm in arms):
+        return lambda i, x, eps: torch.stack(
+            [
+                arm.rule(schedule, x_a, eps_a, *pairs[i])[0]
+                for arm, x_a, eps_a in zip(arms, x, eps, strict=True)
+            ]
         )
-    # The sum is finite whenever every term is, and a device is asked for one number only.
-    if not bool(torch.isfinite(eps.sum())) and not bool(torch.isfinite(eps).all()):
-        raise InputError(f"the denoiser returned a value that is not finite at t = {t}")
+    table = np.array([[a.rule.coefficients(schedule, t, s) for a in arms] for t, s in pairs])
+    a, b = _along_arms(table[:, :, 0], like), _along_arms(table[:, :, 1], like)
+    # Not fused into one call: whether a product is rounded before it is added would then depend
+    # on where in the array it stands, and so on the number of threads.
+    return lambda i, x, eps: (a[i] * x).add_(b[i] * eps)
+
+
+def _along_arms(table: Array, like: Tensor) -> tuple[Tensor, ...]:
+    """One tensor (A, 1, …) per row of (S, A), to multiply arms of batches like ``like``."""
+    tensor = torch.as_tensor(table, dtype=like.dtype, device=like.device)
+    return tensor.reshape(*table.shape, *[1] * like.ndim).unbind()
+
+
+class _Answers:
+    """Checks what a denoiser returns. A device other than the CPU is asked only now and then."""
+
+    EVERY = 64
+
+    def __init__(self, device: torch.device) -> None:
+        self._every = 1 if device.type == "cpu" else self.EVERY
+        self._times: list[int] = []
+        self._finite: list[Tensor] = []
+
+    def check(self, eps: object, shape: tuple[int, ...], t: int, last: bool) -> None:
+        if not isinstance(eps, Tensor):
+            raise InputError(
+                f"the denoiser returned {type(eps).__name__} at t = {t}; not a tensor"
+            )
+        if tuple(eps.shape) != shape:
+            raise InputError(
+                f"the denoiser returned shape {tuple(eps.shape)} at t = {t}; allowed is {shape}"
+            )
+        # A finite sum has finite terms; the sum of finite terms may overflow.
+        if self._every == 1 and math.isfinite(eps.sum().item()):
+            return
+        self._times.append(t)
+        self._finite.append(torch.isfinite(eps).all())
+        if last or len(self._times) >= self._every:
+            found = torch.stack(self._finite).tolist()
+            if not all(found):
+                first = self._times[found.index(False)]
+                raise InputError(
+                    f"the denoiser returned a value that is not finite at t = {first}"
+                )
+            self._times, self._finite = [], []
 
 
 class GaussianTrajectory(NamedTuple):

@@ -93,7 +93,10 @@ def test_ks_equals_scipy_at_every_size(n):
 
 
 @given(
-    st.integers(1, 3), st.integers(1, 4), st.sampled_from([5, 200, 3000]), st.integers(0, 2**32 - 1)
+    st.integers(1, 3),
+    st.integers(1, 4),
+    st.sampled_from([5, 200, 3000]),
+    st.integers(0, 2**32 - 1),
 )
 def test_rows_are_compared_each_with_its_own_null(groups, rows, n, seed):
     """Kills: ranks or values of a row counted to its neighbour; a grid of another group."""

@@ -5,6 +5,7 @@ finite sets the marginal q(x_t) is again a mixture: nothing is trained, nothing 
 """
 
 import hashlib
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from diffviz.schedule import NoiseSchedule
 
 MAX_VALUE = 1e9
 """Of data, whose squares float32 must hold with room to spare."""
+PART = 2**20
+"""Bytes of the arrays that a denoiser works on at a time; a core's own cache holds as many."""
 
 
 class MixtureDenoiser:
@@ -62,6 +65,7 @@ class MixtureDenoiser:
         )
         self.name = f"mixture({modes})"
         self.digest = _digest(self.means, self.stds, self.weights)
+        self._center = self.means.reshape(len(self.means), -1).mean(axis=0)
         self.data = self._law()
 
     def _law(self) -> DataLaw:
@@ -85,14 +89,29 @@ class MixtureDenoiser:
     def __call__(self, x: Tensor, t: int, context: Tensor | None = None) -> Tensor:
         """ε̂ of ``x`` (B, *D) at time ``t``."""
         alpha_bar = self.schedule.alpha_bars[t]
+        variances = alpha_bar * self.stds**2 + 1 - alpha_bar
+        center = np.sqrt(alpha_bar) * self._center
+        pull = np.sqrt(alpha_bar) * (self.means.reshape(len(self.means), -1) - self._center)
+        pull /= variances[:, None]
+        # log w_k N = constant_k + y·pull_k − |y|²/2v_k about the common centre, in float64
+        constant = np.log(self.weights) - pull.shape[1] / 2 * np.log(variances)
+        constant -= (pull**2).sum(axis=1) * variances / 2
+        wide = _wide(pull, x), _wide(constant[:, None], x), _wide(-0.5 / variances, x)
+        alike = bool((self.stds == self.stds[0]).all())
+        weights, moved = _like(np.vstack([pull.T, 1 / variances]), x), _wide(center, x)
         flat = x.reshape(len(x), -1)
-        means = _like(np.sqrt(alpha_bar) * self.means.reshape(len(self.means), -1), x)
-        variances = _like(alpha_bar * self.stds**2 + 1 - alpha_bar, x)
-        offsets = flat[:, None] - means
-        logits = -(offsets**2).sum(-1) / (2 * variances) - flat.shape[1] / 2 * variances.log()
-        share = torch.softmax(logits + _like(np.log(self.weights), x), dim=1)
-        eps = torch.einsum("bk,bkd->bd", share / variances, offsets)
-        return (float(np.sqrt(1 - alpha_bar)) * eps).reshape(x.shape)
+        eps = torch.empty_like(flat)
+        for rows in _parts(len(x), max(pull.shape)):
+            y = (flat[rows] - moved).T.contiguous()  # (D, rows): the long axis last
+            logits = torch.addmm(wide[1], wide[0], y)
+            if not alike:  # else the same for all modes
+                logits.addr_(wide[2], (y * y).sum(dim=0))
+            logits -= logits.amax(dim=0)
+            share = logits.to(x.dtype).exp_()
+            sums = weights @ share
+            answer = y.to(x.dtype) * sums[-1] - sums[:-1]
+            eps[rows] = (answer * (float(np.sqrt(1 - alpha_bar)) / share.sum(dim=0))).T
+        return eps.reshape(x.shape)
 
 
 class GaussianDenoiser:
@@ -186,15 +205,24 @@ class DatasetDenoiser:
                 tensor.to(x.device) for tensor in (self._center, self._points, self._squares)
             )
         alpha_bar = self.schedule.alpha_bars[t]
-        root = float(np.sqrt(alpha_bar))
-        centered = x.reshape(len(x), -1).double() - root * self._center
-        # −‖y − √ᾱ p_i‖²/2 without the part that all i share
-        logits = (root * (centered @ self._points.T) - alpha_bar / 2 * self._squares) / max(
-            1 - alpha_bar, 1e-12
-        )
-        nearest = torch.softmax(logits, dim=1) @ self._points
-        eps = (centered - root * nearest) / max(np.sqrt(1 - alpha_bar), 1e-6)
-        return eps.to(x.dtype).reshape(x.shape)
+        root, left = float(np.sqrt(alpha_bar)), max(float(1 - alpha_bar), 1e-12)
+        flat = x.reshape(len(x), -1)
+        eps = torch.empty_like(flat)
+        for rows in _parts(len(x), max(self._points.shape) / 16):  # long rows repay in products
+            y = flat[rows].double() - root * self._center
+            # −‖y − √ᾱ p_i‖²/2(1−ᾱ) without the part that all i share
+            logits = torch.addmm(
+                self._squares, y, self._points.T, beta=-alpha_bar / 2 / left, alpha=root / left
+            )
+            nearest = torch.softmax(logits, dim=1) @ self._points
+            eps[rows] = (y - root * nearest) / np.sqrt(left)
+        return eps.reshape(x.shape)
+
+
+def _parts(count: int, width: float) -> Iterator[slice]:
+    """Slices of a batch whose float64 arrays (slice, width) take at most ``PART`` bytes."""
+    length = max(1, int(PART / (8 * width)))
+    return (slice(first, first + length) for first in range(0, count, length))
 
 
 def _numbers(field: str, values: ArrayLike) -> NDArray[np.float64]:
@@ -216,6 +244,10 @@ def _short(value: NDArray[np.float64]) -> str:
 
 def _digest(*arrays: NDArray[np.float64]) -> str:
     return hashlib.sha256(b"".join(np.ascontiguousarray(a).tobytes() for a in arrays)).hexdigest()
+
+
+def _wide(values: NDArray[np.float64], x: Tensor) -> Tensor:
+    return torch.as_tensor(values, dtype=torch.float64, device=x.device)
 
 
 def _like(values: NDArray[np.float64], x: Tensor) -> Tensor:
