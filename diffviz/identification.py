@@ -172,6 +172,10 @@ def scores(fit: Fit, watched: Watched, expected: Expected, inflation: float = 1.
     coarse = 4 * (watched.precision - 2 * ROUNDING)  # of half-precision states only
     allowed[:, :2] += coarse * np.abs(expected.numbers).max(axis=1, keepdims=True)
     columns = [1, 2, 0]
+    # Roundings may go together instead of averaging out, and tell where x_t and ε̂ are nearly one.
+    size = np.sqrt(watched.grams[:, NEXT, NEXT] / watched.values)
+    aligned = 2 * ROUNDING * size * np.sqrt(watched.values) / fit.std
+    allowed += aligned[:, None] * fit.errors[:, columns]
     away = fit.coefficients[:, columns] - target
     with np.errstate(all="ignore"):
         errors = fit.errors[:, columns] * inflation + 1e-300

@@ -218,8 +218,8 @@ class Probe:
             if not np.isfinite(self._tape.step(i) if i < len(times) else end).all():
                 at = f"t = {times[i]:g}" if i < len(times) else "t = 0"
                 raise InputError(f"x or the answer is not finite at {at}; nothing to describe")
-        self.reading, history = self._read(times, end)
-        return self._run(self.reading, history, end)
+        self.reading, noise = self._read(times, end)
+        return self._run(self.reading, noise, end)
 
     # ---------------------------------------------------------------- what was seen, step by step
 
@@ -235,18 +235,22 @@ class Probe:
         last = i + 1 == len(self._tape)
         return (end if last else self._tape.step(i + 1)[0]).astype(np.float64)
 
-    def _read(self, times: Array, end: NDArray[np.float32]) -> tuple[Reading, bool]:
-        """(how the loop is written, and its rule; whether its steps look back)."""
+    def _read(self, times: Array, end: NDArray[np.float32]) -> tuple[Reading, str]:
+        """(how the loop is written, and its rule; what the injected noise is sought in).
+
+        That is the rest of a regression on this call, "step", on the calls before too, "history",
+        or nothing, "none", where the first step of an unknown rule had no noise.
+        """
         recorded = self._recorded(times, end)
         ways = readings(recorded, self.schedule, self.time, self.answers)
         reading = read(recorded, ways)
         if reading is not None:
-            return reading, False
+            return reading, "step"
         weights = self._weights(end)
         recorded = self._recorded(times, end, weights)
         reading = read_multistep(recorded, ways)
         if reading is not None:
-            return replace(reading, guidance=weights), True
+            return replace(reading, guidance=weights), "history"
         clippings: list[Reading] = []
         for levels in ways:
             clipped = self._recorded(times, end, weights, levels)
@@ -255,10 +259,10 @@ class Probe:
                 clippings += [found] if found is not None else []
         if clippings:
             best = min(clippings, key=lambda reading: reading.misfit)
-            return replace(best, guidance=weights), False
-        # Noise in the first step is noise; without it the loop may be one of several steps.
+            return replace(best, guidance=weights), "step"
         unknown = read_unknown(recorded, ways)
-        return replace(unknown, guidance=weights), not recorded.left[0]
+        noise = "history" if recorded.looks_back else "step"
+        return replace(unknown, guidance=weights), noise if recorded.left[0] else "none"
 
     def _weights(self, end: NDArray[np.float32]) -> tuple[float, ...]:
         """Of the answers to one state, as no rule says them.
@@ -301,7 +305,7 @@ class Probe:
         """
         steps, tape = len(self._tape), self._tape
         further = 0 if weights is not None else max(map(tape.answers, range(steps))) - 1
-        grams, left = np.zeros((steps, 7 + further, 7 + further)), np.zeros(steps)
+        grams, left = np.zeros((steps, 7 + further, 7 + further)), np.zeros((2, steps))
         before = None
         for i in range(steps):
             x, used = self._pair(i, weights or ())
@@ -317,13 +321,14 @@ class Probe:
                 rows[NEXT + 1 : NEXT + 1 + len(others)] = others - rows[EPS]
             grams[i] = rows @ rows.T
             kept = [ONE, X, EPS, CLIP, *range(NEXT + 1, 7 + further)]
-            used_columns = [row for row in rows[kept] if row.any()]
-            left[i] = _Fit(used_columns, rows[NEXT], self._rounding).std
+            for k, more in enumerate(([], [PREVIOUS_X, PREVIOUS_EPS])):
+                columns = [row for row in rows[[*kept, *more]] if row.any()]
+                left[k, i] = _Fit(columns, rows[NEXT], self._rounding).std
             before = rows[X], rows[EPS]
         values = int(np.prod(tape.shape))
-        return Recorded(times, self._floating, grams, left, values, self._rounding)
+        return Recorded(times, self._floating, grams, left[0], left[1], values, self._rounding)
 
-    def _run(self, reading: Reading, history: bool, end: NDArray[np.float32]) -> Run:
+    def _run(self, reading: Reading, noise_in: str, end: NDArray[np.float32]) -> Run:
         levels, steps, shape = reading.levels, len(self._tape), self._tape.shape
         whole = np.array_equal(levels.index, np.rint(levels.index))
         schedule, times = self.schedule, np.append(levels.index, 0).astype(np.int64)
@@ -339,16 +344,16 @@ class Probe:
         for i in range(steps):
             x, used = self._pair(i, reading.guidance)
             following = self._following(i, end)
-            columns = [np.ones_like(x), x, used, *(past if history else [])]
+            columns = [np.ones_like(x), x, used, *(past if noise_in == "history" else [])]
             if reading.clipped:
                 columns.append(_clipping(levels, i, x, used))
             fit = _Fit(columns, following, self._rounding)
             past = [x, used, *past][:6]
             # In the variance-preserving form, as everything in a run.
             to_form = np.sqrt(levels.bars_next[i]) if levels.sigma_form else 1.0
-            injected[i] = fit.std * to_form
+            injected[i] = fit.std * to_form if noise_in != "none" else 0.0
             state, eps = to_convention(levels, i, x, used)
-            noise = fit.left * to_form
+            noise = fit.left * to_form if injected[i] else np.zeros_like(following)
             x_next = following * to_form
             recorder.observe(
                 Step(

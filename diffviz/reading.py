@@ -58,13 +58,15 @@ class Recorded:
 
     After the seven columns of there come the differences m_k − m_1 of further answers to the same
     x_t, which guidance asks for. ``left`` (S,) is the std that the regression leaves, 0 where that
-    is rounding; ``rounding`` is the last place of the states.
+    is rounding, and ``left_history`` what is left when the call before may help; ``rounding`` is
+    the last place of the states.
     """
 
     times: Array
     floating: bool
     grams: Array
     left: Array
+    left_history: Array
     values: int
     rounding: float
 
@@ -74,6 +76,22 @@ class Recorded:
         square = np.einsum("sii->si", self.grams) / self.values
         mean = self.grams[:, ONE] / self.values
         return np.sqrt(np.maximum(square - mean**2, 0))
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether most steps depend on the call before, by an F test of two more columns.
+
+        Noise that is used again does so as well, but then the first step has it too, and nothing
+        is left of the others.
+        """
+        one, two = self.left[1:] ** 2, self.left_history[1:] ** 2
+        if not len(one):
+            return False
+        free = max(self.values - 5, 1)
+        with np.errstate(all="ignore"):
+            ratio = (one * (free + 2) - two * free) / 2 / two
+        again = self.left[0] > 0 and not np.median(two)
+        return bool(np.mean((one > 0) & ~(ratio < 50)) > 0.5) and not again
 
 
 def readings(
@@ -85,6 +103,11 @@ def readings(
         InputError: the times are on no part of the schedule.
     """
     times, found = recorded.times, []
+    if (schedule.alpha_bars <= 0).any():
+        # ε has no part in x_T then, but x̂_0 and v have; as good as 0 is enough to say so.
+        bars = np.maximum(schedule.alpha_bars, 1e-12)
+        alphas = np.concatenate([[1.0], bars[1:] / bars[:-1]])
+        schedule = NoiseSchedule(1 - alphas, alphas, bars, schedule.name)
     for kind in time_kinds(times, recorded.floating, time, schedule):
         index = index_of(times, kind, schedule)
         between = kind != "sigma" and not np.array_equal(index, np.rint(index))
@@ -108,6 +131,8 @@ def read(recorded: Recorded, ways: Sequence[Levels], clipped: bool = False) -> R
     With ``clipped`` the products hold what clipping does, and as much of that is allowed as helps.
     """
     found: list[tuple[int, float, Reading]] = []
+    if recorded.looks_back:
+        return None
     for place, levels in enumerate(ways):
         for rule in _rules(recorded, levels):
             misfit, scale, spread, guidance = _compare(recorded, levels, rule)
@@ -214,7 +239,8 @@ def _compare(
     """(misfit, λ, how much λ varies from step to step, the weights of further answers)."""
     numbers, n = _numbers(rule, levels), recorded.values
     known = np.isfinite(numbers).all(axis=1)
-    numbers, left = numbers[known], recorded.left[known]
+    numbers, seen = numbers[known], recorded.left[known]
+    left = np.where(numbers[:, 2] > 0, seen, 0)  # a step without noise leaves nothing
     grams = _without(recorded.grams[known], CLIP)
     gap = np.zeros(grams.shape[:2])
     gap[:, [X, EPS]], gap[:, NEXT] = -numbers[:, :2], 1.0
@@ -233,7 +259,7 @@ def _compare(
     noisy = numbers[:, 2] > 0
     if not noisy.any():
         return misfit, 1.0, 0.0, guidance
-    ratio = left[noisy] / numbers[noisy, 2]
+    ratio = seen[noisy] / numbers[noisy, 2]
     scale = float(np.median(ratio))
     scale = 1.0 if abs(scale - 1) < 0.01 else round(scale, 3)
     return misfit, scale, float(np.abs(ratio - scale).mean()), guidance

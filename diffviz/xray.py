@@ -42,6 +42,10 @@ MIN_VALUES = 64
 """Fewer values per state than this decide nothing about a step."""
 
 
+WILDEST = 50.0
+"""How large the first excitation lets x̂_0 become, 1/√ᾱ_T for the usual schedules being 12."""
+
+
 @dataclass(frozen=True)
 class XRay:
     """A sampler seen through.
@@ -172,7 +176,8 @@ def _wild(schedule: NoiseSchedule, time: Time, generator: torch.Generator) -> An
     """N(0, 1) in every value, around the exact answer for data N(0, 1), √(1−ᾱ)·x_t.
 
     The share of x_t keeps the state of order 1, where a bare e would let it grow by 1/√ᾱ_T until
-    float32 swallowed the injected noise. Regression takes it out again.
+    float32 swallowed the injected noise. Regression takes it out again. Where even that is not
+    enough, as for cosine schedules with √ᾱ_T near 0, e is made small.
     """
     seen: list[float] = []
 
@@ -184,7 +189,7 @@ def _wild(schedule: NoiseSchedule, time: Time, generator: torch.Generator) -> An
             return e
         index = index_of(np.array([value]), kind, schedule)[0]
         bar = schedule.alpha_bars[int(np.clip(np.rint(index), 0, schedule.T))]
-        return e + float(np.sqrt(1 - bar)) * x
+        return min(1.0, WILDEST * float(np.sqrt(bar))) * e + float(np.sqrt(1 - bar)) * x
 
     return answer
 

@@ -1,0 +1,1 @@
+"""Foreign ecosystems. Nothing here is imported by diffviz itself."""
