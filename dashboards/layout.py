@@ -115,8 +115,8 @@ def _field(name: str, *parts: Component) -> html.Label:
 
 
 def _input(name: str, **attributes: str) -> html.Span:
-    """The place of an ``<input>``."""
-    marks = {f"data-{key}": value for key, value in attributes.items()}
+    """The place of an ``<input>``; ``label`` is the key of its name for those who do not see."""
+    marks = {f"data-{key.replace('label', 'named')}": v for key, v in attributes.items()}
     return html.Span(className="slot", **{"data-input": name, **marks})
 
 
@@ -136,7 +136,13 @@ def _compare() -> html.Section:
                 ],
             ),
             html.P(
-                both("dashboard.compare.loading"), id="loading", className="notice", role="status"
+                [
+                    html.Span(both("dashboard.compare.loading"), className="while"),
+                    html.Span(both("dashboard.live.failed"), className="instead"),
+                ],
+                id="loading",
+                className="notice",
+                role="status",
             ),
             html.P(id="failure", className="notice bad", role="alert", hidden=True),
             html.Div(
@@ -158,6 +164,7 @@ def _compare() -> html.Section:
                         [
                             html.P(id="image-time", className="num"),
                             html.P(both("dashboard.compare.click"), id="click-hint"),
+                            _field("arm", html.Select(id="arm")),
                             _field("follow", html.Select(id="follow")),
                             html.Div(
                                 [
@@ -176,6 +183,7 @@ def _compare() -> html.Section:
                         ],
                         className="tools",
                     ),
+                    html.P(id="few", className="note warn", hidden=True),
                     html.Div(id="arms"),
                     html.P(
                         both("dashboard.compare.fixed_note"),
@@ -426,7 +434,12 @@ def _xray() -> html.Section:
                                 [
                                     html.H2(id="loop-title"),
                                     html.P(id="loop-text"),
-                                    html.Pre(id="loop-code", tabIndex="0", **_labelled("code")),
+                                    html.Pre(
+                                        id="loop-code",
+                                        tabIndex="0",
+                                        role="region",
+                                        **_labelled("code"),
+                                    ),
                                     html.P(both("dashboard.xray.given"), className="note"),
                                 ],
                                 className="card",

@@ -2,7 +2,8 @@
 
 A clause gives every arm at every step one of its keys, or none. On the page one sentence is said
 per key that occurs, with its arms and their values. Only thresholds on the run's own numbers
-decide, so a sentence never claims more than the recorded values.
+decide, and they are the wider the fewer the samples are, so that a sentence does not claim what
+chance alone may do.
 """
 
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from diffviz.figures.strips import is_image
 from diffviz.run import Run
 
 Array = NDArray[np.float64]
@@ -23,9 +25,14 @@ PULLED, NEARER, FURTHER = 0.6, 0.9, 1.1
 """Parts of the right distance to the mean."""
 DIAL, JOINT = 0.08, 0.05
 """How far the residual may be from what the dial says, and D of the residual from 0."""
+MEAN = 0.02
+"""How far the mean may be off, beside chance."""
+INDEPENDENT = 10
+"""As many coordinates of an image are counted as independent at most; its pixels are not."""
 END = 0.05
 """Below this part of T even a right sampler leaves the residual's law: no noise comes last."""
 BAND = 1.358
+"""√n·D stays below this in 95 % of samples of n independent values."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +75,11 @@ def clauses(run: Run) -> dict[str, list[Clause]]:
         for quantity in ("x", "residual")
     }
     return {
-        "trajectories": [_mean(run, now), _stds(now)[0]],
-        "ks": [_marginal(now, chance["x"]), _joint(run, now, chance["residual"])],
+        "trajectories": [_mean(run, now), _stds(run, now)[0]],
+        "ks": [_marginal(run, now, chance["x"]), _joint(run, now, chance["residual"])],
         "dial": [_dial(run, now)],
-        "stds": _stds(now),
-        "distance": [_distance(now)],
+        "stds": _stds(run, now),
+        "distance": [_distance(run, now)],
         "mean": [_mean(run, now)],
         "histogram": [
             Clause(("", "spread"), _where(now["pooled"], [(True, 1)]), "pooled", "right_pooled")
@@ -89,10 +96,20 @@ def _where(
     return np.where(np.isfinite(values), chosen, 0)
 
 
-def _marginal(now: dict[str, Array], chance: Array) -> Clause:
+def _marginal(run: Run, now: dict[str, Array], chance: Array) -> Clause:
     d = now["marginal_d"]
-    cases = [(d <= CLOSE + chance, 1), (d <= FAR + chance, 2), (d > FAR + chance, 3)]
-    return Clause(("", "law_close", "law_rough", "law_far"), _where(d, cases), "marginal_d")
+    # Clean pixels have few values, each with its own share: a jump, beside which any deviation is
+    # large. With the least noise on them it is not.
+    clean = is_image(run) & (run.dataset["t"].values == 0)
+    cases = [
+        (d <= chance, 1),
+        (d <= CLOSE + chance, 2),
+        (clean, 5),
+        (d <= FAR + chance, 3),
+        (d > FAR + chance, 4),
+    ]
+    keys = ("", "law_same", "law_close", "law_rough", "law_far", "law_clean")
+    return Clause(keys, _where(d, cases), "marginal_d")
 
 
 def _joint(run: Run, now: dict[str, Array], chance: Array) -> Clause:
@@ -104,22 +121,24 @@ def _joint(run: Run, now: dict[str, Array], chance: Array) -> Clause:
 
 def _dial(run: Run, now: dict[str, Array]) -> Clause:
     std, near_end = now["residual"], _near_end(run)
+    values = run.dataset["values"].sel(quantity="residual").values
     scale = np.array([float(arm["noise_scale"]) for arm in run.spec.arms])[:, None]
     cases = [
         (near_end, 1),
         (scale == 0, 4),
         (_silent(run)[:, None], 5),
-        (np.abs(std - scale) <= DIAL, 2),
+        (np.abs(std - scale) <= DIAL + 2 * scale / np.sqrt(2 * np.maximum(values, 1)), 2),
         (std >= 0, 3),
     ]
     keys = ("", "dial_end", "dial_reads", "dial_off", "dial_missing", "dial_silent")
     return Clause(keys, _where(std, cases), "residual")
 
 
-def _stds(now: dict[str, Array]) -> list[Clause]:
-    between, pooled = now["between"], now["pooled"]
+def _stds(run: Run, now: dict[str, Array]) -> list[Clause]:
+    between, pooled, chance = now["between"], now["pooled"], _spread_chance(run)
     part = between / now["right_between"]
-    known = [(part < SAME, 1), (part < LESS, 2), (part > MORE, 4), (part >= LESS, 3)]
+    less, more = LESS - chance, MORE + chance
+    known = [(part < SAME, 1), (part < less, 2), (part > more, 4), (part >= less, 3)]
     keys = ("", "between_same", "between_less", "between_like", "between_more")
     hidden = (part < 0.5) & (pooled / now["right_pooled"] > LESS)
     return [
@@ -128,18 +147,37 @@ def _stds(now: dict[str, Array]) -> list[Clause]:
     ]
 
 
-def _distance(now: dict[str, Array]) -> Clause:
-    part = now["distance"] / now["right_distance"]
-    cases = [(part < PULLED, 1), (part < NEARER, 2), (part > FURTHER, 4), (part >= NEARER, 3)]
+def _distance(run: Run, now: dict[str, Array]) -> Clause:
+    part, chance = now["distance"] / now["right_distance"], _spread_chance(run)
+    near, far = NEARER - chance, FURTHER + chance
+    cases = [(part < PULLED - chance, 1), (part < near, 2), (part > far, 4), (part >= near, 3)]
     keys = ("", "pulled", "nearer", "as_far", "further")
     return Clause(keys, _where(now["distance"], cases), "distance", "right_distance")
 
 
 def _mean(run: Run, now: dict[str, Array]) -> Clause:
     off = np.abs(now["mean"] - now["right_mean"])
-    allowed = 0.05 + 3 * now["right_between"] / np.sqrt(run.spec.n)
+    allowed = MEAN + 3 * _std_of_means(run) / np.sqrt(run.spec.n)
     cases = [(off <= allowed, 1), (off > allowed, 2)]
     return Clause(("", "mean_right", "mean_off"), _where(now["mean"], cases), "mean", "right_mean")
+
+
+def _std_of_means(run: Run) -> Array:
+    """(N,), of the mean of one sample under q(x_t): what is left of the pooled variance."""
+    data, d = run.dataset, _coordinates(run)
+    within = np.nan_to_num(data["reference_std_within"].values)
+    return np.sqrt(np.maximum(data["reference_std"].values ** 2 - within**2 * (d - 1) / d, 0))
+
+
+def _spread_chance(run: Run) -> float:
+    """Twice the relative error that a std of so few samples has."""
+    n = max(run.spec.n, 2)
+    return float(2 / np.sqrt(2 * (n - 1) * min(_coordinates(run), INDEPENDENT)))
+
+
+def _coordinates(run: Run) -> float:
+    """Values per sample."""
+    return float(run.dataset["values"].sel(quantity="x").values.max()) / run.spec.n
 
 
 def _near_end(run: Run) -> NDArray[np.bool_]:

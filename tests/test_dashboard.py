@@ -285,7 +285,7 @@ def test_sentences_say_what_theory_says(gaussian):
         found = said[plot][clause]
         return [found.keys[code] for code in found.codes[:, i]]
 
-    assert keys("ks", 0) == ["law_close", "law_far", "law_close"]
+    assert keys("ks", 0) == ["law_same", "law_far", "law_close"]
     assert keys("ks", 1) == ["joint_kept", "joint_left", "joint_other"]
     assert keys("dial") == ["dial_reads", "dial_missing", "dial_silent"]
     assert keys("stds") == ["between_like", "between_same", "between_like"]

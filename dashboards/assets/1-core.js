@@ -9,7 +9,7 @@ window.diffviz = (() => {
 
   // What the address bar says, with what is meant when it is silent. Nothing else is remembered.
   const SILENT = {
-    run: "1", beside: null, t: null, sample: null, range: "fixed", lang: null, theme: null, big: null,
+    run: "1", beside: null, t: null, arm: null, sample: null, range: "fixed", lang: null, theme: null, big: null,
     law: "gaussian", noise: "1", score: "1",
     kind: "course", T: "500", first: "0.0001", last: "0.02", sprite: "0",
     loop: "no-noise",
@@ -28,12 +28,15 @@ window.diffviz = (() => {
     if (!Object.hasOwn(start.languages, state.lang ?? "")) {
       state.lang = navigator.language.startsWith("zh") ? "zh" : "en";
     }
+    for (const key of ["run", "beside"]) {
+      state[key] = start.runs.find(({ name }) => name === state[key])?.id ?? state[key];
+    }
     if (!["light", "dark"].includes(state.theme)) state.theme = null;
     if (state.range !== "stretched") state.range = "fixed";
   }
 
   const MINE = {
-    compare: ["run", "beside", "t", "sample", "range"],
+    compare: ["run", "beside", "t", "arm", "sample", "range"],
     dial: ["law", "noise", "score"],
     schedule: ["kind", "T", "first", "last", "sprite"],
     xray: ["loop"],
@@ -43,11 +46,16 @@ window.diffviz = (() => {
     ],
   };
 
+  // A run that everybody sees has a number, which is another one when the server starts with other
+  // files; a link names it instead. Both are understood.
+  const named = (id) => (/^\d+$/.test(id) && start.runs.find((run) => run.id === id)?.name) || id;
+
   function address(page = state.page) {
     const query = new URLSearchParams();
     for (const key of [...MINE[page], "lang", "theme", "big"]) {
       const value = state[key];
-      if (value !== null && String(value) !== SILENT[key]) query.set(key, value);
+      if (value === null || String(value) === SILENT[key]) continue;
+      query.set(key, ["run", "beside"].includes(key) ? named(value) : value);
     }
     return PATHS[page] + (query.size ? `?${query}` : "");
   }
@@ -218,7 +226,7 @@ window.diffviz = (() => {
   // Dash wraps its own inputs; these are plain ones in the marked places.
   function fillPlaces() {
     for (const place of all("[data-input]")) {
-      const { input, label, ...rest } = place.dataset;
+      const { input, named: label, ...rest } = place.dataset;
       const attributes = { id: input, ...rest };
       if (label) {
         attributes["data-label"] = label;
@@ -232,8 +240,7 @@ window.diffviz = (() => {
     try {
       start = await (await fetch("/data/start")).json();
     } catch {
-      document.title = "diffviz";
-      byId("loading").textContent = "The server does not answer.";
+      root.dataset.started = "no";
       return;
     }
     fillPlaces();

@@ -34,7 +34,10 @@
     byId("player").hidden = true;
     delete root.dataset.ready;
     let found = null;
-    try {
+    const asked = wanted.split("/");
+    const known = asked.every((id) => pages.compare.runs.some((one) => one.id === id));
+    if (!known) found = { error: word("dashboard.live.unknown") };
+    else try {
       const answer = await fetch(`/data/run/${runAddress()}`);
       found = await answer.json();
       if (!answer.ok) found = { error: found.error };
@@ -47,10 +50,11 @@
       const words = word(
         found.error === null
           ? "dashboard.live.failed"
-          : state.beside ? "dashboard.live.apart" : "dashboard.live.empty",
+          : known && state.beside ? "dashboard.live.apart" : "dashboard.live.empty",
       );
       byId("failure").textContent = filled(words, { error: found.error });
       byId("failure").hidden = false;
+      root.dataset.ready = wanted;
       return;
     }
     run = found;
@@ -62,6 +66,7 @@
     byId("run-view").hidden = false;
     build();
     words();
+    setAside();
     if (run.images) await loadSheets(state.range);
     paint();
     byId("player").hidden = state.page !== "compare";
@@ -125,6 +130,14 @@
   function words() {
     const select = byId("run");
     if (!run) return;
+    const names = run.arms.map((arm) => arm.name);
+    if (!names.includes(state.arm)) state.arm = null;
+    byId("arm").replaceChildren();
+    option(byId("arm"), "", word("dashboard.live.every"));
+    for (const name of names) option(byId("arm"), name, name);
+    byId("arm").value = state.arm ?? "";
+    byId("few").hidden = run.facts.n >= 10;
+    byId("few").textContent = filled(word("dashboard.live.few"), { n: run.facts.n });
     select.title = `${run.facts.denoiser}, ${run.facts.schedule}, n = ${run.facts.n}`;
     const follow = byId("follow");
     const count = run.images ? run.images.samples : (run.tracks?.x.length ?? 0);
@@ -233,6 +246,23 @@
     setStep(nearest(run.times, run.images.times[row]));
   }
 
+  // Brings one arm forward: the others fade, and the sentences speak of it alone.
+  function pickArm(name) {
+    state.arm = name;
+    byId("arm").value = name ?? "";
+    writeAddress();
+    setAside();
+    paint();
+    pages.compare.resize();
+  }
+
+  function setAside() {
+    for (const figure of all("#arms .arm, #films .arm")) {
+      const { arm } = figure.querySelector("canvas").dataset;
+      figure.classList.toggle("aside", state.arm !== null && run.arms[arm].name !== state.arm);
+    }
+  }
+
   function followSample(i) {
     state.sample = i;
     byId("follow").value = i ?? "";
@@ -246,10 +276,11 @@
   function sentence(clause, code) {
     const items = [];
     run.arms.forEach((arm, a) => {
-      if (clause.codes[a][now()] !== code) return;
+      if (clause.codes[a][now()] !== code || (state.arm !== null && arm.name !== state.arm)) return;
       const dot = element("i", { class: "dot", style: `--arm: ${arm.colour}` });
       const name = element("b", {}, dot, arm.name);
-      const value = said(run.live[clause.value][a][now()]);
+      const sign = clause.value.endsWith("_d") ? "D = " : "";
+      const value = sign + said(run.live[clause.value][a][now()]);
       items.push([name, ` ${value}`]);
     });
     if (!items.length) return [];
@@ -275,6 +306,12 @@
     (figure) => {
       // The cursor is an element above the plot, which moves without drawing the plot again.
       figure.layout.shapes = (figure.layout.shapes ?? []).filter((s) => s.name !== "cursor");
+      if (state.arm !== null) {
+        for (const trace of figure.data) {
+          const other = run.arms.some((arm) => arm.name === trace.legendgroup);
+          if (other && trace.legendgroup !== state.arm) trace.opacity = (trace.opacity ?? 1) * 0.15;
+        }
+      }
       if (made.name === "histogram") {
         setHistogram(figure.data);
         figure.layout.annotations = [];
@@ -539,6 +576,7 @@
         byId("loading").hidden = true;
         root.dataset.ready = "none";
       }
+      byId("arm").addEventListener("change", (event) => pickArm(event.target.value || null));
       byId("follow").addEventListener("change", (event) => followSample(event.target.value || null));
       for (const button of all("[data-range]")) {
         button.addEventListener("click", async () => {
