@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from dashboards.pages import STORES
+from dashboards.pages import LARGEST_T, STORES
 from dashboards.payload import PLOTS
 from diffviz.catalogue import LANGUAGES, text
 from diffviz.report.embedding import TAGS
@@ -362,7 +362,9 @@ def _schedule() -> html.Section:
             html.Div(
                 [
                     _field("kind", html.Select(id="kind")),
-                    _field("steps", _input("T", type="number", min="1", max="10000", step="1")),
+                    _field(
+                        "steps", _input("T", type="number", min="1", max=str(LARGEST_T), step="1")
+                    ),
                     _field("first", _input("first", type="number", min="0", max="1", step="any")),
                     _field("last", _input("last", type="number", min="0", max="1", step="any")),
                 ],
@@ -371,19 +373,12 @@ def _schedule() -> html.Section:
             html.P(id="schedule-wrong", className="notice bad", role="alert", hidden=True),
             html.Div(
                 [
-                    html.Div(
-                        [
-                            html.H2(both("dashboard.schedule.forward")),
-                            html.Button(
-                                both("dashboard.schedule.another"), type="button", id="another"
-                            ),
-                        ],
-                        className="tools",
-                    ),
+                    html.H2(both("dashboard.schedule.forward")),
+                    html.Div(id="sprites", role="radiogroup", **_labelled("sprites")),
                     html.Div(id="forward"),
                     html.P(both("dashboard.schedule.forward_note"), className="note"),
                 ],
-                className="card",
+                className="card answer",
             ),
             html.Div(
                 [
@@ -402,7 +397,7 @@ def _schedule() -> html.Section:
                         ]
                     ),
                 ],
-                className="card",
+                className="card answer",
             ),
             html.Div(
                 [
@@ -410,7 +405,7 @@ def _schedule() -> html.Section:
                     html.Div(className="plot", id="schedule-plot"),
                     html.P(both("figures.schedule.caption"), className="note"),
                 ],
-                className="card",
+                className="card answer",
             ),
         ],
         hidden=True,

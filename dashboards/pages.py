@@ -31,6 +31,7 @@ from diffviz.figures.dial_density import (
     dial_density_data,
     dial_density_figure,
 )
+from diffviz.figures.forward import forward_data
 from diffviz.figures.schedule import schedule_data, schedule_figure
 from diffviz.images import from_uint8, to_uint8
 from diffviz.report.embedding import figure_json
@@ -46,6 +47,10 @@ KINDS: dict[str, Callable[..., NoiseSchedule]] = {
     "scaled-linear": NoiseSchedule.scaled_linear,
 }
 LARGEST_T = 4000
+SPRITES, OFFERED = 200, 24
+"""Sprites that there are, and those of them that can be chosen."""
+SURE, LIKELY, NO_IDEA = 0.99, 0.5, 0.1
+"""Probability of the right sprite, twice, and the part of all sprites that are candidates."""
 SHOWN = 10
 """How many times of the forward process are shown."""
 TERMINAL = 0.02
@@ -67,9 +72,10 @@ def register(app: Dash) -> None:
     )
 
 
-def register_xray(server: FastAPI, bench: Bench, painter: Bench) -> None:
-    """``/data/xray`` is the menu of loops, ``/data/xray/{name}`` what is seen of one.
+def add_data(server: FastAPI, bench: Bench, painter: Bench) -> None:
+    """``/data/sprites`` are the sprites to choose from, ``/data/xray`` is the menu of loops.
 
+    ``/data/xray/{name}`` is what is seen of one loop.
     ``/data/xray/{name}/network`` has a process of its own, ``painter``: it takes much longer, and
     nobody should wait for it who only looks at the next loop.
     """
@@ -84,6 +90,10 @@ def register_xray(server: FastAPI, bench: Bench, painter: Bench) -> None:
             return Response(line, 503, media_type="application/json")
         headers = {"content-encoding": "gzip", "cache-control": "private, no-cache"}
         return Response(body, media_type="application/json", headers=headers)
+
+    @server.get("/data/sprites")
+    def sprites() -> Response:
+        return Response(_offered(), media_type="application/json")
 
     @server.get("/data/xray")
     async def menu() -> Response:
@@ -159,23 +169,24 @@ def _course() -> NoiseSchedule:
 
 
 def schedule(asked: Question | None) -> dict[str, Any] | None:
-    """Picture, checks and the forward process of a schedule, or one line about what is wrong.
+    """Picture, checks and the forward process of a schedule, or what is ``wrong`` with it.
 
-    ``{kind, T, first, last, sprite}``; T at most 4,000, the ends of β ignored by cosine.
+    ``{kind, T, first, last, sprite}``; T at most 4,000, the ends of β ignored by cosine. What is
+    wrong is one word, "T" or "beta"; the page has a sentence for each.
     """
     if not isinstance(asked, dict):
         return None
     kind, T, sprite = asked.get("kind"), _number(asked.get("T")), _number(asked.get("sprite"))
     if kind not in list(KINDS) or T is None or int(T) != T or not 1 <= T <= LARGEST_T:
-        return {"wrong": f"T is not an integer 1…{LARGEST_T}"}
+        return {"wrong": "T"}
     first, last = _number(asked.get("first")), _number(asked.get("last"))
     if kind != "cosine" and (first is None or last is None):
-        return {"wrong": "β is not a number"}
+        return {"wrong": "beta"}
     ends = () if kind == "cosine" else (first, last)
     try:
-        return json.loads(_schedule(kind, int(T), ends, int(sprite or 0) % 1000))
-    except InputError as error:
-        return {"wrong": str(error)}
+        return json.loads(_schedule(kind, int(T), ends, int(sprite or 0) % OFFERED))
+    except InputError:
+        return {"wrong": "beta"}
 
 
 @lru_cache(maxsize=64)
@@ -193,34 +204,61 @@ def _schedule(kind: str, T: int, ends: tuple[float, ...], sprite: int) -> str:
     return json.dumps(finite(answer))
 
 
-def _checks(made: NoiseSchedule) -> list[dict[str, str | None]]:
-    """Each law with what ``violations`` says about it; None where it holds."""
+def _checks(made: NoiseSchedule) -> list[dict[str, Any]]:
+    """Each law with the first t and the number that ``violations`` names; None where it holds."""
     broken = made.violations()
     starts = {"bar0": "ᾱ_0", "beta": "β_t", "product": "ᾱ_t = ᾱ", "falling": "ᾱ_t <"}
-    return [
-        {"law": law, "broken": next((said for said in broken if said.startswith(start)), None)}
-        for law, start in starts.items()
-    ]
+    found: list[dict[str, Any]] = []
+    for law, start in starts.items():
+        said = next((line for line in broken if line.startswith(start)), None)
+        when = re.search(r"t = (\d+)", said or "")
+        value = re.search(r"(?:ratio is|β =|ᾱ_0 =) ([\d.e+-]*\d)", said or "")
+        found.append(
+            {
+                "law": law,
+                "broken": said
+                and {"t": when and int(when[1]), "value": value[1] if value else None},
+            }
+        )
+    return found
 
 
 def _forward(made: NoiseSchedule, sprite: int) -> dict[str, Any]:
-    """One sprite at ``SHOWN`` times, as RGB bytes; one ε for all of them."""
-    image = from_uint8(_sprites()[sprite % len(_sprites())][None])[0]
-    noise = np.random.default_rng(sprite).standard_normal(image.shape)
-    times = np.unique(np.rint(made.T * np.linspace(0, 1, SHOWN) ** 1.3).astype(int))
-    bars = made.alpha_bars[times].reshape(-1, 1, 1, 1)
-    x = to_uint8(np.sqrt(bars) * image + np.sqrt(1 - bars) * noise)
+    """One sprite at ``SHOWN`` times, as RGB bytes, and who could still tell which it was."""
+    times = np.unique(np.rint(made.T * np.linspace(0, 1, SHOWN)).astype(int))
+    data = forward_data(made, from_uint8(_sprites()), sprite, times, seed=sprite)
+    x = to_uint8(data.x)
     return {
         "times": times.tolist(),
         "size": x.shape[1],
         "pixels": base64.b64encode(x.tobytes()).decode(),
-        "bars": [f"{bar:.3g}" for bar in bars.ravel()],
+        "bars": [f"{bar:.3g}" for bar in data.alpha_bar],
+        "guesses": [
+            _guess(sure, left) for sure, left in zip(data.sure, data.candidates, strict=True)
+        ],
+        "candidates": [round(left) for left in data.candidates],
     }
+
+
+def _guess(sure: float, candidates: float) -> str:
+    if sure >= SURE:
+        return "bob"
+    if sure >= LIKELY:
+        return "probably"
+    return "few" if candidates < NO_IDEA * SPRITES else "nobody"
+
+
+@lru_cache(maxsize=1)
+def _offered() -> bytes:
+    """The sprites that can be chosen, as RGB bytes, in JSON."""
+    images = _sprites()[:OFFERED]
+    pixels = base64.b64encode(images.tobytes()).decode()
+    return json.dumps({"size": images.shape[1], "n": OFFERED, "pixels": pixels}).encode()
 
 
 @lru_cache(maxsize=1)
 def _sprites() -> np.ndarray:
-    return make_sprites(60)[0]
+    return make_sprites(SPRITES)[0]
 
 
 def _number(value: object) -> float | None:

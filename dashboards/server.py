@@ -24,7 +24,7 @@ from dashboards.guard import LOOPBACK, Guard, Receive, Scope, Send
 from dashboards.jobs import Jobs, described
 from dashboards.layout import PAGES, page
 from dashboards.order import MEMORY, SHIPPED
-from dashboards.pages import register, register_xray
+from dashboards.pages import add_data, register
 from dashboards.payload import payload
 from dashboards.record import record_page
 from dashboards.routes import add_routes
@@ -69,7 +69,7 @@ def create_app(
     app.backend.websocket_capability = False  # no page uses one, and the browser would try
     app.layout = page(record_page())
     register(app)
-    register_xray(server, Bench(), Bench())
+    add_data(server, Bench(), Bench())
 
     policy = "; ".join(
         (

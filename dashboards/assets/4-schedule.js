@@ -1,8 +1,10 @@
 "use strict";
 // The schedule: four fields ask the server; picture, forward process and checks come back.
 (() => {
-  const { byId, draw, element, filled, option, pages, state, word, writeAddress } = diffviz;
+  const { all, byId, draw, element, filled, option, pages, state, word, writeAddress } = diffviz;
   let answer = null;
+  let mistake = null; // what is wrong with the question, where something is
+  let sprites = null; // a promise of those that can be chosen
   let timer = 0;
   const FIELDS = ["T", "first", "last"];
 
@@ -19,8 +21,9 @@
     if (!found) return dash_clientside.no_update;
     const wrong = byId("schedule-wrong");
     wrong.hidden = found.wrong === undefined;
-    if (found.wrong !== undefined) {
-      wrong.textContent = filled(word("dashboard.schedule.wrong"), { error: found.wrong });
+    mistake = found.wrong ?? null;
+    if (mistake) {
+      paintWrong();
       return dash_clientside.no_update;
     }
     answer = found;
@@ -28,9 +31,18 @@
     return dash_clientside.no_update;
   };
 
+  function paintWrong() {
+    const words = word("dashboard.schedule.wrong_{mistake}", { mistake });
+    byId("schedule-wrong").textContent = words;
+    document.documentElement.dataset.ready = "schedule";
+  }
+
+  const FAILED = { bar0: "fails_value", beta: "fails_at", product: "fails_ratio", falling: "fails_from" };
   function paintChecks() {
     const rows = answer.checks.map(({ law, broken }) => {
-      const result = broken === null ? word("dashboard.schedule.holds") : `${word("dashboard.schedule.fails")}: ${broken}`;
+      const result = broken === null
+        ? word("dashboard.schedule.holds")
+        : filled(word("dashboard.schedule.{key}", { key: FAILED[law] }), broken);
       return [word("dashboard.schedule.{law}", { law }), result, broken === null];
     });
     const { value, good } = answer.terminal;
@@ -48,26 +60,64 @@
     );
   }
 
+  function tile(bytes, size, i, label) {
+    const canvas = element("canvas", { width: size, height: size, role: "img", "aria-label": label });
+    const image = new ImageData(size, size);
+    for (let p = 0; p < size * size; p++) {
+      for (let c = 0; c < 3; c++) image.data[4 * p + c] = bytes[3 * (i * size * size + p) + c];
+      image.data[4 * p + 3] = 255;
+    }
+    canvas.getContext("2d").putImageData(image, 0, 0);
+    return canvas;
+  }
+
+  const bytesOf = (pixels) => Uint8Array.from(atob(pixels), (c) => c.charCodeAt(0));
+
   function paintForward() {
-    const { times, size, pixels, bars } = answer.forward;
-    const bytes = Uint8Array.from(atob(pixels), (c) => c.charCodeAt(0));
+    const { times, size, pixels, bars, guesses, candidates } = answer.forward;
+    const bytes = bytesOf(pixels);
     byId("forward").replaceChildren(
       ...times.map((t, i) => {
-        const canvas = element("canvas", { width: size, height: size, role: "img", "aria-label": `t = ${t}` });
-        const image = new ImageData(size, size);
-        for (let p = 0; p < size * size; p++) {
-          for (let c = 0; c < 3; c++) image.data[4 * p + c] = bytes[3 * (i * size * size + p) + c];
-          image.data[4 * p + 3] = 255;
-        }
-        canvas.getContext("2d").putImageData(image, 0, 0);
-        const words = element("figcaption", { class: "num" }, element("b", {}, `t = ${t}`), `ᾱ = ${bars[i]}`);
-        return element("figure", {}, canvas, words);
+        const guess = filled(word("dashboard.schedule.{guess}", { guess: guesses[i] }), { n: candidates[i] });
+        const words = element(
+          "figcaption", { class: "num" }, element("b", {}, `t = ${t}`), `ᾱ = ${bars[i]}`,
+          element("span", { class: `guess ${guesses[i]}` }, guess),
+        );
+        return element("figure", {}, tile(bytes, size, i, `t = ${t}`), words);
       }),
     );
   }
 
+  async function paintSprites() {
+    sprites ??= fetch("/data/sprites").then((answer_) => answer_.json());
+    const { size, n, pixels } = await sprites;
+    const place = byId("sprites");
+    if (!place.children.length) {
+      const bytes = bytesOf(pixels);
+      for (let i = 0; i < n; i++) {
+        const input = element("input", { type: "radio", name: "sprite", value: i });
+        input.addEventListener("change", () => {
+          state.sprite = String(i);
+          writeAddress();
+          ask();
+        });
+        const canvas = tile(bytes, size, i, "");
+        canvas.removeAttribute("role");
+        canvas.setAttribute("aria-hidden", "true");
+        place.append(element("label", {}, input, canvas));
+      }
+    }
+    [...place.querySelectorAll("input")].forEach((input, i) => {
+      input.checked = String(i) === state.sprite;
+      input.setAttribute("aria-label", filled(word("dashboard.schedule.sprite"), { i: i + 1 }));
+    });
+  }
+
   async function paint() {
-    if (!answer || state.page !== "schedule") return;
+    if (state.page !== "schedule") return;
+    for (const card of all("[data-page=schedule] .answer")) card.hidden = !answer;
+    if (mistake) paintWrong();
+    if (!answer) return;
     paintChecks();
     paintForward();
     await draw(byId("schedule-plot"), answer.figure, (figure) => {
@@ -113,11 +163,6 @@
           }, 120);
         });
       }
-      byId("another").addEventListener("click", () => {
-        state.sprite = String((Number(state.sprite) + 1) % 60);
-        writeAddress();
-        ask();
-      });
     },
     words() {
       const select = byId("kind");
@@ -128,7 +173,8 @@
     show() {
       if (!pages.schedule.kinds.includes(state.kind)) state.kind = "course";
       setFields();
-      if (answer) paint();
+      paint();
+      paintSprites();
       ask();
     },
     resize() {

@@ -1,4 +1,4 @@
-"""A noise schedule as the sampler sees it: β, ᾱ, the signal-to-noise ratio, and S1, S2, S3.
+"""A noise schedule as the sampler sees it: β, α, ᾱ, the signal-to-noise ratio, and S1, S2, S3.
 
 x_{t−1} = S1·(x_t − S2·ε̂) + S3·z.
 """
@@ -17,6 +17,7 @@ Array = NDArray[np.float64]
 PLACES = {
     "ᾱₜ": ("left", "top"),
     "√ᾱₜ": ("right", "bottom"),
+    "αₜ": ("center", "top"),
     "S1": ("center", "top"),
     "S2": ("center", "bottom"),
     "S3": ("center", "bottom"),
@@ -56,6 +57,7 @@ def schedule_figure(data: ScheduleData, language: str = "en") -> go.Figure:
         (0, 0, "βₜ", data.beta),
         (1, 0, "ᾱₜ", data.alpha_bar),
         (1, 1, "√ᾱₜ", np.sqrt(data.alpha_bar)),
+        (1, 2, "αₜ", 1 - data.beta),
         (2, 0, "SNR", data.snr),
         (3, 0, "S1", data.S1),
         (3, 1, "S2", data.S2),
