@@ -33,7 +33,8 @@
 
   function paintWrong() {
     const words = word("dashboard.schedule.wrong_{mistake}", { mistake });
-    byId("schedule-wrong").textContent = words;
+    const given = Object.fromEntries(FIELDS.map((name) => [name, state[name] || "–"]));
+    byId("schedule-wrong").textContent = filled(words, { ...given, most: byId("T").max });
     document.documentElement.dataset.ready = "schedule";
   }
 
