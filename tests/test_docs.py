@@ -34,7 +34,7 @@ def _prose(text: str) -> str:
 def _typed_numbers(prose: str) -> list[str]:
     """Decimals, percentages and integers above 10, but for names of papers and t = T, 0."""
     prose = re.sub(r"arXiv \d{4}\.\d{4,5}", "", prose)
-    return re.findall(r"\d+[.,]\d+|\d+ ?[%％]|(?<![\w_^{])\d{2,}", prose)
+    return re.findall(r"\d+\.\d+|\d{2,},\d+|\d+ ?[%％]|(?<![\w_^{])\d{2,}", prose)
 
 
 def test_every_page_is_there_in_both_languages_and_in_step():

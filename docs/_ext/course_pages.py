@@ -101,6 +101,7 @@ class Deck(SphinxTransform):
                 if not inner or len(section.children) > 1:
                     top += _slides(section, spoken=True)
                 for exercise in inner:
+                    exercise[0].insert(0, nodes.Text(f"{section[0].astext()} "))
                     top += _slides(exercise, spoken=False)
 
 

@@ -8,7 +8,7 @@ prose of either language shows it by ``{n}`name:.2f` ``.
 import base64
 import io
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
@@ -20,8 +20,9 @@ from PIL import Image
 
 import diffviz as dv
 from diffviz.catalogue import LANGUAGES
-from diffviz.figures import PICTURES
+from diffviz.figures import PICTURES, theme
 from diffviz.figures.theme import CONFIG, NARROW, TEXT
+from diffviz.images import to_uint8
 from diffviz.report.embedding import figure_json, script_json
 from diffviz.specs import shipped_weights
 
@@ -31,10 +32,12 @@ __all__ = [
     "course_run",
     "draw",
     "dv",
+    "lines",
     "np",
     "picture",
     "put",
     "shipped_network",
+    "tiles",
     "torch",
 ]
 
@@ -106,3 +109,70 @@ def course_run() -> dv.Run:
 def shipped_network() -> dv.NetworkDenoiser:
     """The network that comes with diffviz, with the schedule it was trained for."""
     return dv.load_denoiser(shipped_weights())
+
+
+def lines(
+    x: Sequence[float] | np.ndarray,
+    curves: Mapping[str | tuple[str, str], Sequence[float] | np.ndarray],
+    y: tuple[str, str],
+    *,
+    x_title: tuple[str, str] | None = None,
+    log: str = "",
+    reference: str | tuple[str, str] | None = None,
+    markers: bool = False,
+) -> Picture:
+    """Curves over time, or over something else with a title of its own.
+
+    Words are given as (English, Chinese). ``log`` names logarithmic axes, ``"x"``, ``"y"`` or
+    ``"xy"``; the curve named ``reference`` is drawn as what theory says.
+    """
+    across = np.asarray(x)
+
+    def figure(language: str) -> go.Figure:
+        def word(words: str | tuple[str, str]) -> str:
+            return words if isinstance(words, str) else words[LANGUAGES.index(language)]
+
+        plot = theme.panels(
+            [""],
+            language,
+            T=int(across.max()) if x_title is None else None,
+            x_titles=() if x_title is None else [word(x_title)],
+            y_titles=[word(y)],
+        )
+        names = [name for name in curves if name != reference]
+        if reference is not None:
+            values = np.asarray(curves[reference], dtype=np.float64)
+            theme.add_reference(plot, 0, across, values, word(reference))
+        theme.add_curves(
+            plot,
+            0,
+            across,
+            np.array([curves[name] for name in names], dtype=np.float64),
+            [word(name) for name in names],
+            language,
+            hover="%{x}",
+        )
+        if markers:
+            plot.update_traces(mode="lines+markers", marker_size=7)
+        if "x" in log:
+            plot.update_xaxes(type="log")
+        plot.update_yaxes(type="log" if "y" in log else "linear")
+        if "y" not in log:
+            plot.update_yaxes(rangemode="tozero")
+        return plot
+
+    return draw(figure)
+
+
+def tiles(images: np.ndarray, en: str, zh: str, scale: int = 4, gap: int = 2) -> Still:
+    """Images (rows, columns, 3, H, W) in [−1, 1] as a table, in the fixed range."""
+    rows, columns, _, height, width = images.shape
+    pixels = to_uint8(images.reshape(-1, *images.shape[2:]).astype(np.float32))
+    pixels = pixels.repeat(scale, axis=1).repeat(scale, axis=2)
+    down, right = height * scale + gap, width * scale + gap
+    sheet = np.full((rows * down - gap, columns * right - gap, 3), 128, dtype=np.uint8)
+    for i, tile in enumerate(pixels):
+        row, column = divmod(i, columns)
+        top, left = row * down, column * right
+        sheet[top : top + height * scale, left : left + width * scale] = tile
+    return Still(Image.fromarray(sheet), en=en, zh=zh)

@@ -1,0 +1,99 @@
+"""The built pages and slides in a browser: nothing from outside, no error, nothing cut off.
+
+Needs what `make docs` leaves in docs/_build/html; run by `make study`.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from tests.browser import FLAGS, find_chromium
+
+HTML = Path(__file__).parent.parent / "docs" / "_build" / "html"
+PAGES = sorted(p.relative_to(HTML).as_posix() for p in HTML.rglob("*.html"))
+DECKS = [p for p in PAGES if p.startswith("slides/") and "_static" not in p]
+SITE = [p for p in PAGES if p.split("/")[0] in ("en", "zh") and "_static" not in p]
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.browser,
+    pytest.mark.skipif(not (HTML / "index.html").exists(), reason="not built: make docs"),
+]
+
+OVERFLOW = """() => {
+  const slide = Reveal.getCurrentSlide();
+  const scale = Reveal.getScale();
+  const outer = document.querySelector(".reveal").getBoundingClientRect();
+  const wrong = [];
+  for (const node of slide.querySelectorAll("*")) {
+    if (node.closest("aside, script, .picture, math")) continue;
+    const box = node.getBoundingClientRect();
+    if (!box.width || !box.height) continue;
+    if (box.bottom > outer.bottom + 1 || box.right > outer.right + 1)
+      wrong.push(`${node.tagName} ${node.className}: ${box.right}, ${box.bottom}`);
+  }
+  for (const node of slide.querySelectorAll(".picture, math")) {
+    const box = node.getBoundingClientRect();
+    if (box.bottom > outer.bottom + 1 || box.right > outer.right + 1)
+      wrong.push(`${node.tagName} ${node.className}: ${box.right}, ${box.bottom}`);
+  }
+  for (const plot of slide.querySelectorAll(".picture"))
+    if (!("drawn" in plot.dataset) || plot.clientHeight < 240)
+      wrong.push(`a picture is ${plot.clientHeight} pixels high`);
+  return wrong;
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api")
+    path = find_chromium()
+    if path is None:
+        pytest.skip("no Chromium")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(browser):
+    """A page at 1280×720, and what went wrong on it."""
+    page = browser.new_page(viewport={"width": 1280, "height": 720})
+    wrong: list[str] = []
+    page.on("request", lambda r: _note_request(r.url, wrong))
+    page.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    yield page, wrong
+    page.close()
+
+
+def _note_request(url: str, wrong: list[str]) -> None:
+    if not url.startswith(("file:", "data:", "blob:", "about:")):
+        wrong.append(f"asks for {url}")
+
+
+@pytest.mark.parametrize("path", SITE)
+def test_a_page_asks_for_nothing_outside_and_draws_its_pictures(opened, path):
+    page, wrong = opened
+    page.goto((HTML / path).as_uri())
+    page.evaluate("document.querySelectorAll('details').forEach((x) => (x.open = true))")
+    for picture in page.query_selector_all(".picture"):
+        picture.scroll_into_view_if_needed()
+        page.wait_for_function("(x) => 'drawn' in x.dataset", arg=picture)
+    assert not wrong
+
+
+@pytest.mark.parametrize("path", DECKS)
+def test_no_slide_overflows(opened, path):
+    page, wrong = opened
+    page.goto((HTML / path).as_uri())
+    page.wait_for_function("window.Reveal && Reveal.isReady()")
+    count = page.evaluate("Reveal.getTotalSlides()")
+    for number in range(count):
+        if page.query_selector(".reveal section.present .picture"):
+            page.wait_for_timeout(400)
+        found = page.evaluate(OVERFLOW)
+        assert not found, f"slide {number + 1}: {found}"
+        page.evaluate("Reveal.next()")
+    assert count <= 20 and not wrong
