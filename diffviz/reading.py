@@ -20,11 +20,11 @@ from diffviz.errors import InputError
 from diffviz.identification import MULTISTEP, Levels, in_form, levels_of, solves_multistep
 from diffviz.sampling import Rule, ddim, ddpm
 from diffviz.schedule import NoiseSchedule
-from diffviz.watching import EPS, NEXT, ONE, START, Time, Watched, X, index_of, time_kinds
+from diffviz.watching import EPS, NEXT, ONE, Time, X, index_of, time_kinds
 
 Array = NDArray[np.float64]
 ANSWERS = ("eps", "x0", "v")
-CLIP = START
+CLIP = NEXT - 1
 """Where the products hold clip(x̂_0, −1, 1) − x̂_0, or nothing; x_T is not needed here."""
 FITS = 2.5
 """The mean of log(1 + excess) that a rule stays below; three coefficients take up log 4 = 1.4."""
@@ -155,13 +155,9 @@ def read(recorded: Recorded, ways: Sequence[Levels], clipped: bool = False) -> R
 
 def read_multistep(recorded: Recorded, ways: Sequence[Levels]) -> Reading | None:
     """The first way under which the steps are those of DPM-Solver++(2M), else None."""
-    nothing = (np.nan,) * 3
-    watched = Watched(
-        recorded.times, recorded.floating, recorded.grams[:, :7, :7], (), recorded.values, 1,
-        recorded.rounding, nothing, None,
-    )  # fmt: skip
     for levels in ways:
-        if solves_multistep(watched, levels)[1].mean() > 0.7:
+        # Of what the x-ray watches, it asks for the products and the number of values.
+        if solves_multistep(recorded, levels)[1].mean() > 0.7:  # type: ignore[arg-type]
             return Reading(levels, MULTISTEP, 1.0)
     return None
 

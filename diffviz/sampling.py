@@ -55,6 +55,15 @@ class _LinearRule:
         return a * x + b * eps, std
 
 
+def _ratio(a: float, b: float) -> float:
+    """a/b, infinite or NaN at b = 0, as on a schedule whose ᾱ_T is 0."""
+    return a / b if b else (math.copysign(math.inf, a) if a else math.nan)
+
+
+def _root(value: float) -> float:
+    return math.sqrt(value) if value >= 0 else math.nan
+
+
 @dataclass(frozen=True)
 class ddpm(_LinearRule):
     """Ancestral sampling, DDPM algorithm 2 (arXiv 2006.11239).
@@ -81,9 +90,10 @@ class ddpm(_LinearRule):
         left = 1 - float(schedule.alpha_bars[t])
         variance = 1 - alpha
         if self.variance == "posterior":
-            variance *= (1 - float(schedule.alpha_bars[s])) / left
-        std = 0.0 if s == 0 else math.sqrt(variance)
-        return alpha**-0.5, -(1 - alpha) / math.sqrt(alpha * left), std
+            variance *= _ratio(1 - float(schedule.alpha_bars[s]), left)
+        std = 0.0 if s == 0 else _root(variance)
+        shrink = alpha**-0.5 if alpha > 0 else math.inf
+        return shrink, _ratio(alpha - 1, _root(alpha * left)), std
 
 
 @dataclass(frozen=True)
@@ -108,10 +118,10 @@ class ddim(_LinearRule):
     def coefficients(self, schedule: NoiseSchedule, t: int, s: int) -> tuple[float, float, float]:
         """(√(ᾱ_s/ᾱ_t), √(1 − ᾱ_s − σ²) − √(ᾱ_s(1 − ᾱ_t)/ᾱ_t), σ)."""
         now, then = float(schedule.alpha_bars[t]), float(schedule.alpha_bars[s])
-        variance = self.eta**2 * (1 - then) / (1 - now) * (1 - now / then)
-        a = math.sqrt(then / now)
-        b = math.sqrt(max(1 - then - variance, 0.0)) - a * math.sqrt(1 - now)
-        return a, b, math.sqrt(variance)
+        variance = self.eta**2 * _ratio(1 - then, 1 - now) * (1 - _ratio(now, then))
+        a = _root(_ratio(then, now))
+        b = _root(max(1 - then - variance, 0.0)) - a * _root(1 - now)
+        return a, b, _root(variance)
 
 
 @dataclass(frozen=True)

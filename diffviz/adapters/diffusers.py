@@ -75,6 +75,21 @@ def sampler_of(
     return sampler
 
 
+def times_of(scheduler: Any, steps: int) -> Callable[[float], float]:
+    """From the t that a scheduler passes to the index on `schedule_of` where its state then is.
+
+    That is t + 1, but for schedulers that place σ by a rule of their own, as Karras', and round t.
+    """
+    own, schedule = copy.deepcopy(scheduler), schedule_of(scheduler)
+    own.set_timesteps(steps)
+    passed, known = own.timesteps.tolist(), getattr(own, "sigmas", None)
+    places: dict[float, float] = {}
+    if known is not None and len(known) == len(passed) + 1:
+        index = np.interp(np.asarray(known[:-1]), schedule.sigma, np.arange(schedule.T + 1))
+        places = dict(zip(map(float, passed), index.tolist(), strict=True))
+    return lambda t: places.get(t, t + 1)
+
+
 class Recording:
     """What a pipeline did inside the block; one run for each time it was called."""
 
