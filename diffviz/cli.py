@@ -45,7 +45,11 @@ def _schedule_options(command: Command) -> Command:
 
 def _record_options(command: Command) -> Command:
     for option in (
-        click.option("--executor", "workers", help="processes:N computes blocks in N processes."),
+        click.option(
+            "--executor",
+            "workers",
+            help="processes:N computes blocks in N processes, dask://HOST:PORT in a cluster.",
+        ),
         click.option("--device", default="cpu", show_default=True, help="cpu or cuda."),
         click.option("--class", "label", help="Sample this class only, for example hero."),
         click.option("--steps", type=int, help="Steps to take, evenly spaced [all T]."),

@@ -8,11 +8,14 @@ The residual r_t = (x_t − √ᾱ_t x_0)/√(1−ᾱ_t) needs the trajectory's 
 its trajectory until it ends, on a fixed random subset of coordinates within ``MEMORY``.
 """
 
+import multiprocessing
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import BrokenExecutor, Executor, Future, wait
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +44,7 @@ from diffviz.statistics import (
     normal_grid,
 )
 from diffviz.tally import BINS, QUANTITIES, SNAPSHOT_UNIT, Tally
+from diffviz.workers import LOSSES, Workers, worker_progress
 
 MEMORY = 64 * 2**20
 """Bytes that a block may keep of its trajectories."""
@@ -435,7 +439,8 @@ def record(
         device: where to sample.
         sample_shape: shape of one sample, for a denoiser that has none; (3, 16, 16) if not given.
         progress: show a bar with an estimate on standard error.
-        executor: computes blocks elsewhere; here, one after the other, unless given.
+        executor: computes blocks elsewhere; here, one after the other, unless given. From
+            `diffviz.workers` it survives the loss of a worker.
         out: also save the run there. Finished blocks are kept beside it until it is whole.
         resume: go on from the blocks kept by an unfinished recording of the same run.
         watch: told of every step that this process takes, as ``Recorder.latest`` describes it.
@@ -568,17 +573,74 @@ def _blocks(
                 bar.set_description(f"block {block + 1} of {job.spec.blocks}")
                 yield record_block(job, block, bar.update, watch)
         return
+    with tqdm(total=len(todo) * job.spec.steps, unit="step", disable=not progress) as bar:
+        yield from _elsewhere(job, todo, executor, bar)
+
+
+def _elsewhere(job: _Job, todo: range, executor: Executor, bar: tqdm) -> Iterator[Tally]:
+    """The tallies of blocks computed by ``executor``, in their order.
+
+    Blocks whose worker was lost are submitted again to `Workers`, which can be renewed.
+    """
+    workers = executor if isinstance(executor, Workers) else None
     # Sent ahead only so far, so that results waiting for their turn stay few.
-    waiting = deque(executor.submit(record_block, job, block) for block in todo[:8])
-    upcoming = iter(todo[8:])
-    with tqdm(total=len(todo), unit="block", disable=not progress) as bar:
-        while waiting:
-            tally = waiting.popleft().result()
-            for block in upcoming:
-                waiting.append(executor.submit(record_block, job, block))
-                break
-            bar.update()
+    ahead = 2 * (workers.count if workers else os.cpu_count() or 4)
+    waiting: deque[tuple[int, Future[Tally]]] = deque()
+    upcoming, before, losses = deque(todo), workers.steps() if workers else 0, 0
+
+    def taken(finished: int) -> None:
+        counted = workers.steps() - before if workers else 0
+        bar.n = min(max(counted, finished * job.spec.steps), bar.total)
+        bar.set_description(f"block {todo.start + finished} of {job.spec.blocks} done")
+
+    try:
+        for finished in range(len(todo)):
+            while True:
+                try:
+                    while upcoming and len(waiting) < ahead:
+                        future = executor.submit(_block_of_worker, job, upcoming[0])
+                        waiting.append((upcoming.popleft(), future))
+                    tally = _result(waiting[0][1], workers, partial(taken, finished))
+                    break
+                except _losses(workers) as error:
+                    losses += 1
+                    if workers is None or losses > LOSSES:
+                        raise InputError(
+                            f"a worker was lost {losses} times at block {todo[finished] + 1} of "
+                            f"{job.spec.blocks} (killed, or out of memory): {error}"
+                        ) from None
+                    workers.renew()
+                    upcoming.extendleft(block for block, _ in reversed(waiting))
+                    waiting.clear()
+            waiting.popleft()
+            losses = 0
+            taken(finished + 1)
             yield tally
+    finally:
+        for _, future in waiting:
+            future.cancel()
+
+
+def _losses(workers: Workers | None) -> tuple[type[BaseException], ...]:
+    return (BrokenExecutor,) if workers is None else workers.losses
+
+
+def _result(future: Future[Tally], workers: Workers | None, look: Callable[[], None]) -> Tally:
+    """What the future brings; ``look`` is called twice a second until then."""
+    while True:
+        done, _ = wait([future], timeout=0.5)
+        if done:
+            return future.result()
+        look()
+        if workers is not None:
+            workers.check()
+
+
+def _block_of_worker(job: _Job, block: int) -> Tally:
+    """A block as a worker computes it; a process of its own takes one torch thread."""
+    if multiprocessing.parent_process() is not None:
+        torch.set_num_threads(1)
+    return record_block(job, block, worker_progress())
 
 
 def _partial_path(out: Path) -> Path:

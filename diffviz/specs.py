@@ -4,19 +4,15 @@ Arms        ``ddpm``, ``ddpm-posterior``, ``z=0``, ``ddim``, ``ddim:ETA``; any o
 Denoisers   ``gaussian:MEAN,STD``, ``mixture:M,S,W;M,S,W…``, ``dataset:sprites``,
             ``dataset:FILE.npy``, ``dataset:FOLDER``, or the path of a checkpoint
 Schedules   ``course``, ``linear``, ``cosine``, ``scaled-linear``
-Executors   ``processes:N``
+Executors   ``processes:N``, ``dask://HOST:PORT``
 """
 
-import multiprocessing
 import os
-from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from diffviz.denoisers import Denoiser
 from diffviz.denoisers.checkpoints import load_denoiser
@@ -26,6 +22,7 @@ from diffviz.images import load_array, load_images
 from diffviz.sampling import Arm, ddim, ddpm
 from diffviz.schedule import NoiseSchedule
 from diffviz.sprites import CLASSES, make_sprites
+from diffviz.workers import DaskWorkers, ProcessWorkers, Workers
 
 SPRITES = 2000
 """Members of ``dataset:sprites``."""
@@ -138,23 +135,19 @@ def _array(source: str) -> np.ndarray:
     return array if array.dtype.kind == "f" else load_images(source)
 
 
-@contextmanager
-def executor(text: str | None) -> Iterator[Executor | None]:
-    """The executor of that name, shut down at the end; None is this process."""
+def executor(text: str | None) -> AbstractContextManager[Workers | None]:
+    """The workers of that name, let go at the end; None is this process."""
     if text is None:
-        yield None
-        return
-    kind, _, count = text.partition(":")
-    if kind != "processes" or not count.isdecimal() or not 1 <= int(count) <= 256:
-        raise InputError(f"executor is {text!r}; allowed: processes:N with N from 1 to 256")
-    # Forking a process that has used torch's threads hangs, so workers start afresh.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(int(count), context, torch.set_num_threads, (1,)) as pool:
-        try:
-            yield pool
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        return nullcontext()
+    kind, _, rest = text.partition(":")
+    if kind == "processes" and rest.isdecimal() and 1 <= int(rest) <= 256:
+        return ProcessWorkers(int(rest))
+    host, _, port = rest.removeprefix("//").rpartition(":")
+    if kind == "dask" and rest.startswith("//") and host and port.isdecimal():
+        return DaskWorkers(f"{host}:{port}")
+    raise InputError(
+        f"executor is {text!r}; allowed: processes:N with N from 1 to 256, dask://HOST:PORT"
+    )
 
 
 def _number(text: str, problem: InputError) -> float:

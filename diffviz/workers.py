@@ -1,0 +1,230 @@
+"""Workers: executors for `diffviz.recording` that outlive the loss of one of them.
+
+A block depends on nothing but its job and its number, so whoever computes it gets the same bits,
+and a block lost with its worker is simply computed again. ``ProcessWorkers`` are processes of this
+machine, ``DaskWorkers`` those of a Dask cluster. Both tell how many steps have been taken, while
+blocks are still under way.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
+from contextlib import suppress
+from types import TracebackType
+from typing import Any
+
+from diffviz.errors import InputError
+
+LOSSES = 3
+"""How often in a row workers may be lost before a block is given up."""
+PATIENCE = 60.0
+"""Seconds for which a cluster may be without any worker."""
+TOPIC = "diffviz-steps"
+
+
+class Workers(Executor):
+    """An executor that can be renewed and tells of steps; see the module.
+
+    Attributes:
+        count: how many blocks it computes at a time.
+        losses: what a future raises when its worker was lost.
+    """
+
+    count: int
+    losses: tuple[type[BaseException], ...] = (BrokenExecutor,)
+
+    def steps(self) -> int:
+        """Steps taken by all workers so far."""
+        raise NotImplementedError
+
+    def renew(self) -> None:
+        """Replace workers that were lost. What was submitted to them must be submitted again."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Raise InputError when there is nobody left to wait for."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None:
+        """Leave at once, not after the blocks under way, when something went wrong."""
+        self.shutdown(wait=kind is None, cancel_futures=kind is not None)
+        return None
+
+
+class ProcessWorkers(Workers):
+    """``count`` processes of this machine."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        # Forking a process that has used torch's threads hangs, so workers start afresh.
+        self._context = multiprocessing.get_context("spawn")
+        self._counter = self._context.Value("q", 0)
+        self._pool = self._new()
+
+    def _new(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(
+            self.count, self._context, initializer=_settle, initargs=(self._counter,)
+        )
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """As `concurrent.futures.Executor.submit`."""
+        return self._pool.submit(fn, *args, **kwargs)
+
+    def steps(self) -> int:
+        """Steps taken by all workers so far."""
+        return int(self._counter.value)
+
+    def renew(self) -> None:
+        """Begin with new processes."""
+        self.shutdown(wait=False, cancel_futures=True)
+        self._pool = self._new()
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """As `concurrent.futures.Executor.shutdown`; without ``wait`` processes are ended."""
+        processes = list((getattr(self._pool, "_processes", None) or {}).values())
+        self._pool.shutdown(wait=wait, cancel_futures=cancel_futures)
+        if not wait:
+            for process in processes:
+                process.kill()
+
+
+class DaskWorkers(Workers):
+    """The workers of the Dask cluster whose scheduler listens at ``host:port``.
+
+    A worker that is lost loses its blocks; the scheduler gives them to others.
+
+    Raises:
+        InputError: dask.distributed is not installed, or nobody answers there.
+    """
+
+    def __init__(self, address: str, timeout: float = 10.0) -> None:
+        try:
+            from distributed import Client
+            from distributed.client import FutureCancelledError
+            from distributed.scheduler import KilledWorker
+        except ImportError:
+            raise InputError(
+                f"executor is 'dask://{address}', and dask.distributed is not installed; "
+                "install diffviz[dask]"
+            ) from None
+        self.address = address
+        self.losses = (KilledWorker, FutureCancelledError)
+        try:
+            self._client = Client(f"tcp://{address}", timeout=timeout, set_as_default=False)
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"executor is 'dask://{address}': no Dask scheduler answers there "
+                f"({type(error).__name__}); start one with: dask scheduler"
+            ) from None
+        self._executor = self._client.get_executor(pure=False)
+        self._job: tuple[Any, Any] = (None, None)
+        self._steps = 0
+        self._seen = time.monotonic()
+        self._asked = 0.0
+        self._client.subscribe_topic(TOPIC, self._count)
+        self.count = max(1, sum(self._client.nthreads().values()))
+
+    def _count(self, event: tuple[float, int]) -> None:
+        self._steps += int(event[1])
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """As `concurrent.futures.Executor.submit`; the first argument is sent only once."""
+        job, *rest = args
+        if job is not self._job[0]:
+            # As a task, so that the cluster can make it again when its holder is lost.
+            self._job = (job, self._client.submit(_itself, job, pure=False))
+        return self._executor.submit(fn, self._job[1], *rest, **kwargs)
+
+    def steps(self) -> int:
+        """Steps that workers have told of so far."""
+        return self._steps
+
+    def renew(self) -> None:
+        """Nothing to do but to send the job again; the cluster looks after its workers."""
+        self._job = (None, None)
+
+    def check(self) -> None:
+        """Raise InputError when the cluster has been without workers for ``PATIENCE`` seconds."""
+        now = time.monotonic()
+        if now - self._asked < 5:
+            return
+        self._asked = now
+        try:
+            if self._client.nthreads():
+                self._seen = now
+        except OSError:
+            raise InputError(f"dask://{self.address}: the scheduler is gone") from None
+        if now - self._seen > PATIENCE:
+            raise InputError(
+                f"dask://{self.address}: no worker for {PATIENCE:g} s; start one with: "
+                f"dask worker {self.address}"
+            )
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Leave the cluster, which stays; with ``cancel_futures`` blocks under way are dropped."""
+        with suppress(Exception):  # it may be gone already
+            self._executor.shutdown(wait=wait)
+        self._job = (None, None)
+        self._client.close(timeout=5)
+
+
+def worker_progress() -> Callable[[], None]:
+    """What a block calls after each step, in whichever kind of worker it finds itself."""
+    if _shared is not None:
+        return _tick
+    if "distributed" in sys.modules:
+        with suppress(ImportError, ValueError):
+            from distributed import get_worker
+
+            return _Messages(get_worker())
+    return lambda: None
+
+
+_shared: Any = None
+
+
+def _settle(counter: Any) -> None:
+    """Begin life as a worker process."""
+    global _shared
+    _shared = counter
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who waits
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _tick() -> None:
+    with _shared.get_lock():
+        _shared.value += 1
+
+
+class _Messages:
+    """Tells a Dask scheduler of steps, at most twice a second."""
+
+    def __init__(self, worker: Any) -> None:
+        self.worker, self.steps, self.told = worker, 0, time.monotonic()
+
+    def __call__(self) -> None:
+        self.steps += 1
+        now = time.monotonic()
+        if now - self.told > 0.5:
+            self.worker.log_event(TOPIC, self.steps)
+            self.steps, self.told = 0, now
+
+
+def _itself(job: Any) -> Any:
+    return job
