@@ -8,12 +8,13 @@ ends and gives its memory back. Its work is in `specimens`, which only it import
 import logging
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from functools import partial
-from threading import Lock, Timer
+from threading import Lock, Thread, Timer
 
 log = logging.getLogger("diffviz.dashboard")
 
@@ -87,12 +88,21 @@ class Bench:
 
 
 def _settle() -> None:
-    """One thread, and pages come first."""
+    """One thread, pages come first, and the process ends with the one that started it."""
     import torch
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C is for the server, which ends this
+    Thread(target=_watch_parent, daemon=True).start()
     torch.set_num_threads(1)
     with suppress(OSError, AttributeError):
         os.nice(10)
+
+
+def _watch_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(3)
 
 
 def menu() -> bytes:

@@ -7,9 +7,11 @@ Token   off the loopback interface every request needs it, once in the address, 
 Errors  one line, never a traceback
 """
 
+import asyncio
 import hmac
 import json
 import logging
+import sys
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
@@ -22,6 +24,8 @@ Send = Callable[[Message], Awaitable[None]]
 
 LARGEST_BODY = 2_000_000
 LONGEST_ADDRESS = 4_000
+LONGEST_WAIT = 20.0
+"""Seconds in which a body has to be there."""
 COOKIE = "diffviz-token"
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
@@ -63,6 +67,8 @@ class Guard:
             (b"x-frame-options", b"DENY"),
             (b"referrer-policy", b"no-referrer"),
             (b"cross-origin-opener-policy", b"same-origin"),
+            (b"cross-origin-resource-policy", b"same-origin"),
+            (b"permissions-policy", b"camera=(), microphone=(), geolocation=()"),
         ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -77,7 +83,7 @@ class Guard:
             if message["type"] == "http.response.start":
                 if message["status"] >= 500:
                     # A callback's body that makes no sense is the fault of whoever sent it.
-                    log.warning("failed inside", exc_info=True)
+                    _log_failure(scope, sys.exc_info()[1])
                     status = 400 if scope["method"] == "POST" else 500
                     raise Refused(status, "the request could not be answered")
                 started = True
@@ -91,17 +97,18 @@ class Guard:
                 await _respond(send, 303, b"", [*answer, *self.headers])
                 return
             if scope["type"] == "http" and scope["method"] == "POST":
-                receive = _replayed(await _body(receive), receive)
+                receive = _replayed(await _in_time(_body(receive)), receive)
             await self.app(scope, receive, sealed)
         except Refused as refusal:
             asked = f"{scope.get('method', 'socket')} {scope['path'][:120]!r}"
             log.warning("refused %s: %s", asked, refusal.line)
             if not started:
                 await self._refuse(scope, send, refusal)
-        except Exception:
-            log.exception("a request failed")
+        except Exception as error:
+            _log_failure(scope, error)
             if not started:
-                await self._refuse(scope, send, Refused(500, "something went wrong here"))
+                status = 400 if scope.get("method") == "POST" else 500
+                await self._refuse(scope, send, Refused(status, "something went wrong here"))
 
     def _check(self, scope: Scope) -> None:
         headers = _headers(scope)
@@ -169,8 +176,23 @@ class Guard:
         await _respond(send, refusal.status, body, headers)
 
 
+def _log_failure(scope: Scope, error: BaseException | None) -> None:
+    """One line for a request with a body, which may be nonsense; all that is known otherwise."""
+    line = " ".join(str(error).split())[:200]
+    log.warning("failed inside: %s: %s", type(error).__name__, line)
+    if scope.get("method") != "POST":
+        log.warning("it was", exc_info=error)
+
+
 def _headers(scope: Scope) -> dict[str, str]:
     return {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in scope["headers"]}
+
+
+async def _in_time(body: Awaitable[bytes]) -> bytes:
+    try:
+        return await asyncio.wait_for(body, LONGEST_WAIT)
+    except TimeoutError:
+        raise Refused(408, f"the body took longer than {LONGEST_WAIT:g} seconds") from None
 
 
 async def _body(receive: Receive) -> bytes:

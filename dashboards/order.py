@@ -144,8 +144,10 @@ class Order:
     @property
     def name(self) -> str:
         """A name for the run, the same in every language."""
-        what = self.denoiser if self.model.kind in USUAL_DATA else self.model.name
-        parts = [str(what)[:60], *([self.label] if self.label else [])]
+        what = self.model.name
+        if self.model.kind in USUAL_DATA and self.denoiser is not None:
+            what += f"({self.denoiser.partition(':')[2].replace(';', '; ')})"
+        parts = [what[:60], *([self.label] if self.label else [])]
         return ", ".join([*parts, f"n={self.n}", f"T={self.T}", f"seed={self.seed}"])
 
     def seconds(self) -> float:
@@ -308,4 +310,5 @@ def _integer(asked: Mapping[str, Any], name: str, usual: int, low: int, high: in
 def _short(value: object) -> str:
     plain = isinstance(value, str | int | float) or value is None
     text = str(value) if plain else type(value).__name__
+    text = "".join(c if c.isprintable() else "·" for c in text)
     return text if len(text) <= 60 else text[:59] + "…"

@@ -167,9 +167,7 @@ def serve(
         with suppress(KeyboardInterrupt):
             _Server(config, jobs).run(sockets=[listening])
     finally:
-        jobs.close()
-        for child in multiprocessing.active_children():
-            child.terminate()  # nobody waits any more for what a bench computes
+        _end_processes(jobs)
 
 
 class _Server(uvicorn.Server):
@@ -180,8 +178,15 @@ class _Server(uvicorn.Server):
         self.jobs = jobs
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        await asyncio.to_thread(self.jobs.close)
+        await asyncio.to_thread(_end_processes, self.jobs)
         await super().shutdown(sockets)
+
+
+def _end_processes(jobs: Jobs) -> None:
+    """All of them: those of jobs, and those of benches, for which nobody waits any more."""
+    jobs.close()
+    for child in multiprocessing.active_children():
+        child.terminate()
 
 
 def _spare_memory() -> float:

@@ -97,9 +97,9 @@ def cursors(page):
     return page.evaluate(script)
 
 
-def until(page, condition):
+def until(page, condition, seconds=20):
     """Waits for a condition; playwright's own waiting needs eval, which the policy forbids."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + seconds
     while not page.evaluate(f"() => {condition}"):
         assert time.monotonic() < end, condition
         page.wait_for_timeout(30)

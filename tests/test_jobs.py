@@ -363,7 +363,7 @@ def test_two_guests_see_and_touch_only_their_own(server):
     assert kinds["csv"][2].startswith(b"arm,t,")
     assert "attachment" in kinds["html"][1]["content-disposition"]
     assert json.loads(server.ask("/data/runs", Cookie=mine)[2]) == [
-        {"id": key, "name": "gaussian:1,0.5, n=30, T=20, seed=0"}
+        {"id": key, "name": "gaussian(1,0.5), n=30, T=20, seed=0"}
     ]
     assert post(server, f"/data/jobs/{key}/cancel", {}, Cookie=mine)[0] == 200
     assert server.ask(places[0], Cookie=mine)[0] == 404
