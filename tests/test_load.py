@@ -36,17 +36,19 @@ class Guest:
 
     def ask(self, path, asked=None):
         body = None if asked is None else json.dumps(asked)
-        start = time.monotonic()
-        try:
-            self.connection.request(
-                "GET" if body is None else "POST", path, body, JSON | self.cookie
-            )
-            answer = self.connection.getresponse()
-            raw = answer.read()
-        except (OSError, http.client.HTTPException) as error:
-            self.trouble.append(f"{path}: {error!r}")
-            self.connection.close()
-            return b""
+        method, start = "GET" if body is None else "POST", time.monotonic()
+        for chance in (1, 2):
+            try:
+                self.connection.request(method, path, body, JSON | self.cookie)
+                answer = self.connection.getresponse()
+                raw = answer.read()
+                break
+            except (OSError, http.client.HTTPException) as error:
+                # A browser, too, asks again on a new connection when the old one was idle.
+                self.connection.close()
+                if chance == 2:
+                    self.trouble.append(f"{path}: {error!r}")
+                    return b""
         self.times.append(time.monotonic() - start)
         if answer.status >= 400:
             self.trouble.append(f"{path}: {answer.status} {raw[:100]!r}")
@@ -114,6 +116,7 @@ def test_fifty_scrub_while_three_record(tmp_path):
         first = Guest(port)
         while not first.ask("/health"):
             time.sleep(0.2)
+        first.trouble.clear()
         for path in ("/", "/data/start", "/data/run/1"):
             first.ask(path)
         before, peak = memory(server.pid), 0.0
@@ -139,7 +142,9 @@ def test_fifty_scrub_while_three_record(tmp_path):
             f"p95 {1e3 * p95:.0f} ms, longest {1e3 * times[-1]:.0f} ms; "
             f"memory {before:.0f} MB before, {peak:.0f} at most, {after:.0f} after"
         )
-        assert [line for guest in guests for line in guest.trouble] == []
+        for guest in (first, *guests):
+            guest.connection.close()
+        assert [line for guest in (first, *guests) for line in guest.trouble] == []
         assert p95 < 0.5
         assert peak < before + 150 and after < before + 60
     finally:

@@ -291,7 +291,7 @@
     byId("no-jobs").hidden = jobs.length > 0;
     byId("own-jobs").hidden = !jobs.length;
     byId("job").hidden = !jobs.length;
-    if (!jobs.length) return;
+    if (!jobs.length) return keep(byId("jobs"), "none", () => []);
     const job = shown();
     byId("job").dataset.state = job.state;
     byId("job-name").textContent = job.name;
@@ -321,7 +321,9 @@
     const focused = place.contains(document.activeElement) ? document.activeElement.dataset.do : null;
     place.dataset.made = key;
     place.replaceChildren(...make());
-    if (focused) (place.querySelector(`[data-do=${focused}]`) ?? place.querySelector("button"))?.focus();
+    if (focused) {
+      (place.querySelector(`[data-do="${focused}"]`) ?? place.querySelector("button") ?? byId("order-begin")).focus();
+    }
   }
 
   function paintTools(job) {
