@@ -118,7 +118,7 @@ def _slides(section: nodes.section, spoken: bool) -> list[nodes.section]:
         slides.append(slide)
         return slide
 
-    slide, pictured = begin(), False
+    slide, pictured, place = begin(), False, 1  # text goes before the picture, in its order
     for block in blocks:
         if isinstance(block, solution):
             notes += nodes.paragraph("", "", nodes.strong("", block[0].astext()))
@@ -126,7 +126,7 @@ def _slides(section: nodes.section, spoken: bool) -> list[nodes.section]:
         elif _is_cell(block):
             for output in _pictures(block):
                 if pictured:
-                    slide, pictured = begin(), False
+                    slide, pictured, place = begin(), False, 1
                 slide += output
                 pictured = True
         elif spoken and isinstance(block, _SPOKEN):
@@ -134,7 +134,8 @@ def _slides(section: nodes.section, spoken: bool) -> list[nodes.section]:
         elif isinstance(block, nodes.comment | nodes.target):
             continue
         else:
-            slide.insert(1, block) if pictured else slide.append(block)
+            slide.insert(place, block)
+            place += 1
     if len(notes):
         slides[0] += notes
     return slides

@@ -52,6 +52,19 @@
     views.set(element, { view: JSON.parse(element.querySelector("script").textContent) });
     sight.observe(element);
   }
+  // On a slide a picture of pixels fills what its text leaves.
+  function fit() {
+    for (const image of document.querySelectorAll(".reveal section.present img.still")) {
+      const room = (680 - image.offsetTop) / image.naturalHeight;
+      const zoom = Math.min(room, 1184 / image.naturalWidth, 2.2);
+      image.style.width = `${image.naturalWidth * zoom}px`;
+    }
+  }
+  addEventListener("load", () => {
+    if (!window.Reveal) return;
+    for (const event of ["ready", "slidechanged"]) Reveal.on(event, fit);
+    if (Reveal.isReady()) fit();
+  });
   const drawn = () => [...views.keys()].filter((element) => "drawn" in element.dataset);
   new MutationObserver(() => drawn().forEach(drawNow)).observe(document.documentElement, {
     attributeFilter: ["data-theme"],
