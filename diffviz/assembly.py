@@ -18,7 +18,7 @@ from diffviz.data import DataLaw
 from diffviz.run import FORMAT, Run, RunSpec
 from diffviz.schedule import NoiseSchedule
 from diffviz.statistics import Grid, ks_pvalue, normal_grid
-from diffviz.tally import QUANTITIES, SNAPSHOT_UNIT, Tally
+from diffviz.tally import NOTHING, QUANTITIES, SNAPSHOT_UNIT, Tally
 
 Array = NDArray[np.float64]
 
@@ -56,6 +56,7 @@ def assemble(
     p = ks_pvalue(ks, n)
     p[:, [QUANTITIES.index("x"), QUANTITIES.index("eps")]] = np.nan
     residual_std = moments.std[:, QUANTITIES.index("residual")]
+    step_std = np.where(np.arange(len(times) - 1) < tally.ends[:, None], step_std, np.nan)
     injected = step_std > 0
     arm_t, arm_q_t = ("arm", "t"), ("arm", "quantity", "t")
 
@@ -105,7 +106,11 @@ def assemble(
         ),
         "snapshots": (
             ("arm", "snapshot", "sample", *sample_dims),
-            tally.snapshots.astype(np.float32) * np.float32(SNAPSHOT_UNIT),
+            np.where(
+                tally.snapshots == NOTHING,
+                np.float32(np.nan),
+                tally.snapshots.astype(np.float32) * np.float32(SNAPSHOT_UNIT),
+            ),
             "x_t at the snapshot times",
         ),
         "samples": (("arm", "sample", *sample_dims), tally.samples, "end points x_0"),

@@ -13,5 +13,13 @@ class CheckpointError(InputError):
     """A file of weights cannot be used."""
 
 
+class NonfiniteError(InputError):
+    """A value in a sampler stopped being finite. ``run`` holds what was recorded before that."""
+
+    def __init__(self, message: str, run: object = None) -> None:
+        super().__init__(message)
+        self.run = run
+
+
 class RunFileError(InputError):
     """A file does not hold a whole run."""

@@ -75,9 +75,8 @@ def diagnose(run: Run) -> list[Finding]:
     found: list[Finding] = []
     for arm, spec in zip(run.arms, run.spec.arms, strict=True):
         data = run.dataset.sel(arm=arm)
-        broken = list(_nonfinite(data, arm))
-        found += broken
-        if broken:
+        if arm in run.broken:
+            found.append(Finding("nonfinite", "error", arm, (run.broken[arm], 0)))
             continue
         found += _start(data, arm)
         found += _noise(data, arm, spec)
@@ -90,14 +89,6 @@ def diagnose(run: Run) -> list[Finding]:
 
 def _times(data: xr.Dataset) -> NDArray[np.int64]:
     return data["t"].values
-
-
-def _nonfinite(data: xr.Dataset, arm: str) -> Iterator[Finding]:
-    mean = data["mean"].sel(quantity="x").values
-    wrong = ~np.isfinite(mean)
-    if wrong.any() or not np.isfinite(data["samples"].values).all():
-        at = _times(data)[wrong] if wrong.any() else _times(data)[-1:]
-        yield Finding("nonfinite", "error", arm, _range(at))
 
 
 def _start(data: xr.Dataset, arm: str) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -27,8 +27,9 @@ from tqdm import tqdm
 from diffviz.assembly import assemble
 from diffviz.data import DataLaw
 from diffviz.denoisers import Denoiser
-from diffviz.errors import InputError
+from diffviz.errors import InputError, NonfiniteError, RunFileError
 from diffviz.files import check_writable
+from diffviz.nonfinite import Guard
 from diffviz.run import Run, RunSpec, array_digest
 from diffviz.sampling import DEFAULT_ARMS, Arm, Step, check_device, sample
 from diffviz.schedule import NoiseSchedule
@@ -168,6 +169,7 @@ class Recorder:
             nearest=nearest,
             hits=hits,
             class_counts=class_counts,
+            ends=np.full(len(ends), len(self.times) - 1),
         )
 
     def _describe_waiting(self) -> None:
@@ -370,10 +372,30 @@ def record_block(
     progress: Callable[[], None] | None = None,
     watch: Watch | None = None,
 ) -> Tally:
-    """Sample and record one block of a run. Depends on nothing but its arguments."""
+    """Sample and record one block of a run. Depends on nothing but its arguments.
+
+    An arm that stops being finite ends there; its ``ends`` in the tally says so.
+    """
+    try:
+        return _sample_block(job, block, None, progress, watch)
+    except InputError:
+        guard = Guard(_denoiser_of(job, block), len(job.arms), job.spec.steps)
+        tally = _sample_block(job, block, guard)
+        if min(guard.ends) == job.spec.steps:
+            raise
+        return replace(tally, ends=np.array(guard.ends))
+
+
+def _sample_block(
+    job: _Job,
+    block: int,
+    guard: Guard | None,
+    progress: Callable[[], None] | None = None,
+    watch: Watch | None = None,
+) -> Tally:
     spec = job.spec
     device = torch.device(spec.device)
-    words = np.random.SeedSequence([spec.seed, block]).generate_state(2, np.uint32)
+    words = _words(job, block)
     generator = torch.Generator(device).manual_seed(int(words[0]) << 31 ^ int(words[1]))
     batch, times = job.batch(block), job.schedule.times(spec.steps)
     x_T = torch.randn((batch, *spec.sample_shape), generator=generator, device=device)
@@ -390,9 +412,7 @@ def record_block(
         keep=job.keep,
         mergeable=spec.blocks > 1,
     )
-    # A denoiser that draws for itself must draw the same for a block wherever it is computed.
-    restarted = getattr(job.denoiser, "restarted", None)
-    denoiser = job.denoiser if restarted is None else restarted(int(words[1]))
+    denoiser = _denoiser_of(job, block) if guard is None else guard
     step = None
     steps = sample(
         denoiser, job.schedule, x_T, generator, arms=job.arms, times=times, context=context
@@ -404,7 +424,19 @@ def record_block(
         if watch is not None:
             watch(block, index, recorder)
     assert step is not None
-    return recorder.finish(step.x_next)
+    if guard is None and not bool(torch.isfinite(step.x_next).all()):
+        raise InputError(f"the end points are not finite, after the step at t = {step.t}")
+    return recorder.finish(step.x_next if guard is None else guard.finish(step.x_next))
+
+
+def _denoiser_of(job: _Job, block: int) -> Denoiser:
+    """One that draws for itself must draw the same for a block wherever it is computed."""
+    restarted = getattr(job.denoiser, "restarted", None)
+    return job.denoiser if restarted is None else restarted(int(_words(job, block)[1]))
+
+
+def _words(job: _Job, block: int) -> NDArray[np.unsignedinteger]:
+    return np.random.SeedSequence([job.spec.seed, block]).generate_state(2, np.uint32)
 
 
 def record(
@@ -454,21 +486,28 @@ def record(
     kept = None if out is None else _partial_path(check_writable(out))
     tally = None
     if out is not None and kept is not None:
+        check_writable(kept)
         if resume and Path(out).is_file() and not kept.exists():
             finished = Run.load(out)
-            _check_same(finished.spec, job.spec, Path(out))
-            return finished
+            if not finished.broken:
+                _check_same(finished.spec, job.spec, Path(out))
+                return finished
         tally = _kept(kept, job.spec, resume)
     done = 0 if tally is None else tally.blocks
     for result in _blocks(job, done, progress, executor, watch):
+        if tally is not None and not tally.fits(result):
+            raise RunFileError(f"{kept}: its blocks have other shapes than those of this run")
         tally = result if tally is None else tally.merge(result, job.keep)
+        if (tally.ends < job.spec.steps).any():
+            break
         if kept is not None and tally.blocks < job.spec.blocks:
             tally.save(kept, job.spec.to_json())
     assert tally is not None
     times = schedule.times(job.spec.steps)
+    shown = np.flatnonzero(np.isin(times, snapshot_times(times)))
     run = assemble(
-        tally,
-        job.spec,
+        tally.cut(shown),
+        replace(job.spec, n=tally.n),
         schedule,
         times,
         job.data,
@@ -480,6 +519,17 @@ def record(
     if out is not None and kept is not None:
         run.save(out)
         kept.unlink(missing_ok=True)
+    if run.broken:
+        t = max(run.broken.values())
+        arms_then = ", ".join(name for name, when in run.broken.items() if when == t)
+        there = (
+            "; record with out= (--out) to keep the run" if out is None else f"; {out} holds the run"
+        )
+        raise NonfiniteError(
+            f"a value is not finite at t = {t}, in the denoiser's answer or the state after it, "
+            f"in arm {arms_then}{there} up to there",
+            run,
+        )
     return run
 
 

@@ -10,7 +10,7 @@ Nothing here needs torch.
 import hashlib
 import io
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from diffviz.errors import InputError, RunFileError
 from diffviz.files import read_bytes, replacing, seal, unseal
 from diffviz.schedule import NoiseSchedule
-from diffviz.tally import QUANTITIES, SNAPSHOT_UNIT
+from diffviz.tally import NOTHING, QUANTITIES, SNAPSHOT_UNIT
 
 FORMAT = "diffviz-run-1"
 ALLOWED = "a run is a .nc file made by diffviz record"
@@ -160,6 +160,31 @@ class Run:
         """Names of the arms, in order."""
         return [str(name) for name in self.dataset["arm"].values]
 
+    @cached_property
+    def broken(self) -> dict[str, int]:
+        """Arms that stop being finite, with the time of the step at which they do."""
+        x, eps = (self.dataset["mean"].sel(quantity=q).values for q in ("x", "eps"))
+        # ε̂ at t and x_s after it belong to the step that leaves t.
+        wrong = ~np.isfinite(eps[:, :-1]) | ~np.isfinite(x[:, 1:])
+        samples = self.dataset["samples"].values
+        wrong[:, -1] |= ~np.isfinite(samples.reshape(len(samples), -1)).all(axis=1)
+        times = self.dataset["t"].values
+        return {
+            name: int(times[steps.argmax()])
+            for name, steps in zip(self.arms, wrong, strict=True)
+            if steps.any()
+        }
+
+    def without_broken(self) -> "Run | None":
+        """The run of the arms that are finite throughout; None when there is none."""
+        if not self.broken:
+            return self
+        kept = [i for i, name in enumerate(self.arms) if name not in self.broken]
+        if not kept:
+            return None
+        spec = replace(self.spec, arms=tuple(self.spec.arms[i] for i in kept))
+        return Run(self.dataset.isel(arm=kept).assign_attrs(spec=spec.to_json()))
+
     def save(self, path: str | Path) -> None:
         """Write the run to ``path``, whole or not at all.
 
@@ -173,7 +198,7 @@ class Run:
         }
         if "snapshots" in encoding:
             encoding["snapshots"].update(
-                dtype="int16", scale_factor=np.float32(SNAPSHOT_UNIT), _FillValue=-32768
+                dtype="int16", scale_factor=np.float32(SNAPSHOT_UNIT), _FillValue=NOTHING
             )
         # Made in memory: on a full disk the HDF5 library would take the process down with it.
         content = bytes(self.dataset.to_netcdf(engine="h5netcdf", encoding=encoding))

@@ -4,6 +4,7 @@ A `Tally` is frozen; ``merge`` is associative, so a run does not depend on how i
 shared out. It holds numpy arrays only and can be written down between two blocks.
 """
 
+import copy
 import json
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -24,6 +25,8 @@ QUANTITIES = ("x", "eps", "residual")
 BINS = 128
 SNAPSHOT_UNIT = 2.0**-12
 """Snapshots are kept as int16 multiples of this, exact to 1/8192 within ±8."""
+NOTHING = -32768
+"""The int16 that stands for no value."""
 
 Array = NDArray[np.float64]
 
@@ -49,6 +52,7 @@ class Tally:
         nearest: spread over samples of the RMS distance to the nearest data, (A,).
         hits: which data were nearest to some sample, (A, N) bool; N = 0 when unknown.
         class_counts: samples by the class of their nearest data, (A, classes).
+        ends: index of the step that gave no finite state, (A,); S for an arm that is whole.
     """
 
     blocks: int
@@ -70,6 +74,7 @@ class Tally:
     nearest: Spread
     hits: NDArray[np.bool_]
     class_counts: NDArray[np.int64]
+    ends: NDArray[np.int64]
 
     def merge(self, other: "Tally", keep: int) -> "Tally":
         """This tally followed by ``other``, with at most ``keep`` samples kept."""
@@ -93,7 +98,34 @@ class Tally:
             nearest=self.nearest.merge(other.nearest),
             hits=self.hits | other.hits,
             class_counts=self.class_counts + other.class_counts,
+            ends=np.minimum(self.ends, other.ends),
         )
+
+    def cut(self, shown: NDArray[np.int64]) -> "Tally":
+        """Without what broken arms have after their end: no counts, NaN, no end points.
+
+        x_t is kept up to the time that the last step left from, ε̂ before it; the residual, which
+        needs an end point, nowhere. ``shown`` are the indices of the snapshots' times.
+        """
+        cut = {field.name: copy.deepcopy(getattr(self, field.name)) for field in fields(self)}
+        steps = self.moments.n.shape[-1] - 1
+        for arm, end in enumerate(self.ends.tolist()):
+            if end >= steps:
+                continue
+            for quantity, start in enumerate((end + 1, end, 0)):
+                after = (arm, quantity, slice(start, None))
+                for field in fields(Moments):
+                    getattr(cut["moments"], field.name)[after] = 0
+                cut["ks"][after], cut["cells"][after], cut["histogram"][after] = np.nan, 0, 0
+            after_x = (arm, slice(end + 1, None))
+            cut["ks_marginal"][after_x], cut["marginal_cells"][after_x] = np.nan, 0
+            cut["pixels"].mean[after_x] = cut["pixels"].m2[after_x] = np.nan
+            cut["within"][after_x] = np.nan
+            cut["snapshots"][arm, shown > end] = NOTHING
+            cut["samples"][arm] = np.nan
+            cut["nearest"].mean[arm] = cut["nearest"].m2[arm] = np.nan
+            cut["hits"][arm], cut["class_counts"][arm] = False, 0
+        return Tally(**cut)
 
     def fits(self, other: "Tally") -> bool:
         """Whether the two have the same arms, times and shapes, as those of one run have."""
@@ -102,7 +134,13 @@ class Tally:
             parts = (tally.moments, tally.noise, tally.pixels)
             arrays = [getattr(part, field.name) for part in parts for field in fields(part)]
             arrays += [tally.cells, tally.histogram, tally.marginal_cells, tally.noise_cells]
-            arrays += [tally.within, tally.hits, tally.class_counts, tally.nearest.mean]
+            arrays += [
+                tally.within,
+                tally.ends,
+                tally.hits,
+                tally.class_counts,
+                tally.nearest.mean,
+            ]
             arrays += [tally.samples[:, 0], tally.snapshots[:, :, 0], tally.coordinates]
             return [(*array.shape, array.dtype.itemsize) for array in arrays]
 
