@@ -236,7 +236,7 @@ def _diversity(tally: Tally, data: DataLaw | None) -> dict[str, tuple]:
         ),
         "distinct_nearest": (
             ("arm",),
-            tally.hits.sum(axis=1),
+            np.where(np.isnan(tally.nearest.mean), np.nan, tally.hits.sum(axis=1)),
             "how many different data are nearest to some end point",
         ),
         "reference_distinct_nearest": (

@@ -377,8 +377,9 @@ def record_block(
     An arm that stops being finite ends there; its ``ends`` in the tally says so.
     """
     try:
-        return _sample_block(job, block, None, progress, watch)
-    except InputError:
+        with np.errstate(invalid="ignore", over="ignore"):  # named below, not warned of
+            return _sample_block(job, block, None, progress, watch)
+    except NonfiniteError:
         guard = Guard(_denoiser_of(job, block), len(job.arms), job.spec.steps)
         tally = _sample_block(job, block, guard)
         if min(guard.ends) == job.spec.steps:
@@ -425,7 +426,7 @@ def _sample_block(
             watch(block, index, recorder)
     assert step is not None
     if guard is None and not bool(torch.isfinite(step.x_next).all()):
-        raise InputError(f"the end points are not finite, after the step at t = {step.t}")
+        raise NonfiniteError(f"the end points are not finite, after the step at t = {step.t}")
     return recorder.finish(step.x_next if guard is None else guard.finish(step.x_next))
 
 
@@ -523,7 +524,9 @@ def record(
         t = max(run.broken.values())
         arms_then = ", ".join(name for name, when in run.broken.items() if when == t)
         there = (
-            "; record with out= (--out) to keep the run" if out is None else f"; {out} holds the run"
+            "; record with out= (--out) to keep the run"
+            if out is None
+            else f"; {out} holds the run"
         )
         raise NonfiniteError(
             f"a value is not finite at t = {t}, in the denoiser's answer or the state after it, "

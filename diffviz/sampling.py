@@ -18,10 +18,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffviz.denoisers import Denoiser
-from diffviz.errors import InputError
+from diffviz.errors import InputError, NonfiniteError
 from diffviz.schedule import NoiseSchedule
 
 Array = NDArray[np.float64]
+
+
+MAX_SCALE = 1e6
+"""Times a rule's own noise; far more than shows anything, and far from the end of float32."""
 
 
 @runtime_checkable
@@ -138,8 +142,10 @@ class Arm:
         if not isinstance(self.rule, Rule):
             raise InputError(f"the rule of arm {self.name!r} is {self.rule!r}; for example ddpm()")
         scale = self.noise_scale
-        if not (isinstance(scale, int | float) and np.isfinite(scale) and scale >= 0):
-            raise InputError(f"the noise scale of arm {self.name!r} is {scale!r}; allowed is ≥ 0")
+        if not (isinstance(scale, int | float) and 0 <= scale <= MAX_SCALE):
+            raise InputError(
+                f"the noise scale of arm {self.name!r} is {scale!r}; allowed is 0 to {MAX_SCALE:g}"
+            )
 
 
 DEFAULT_ARMS = (
@@ -202,7 +208,8 @@ def sample(
         context: class weights (B, classes) for all arms, or None.
 
     Raises:
-        InputError: the denoiser's answer has another shape, or is not finite, naming the step.
+        InputError: the denoiser raises, changes x, or its answer has another shape or type, or is
+            not finite; naming the step.
     """
     times = schedule.times() if times is None else times
     pairs = list(zip(map(int, times[:-1]), map(int, times[1:]), strict=True))
@@ -213,14 +220,38 @@ def sample(
     x, answers = x_T.expand(len(arms), *x_T.shape), _Answers(x_T.device)
     for i, (t, s) in enumerate(pairs):
         with torch.no_grad():  # left again before each yield
-            eps = denoiser(x.reshape(batch), t, contexts)
+            eps = _ask(denoiser, x.reshape(batch), t, contexts)
             answers.check(eps, batch, t, last=s == pairs[-1][1])
-            eps = eps.reshape(x.shape)
+            eps = eps.to(x.dtype).reshape(x.shape)
             z = torch.randn(x_T.shape, generator=generator, dtype=x_T.dtype, device=x_T.device)
             mean = move(i, x, eps)
             x_next = (scales[i] * z).add_(mean)
         yield Step(t, s, x, eps, mean, stds[i], z, x_next)
         x = x_next
+
+
+def _ask(denoiser: Denoiser, x: Tensor, t: int, context: Tensor | None) -> Tensor:
+    """The denoiser's answer as it is, once it is of a kind that a step can be made with."""
+    before = None if x.is_inference() else x._version
+    try:
+        eps = denoiser(x, t, context)
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # other people's code
+        line = str(error).partition("\n")[0][:200]
+        raise InputError(
+            f"the denoiser raised {type(error).__name__} at t = {t}: {line}"
+        ) from error
+    if before is not None and x._version != before:
+        raise InputError(f"the denoiser changed x in place at t = {t}; it must return ε̂ alone")
+    if not isinstance(eps, Tensor):
+        raise InputError(f"the denoiser returned {type(eps).__name__} at t = {t}; not a tensor")
+    if not eps.is_floating_point() or eps.device != x.device or eps.layout != torch.strided:
+        raise InputError(
+            f"the denoiser returned {eps.dtype} on {eps.device} at t = {t}; "
+            f"allowed are floating point numbers on {x.device}"
+        )
+    return eps
 
 
 Pairs = Sequence[tuple[int, int]]
@@ -270,11 +301,7 @@ class _Answers:
         self._times: list[int] = []
         self._finite: list[Tensor] = []
 
-    def check(self, eps: object, shape: tuple[int, ...], t: int, last: bool) -> None:
-        if not isinstance(eps, Tensor):
-            raise InputError(
-                f"the denoiser returned {type(eps).__name__} at t = {t}; not a tensor"
-            )
+    def check(self, eps: Tensor, shape: tuple[int, ...], t: int, last: bool) -> None:
         if tuple(eps.shape) != shape:
             raise InputError(
                 f"the denoiser returned shape {tuple(eps.shape)} at t = {t}; allowed is {shape}"
@@ -288,7 +315,7 @@ class _Answers:
             found = torch.stack(self._finite).tolist()
             if not all(found):
                 first = self._times[found.index(False)]
-                raise InputError(
+                raise NonfiniteError(
                     f"the denoiser returned a value that is not finite at t = {first}"
                 )
             self._times, self._finite = [], []

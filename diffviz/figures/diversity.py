@@ -42,7 +42,8 @@ def diversity_data(run: Run) -> DiversityData | None:
     if "class_count" in data:
         classes = [str(name) for name in data["class"].values]
         count = data["class_count"].values.astype(np.float64)
-        share = count / count.sum(axis=1, keepdims=True)
+        total = count.sum(axis=1, keepdims=True)
+        share = np.where(total > 0, count / np.maximum(total, 1), np.nan)
         reference = data["reference_class_share"].values
     return DiversityData(
         run.arms,

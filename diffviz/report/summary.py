@@ -56,8 +56,19 @@ class Statement(NamedTuple):
 
 
 def statements(run: Run) -> list[list[Statement]]:
-    """Three paragraphs: the noise on the way, the law on the way, the end."""
-    return [_noise(run), _law(run), _end(run)]
+    """Three paragraphs: the noise on the way, the law on the way, the end.
+
+    Arms that stop being finite are named first, and nothing else is said of them.
+    """
+    whole = run.without_broken()
+    said = [_noise(whole), _law(whole), _end(whole)] if whole is not None else [[], [], []]
+    return [_broken(run) + said[0], *said[1:]]
+
+
+def _broken(run: Run) -> list[Statement]:
+    return _grouped(
+        ("nonfinite", Item("broken", {"arm": arm, "t": str(t)})) for arm, t in run.broken.items()
+    )
 
 
 def paragraphs(run: Run, language: str) -> list[Markup]:
