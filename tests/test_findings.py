@@ -139,7 +139,9 @@ def test_faults_of_the_record_itself():
     mean = run.dataset["mean"].values.copy()
     mean[0, 0, 60:] = np.nan
     found = diagnose(altered(run, mean=mean))
-    assert [(f.id, f.t_range) for f in found if f.arm] == [("nonfinite", (40, 0))]
+    assert [(f.id, f.t_range) for f in found if f.arm] == [
+        ("nonfinite", (41, 0))
+    ]  # the step that gives x_40
     std = run.dataset["std"].values.copy()
     std[0, 0, 0] = 1.4
     assert ids(diagnose(altered(run, std=std)), "ddpm", "error") == ["start-not-normal"]
