@@ -54,7 +54,9 @@ class DataLaw:
         labels: NDArray[np.integer] | None = None,
         classes: Sequence[str] = (),
     ) -> "DataLaw":
-        """The law of a finite set (N, *D), every member equally likely.
+        """The law of a finite set of ``images`` (N, *D), every member equally likely.
+
+        ``labels`` (N,) index ``classes``, when there are any.
 
         More than 1,024 different pixel values are gathered into as many equally filled atoms.
         """
@@ -83,17 +85,17 @@ class DataLaw:
         return DataLaw.of_images(self.points[mask], self.labels[mask], self.classes)
 
     def marginal_mean(self, alpha_bar: float) -> float:
-        """Mean of one coordinate of x_t, pooled over coordinates."""
+        """√ᾱ μ with ᾱ = ``alpha_bar``: mean of one coordinate of x_t, pooled over coordinates."""
         return float(np.sqrt(alpha_bar) * (self.weights @ self.locations))
 
     def marginal_std(self, alpha_bar: float) -> float:
-        """Std of one coordinate of x_t, pooled: image structure and diversity together."""
+        """√(ᾱ s² + 1 − ᾱ), ᾱ = ``alpha_bar``: std pooled over coordinates, structure included."""
         center = self.weights @ self.locations
         variance = self.weights @ (self.scales**2 + (self.locations - center) ** 2)
         return float(np.sqrt(alpha_bar * variance + 1 - alpha_bar))
 
     def marginal_std_between(self, alpha_bar: float) -> float:
-        """Std of x_t between samples, per coordinate, then averaged over coordinates."""
+        """Mean over coordinates of √(ᾱ σ² + 1 − ᾱ), ᾱ = ``alpha_bar``: std between samples."""
         return float(np.sqrt(alpha_bar * self.std**2 + 1 - alpha_bar).mean())
 
     def marginal_std_within(self, alpha_bar: float) -> float:
@@ -108,7 +110,7 @@ class DataLaw:
         return float(np.sqrt(alpha_bar * within.mean() + 1 - alpha_bar))
 
     def distance_to_mean(self, alpha_bar: float) -> float:
-        """RMS distance of x_t to √ᾱ μ, per coordinate: √(ᾱ·mean σ² + 1 − ᾱ)."""
+        """RMS distance of x_t to √ᾱ μ, per coordinate: √(ᾱ·mean σ² + 1 − ᾱ), ᾱ = ``alpha_bar``."""
         return float(np.sqrt(alpha_bar * (self.std**2).mean() + 1 - alpha_bar))
 
     @cached_property
@@ -139,10 +141,10 @@ class DataLaw:
         return means, np.sqrt(square + spread), gathered
 
     def marginal_grid(self, alpha_bar: float, buckets: int = BUCKETS) -> Grid:
-        """The grid on which D against q(x_t), pooled over coordinates, is measured.
+        """The grid on which D against q(x_t), ᾱ = ``alpha_bar``, pooled, is measured.
 
         With up to ``SIMPLE`` smooth components D is exact; with more, or with atoms, it is taken
-        over the edges of at most 1,024 buckets.
+        over the edges of at most 1,024 of its ``buckets``.
         """
         shifts, scales, weights = self.marginal_components(alpha_bar)
         smooth = bool(scales.min() > 0)

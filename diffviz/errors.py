@@ -6,11 +6,17 @@ them into that line and exit status 2.
 
 
 class InputError(ValueError):
-    """A value from outside is not usable."""
+    """A value from outside is not usable: one line that says what was given and what is allowed.
+
+    It is a ``ValueError``. The command line prints the line and ends with status 2.
+    """
 
 
 class CheckpointError(InputError):
-    """A file of weights cannot be used."""
+    """A file of weights cannot be used: not such a file, damaged, or of another network.
+
+    No code in the file has been run.
+    """
 
 
 class NonfiniteError(InputError):
@@ -22,4 +28,4 @@ class NonfiniteError(InputError):
 
 
 class RunFileError(InputError):
-    """A file does not hold a whole run."""
+    """A file does not hold a whole run: another file, a part of one, or changed since written."""

@@ -122,6 +122,9 @@ class Probe:
 
     Attributes:
         reading: how the loop was understood, its guidance too; None before ``finish``.
+
+    Raises:
+        InputError: an ``answer`` that there is not.
     """
 
     def __init__(
@@ -166,7 +169,11 @@ class Probe:
         return answer
 
     def see(self, x: Tensor, value: float, floating: bool, answer: object) -> None:
-        """Keep one call: the state, the time as passed, and the answer."""
+        """Keep one call: state x, time ``value`` as passed, whether ``floating``, the answer.
+
+        Raises:
+            InputError: a state or an answer of another shape than before.
+        """
         if not self._times:
             self._copies = _copies(x)
             self._rounding = max(ROUNDING, 4 * float(torch.finfo(x.dtype).eps))

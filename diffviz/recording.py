@@ -65,6 +65,16 @@ class Recorder:
     Call ``observe`` with every step from t = T on, then ``finish`` with the end points. A tally
     that will stay alone need not be ``mergeable``. Steps are copied and described several at a
     time, about ``TOGETHER`` values, so that small samples do not pay for many small calls.
+
+    Args:
+        schedule: gives ᾱ_t of the residual and of q(x_t).
+        times: (S+1,), falling from T to 0, all that will be visited.
+        arms: A.
+        batch: samples per arm, B.
+        sample_shape: D.
+        data: the law of the data, for the references.
+        keep: how many samples are kept as they are.
+        mergeable: whether the tally will be merged with others.
     """
 
     def __init__(
@@ -119,7 +129,7 @@ class Recorder:
         self._described = self._waiting = 0
 
     def observe(self, step: Step) -> None:
-        """Take in what one step was given and what it drew."""
+        """Take in what one ``step`` was given and what it drew."""
         k = self._waiting
         self._x[k], self._eps[k], self._z[k] = _flat(step.x), _flat(step.eps), _flat(step.z[None])
         self._waiting += 1
@@ -143,7 +153,7 @@ class Recorder:
         }
 
     def finish(self, x_0: Tensor) -> Tally:
-        """The block's tally, given its end points (A, B, *D)."""
+        """The block's tally, given its end points ``x_0`` (A, B, *D)."""
         self._describe_waiting()
         self._states(_flat(x_0)[None], slice(self._described, self._described + 1))
         self._residuals()

@@ -38,7 +38,7 @@ class Rule(Protocol):
         ...
 
     def coefficients(self, schedule: NoiseSchedule, t: int, s: int) -> tuple[float, float, float]:
-        """(a, b, σ) of x_s = a·x_t + b·ε̂ + σ·z."""
+        """(a, b, σ) of x_s = a·x_t + b·ε̂ + σ·z, from t to s < t on ``schedule``."""
         ...
 
     def __call__(
@@ -89,7 +89,7 @@ class ddpm(_LinearRule):
         return f"ddpm/{self.variance}"
 
     def coefficients(self, schedule: NoiseSchedule, t: int, s: int) -> tuple[float, float, float]:
-        """(1/√α, −(1 − α)/(√α·√(1 − ᾱ_t)), σ)."""
+        """(1/√α, −(1 − α)/(√α·√(1 − ᾱ_t)), σ) from t to s on ``schedule``."""
         alpha = math.prod(schedule.alphas[s + 1 : t + 1].tolist())
         left = 1 - float(schedule.alpha_bars[t])
         variance = 1 - alpha
@@ -120,7 +120,7 @@ class ddim(_LinearRule):
         return f"ddim(eta={self.eta:g})"
 
     def coefficients(self, schedule: NoiseSchedule, t: int, s: int) -> tuple[float, float, float]:
-        """(√(ᾱ_s/ᾱ_t), √(1 − ᾱ_s − σ²) − √(ᾱ_s(1 − ᾱ_t)/ᾱ_t), σ)."""
+        """(√(ᾱ_s/ᾱ_t), √(1 − ᾱ_s − σ²) − √(ᾱ_s(1 − ᾱ_t)/ᾱ_t), σ), t to s on ``schedule``."""
         now, then = float(schedule.alpha_bars[t]), float(schedule.alpha_bars[s])
         variance = self.eta**2 * _ratio(1 - then, 1 - now) * (1 - _ratio(now, then))
         a = _root(_ratio(then, now))
@@ -130,7 +130,16 @@ class ddim(_LinearRule):
 
 @dataclass(frozen=True)
 class Arm:
-    """One way of sampling: a rule, and λ = ``noise_scale`` ≥ 0 times the rule's own noise."""
+    """One way of sampling: a rule, and λ = ``noise_scale`` ≥ 0 times the rule's own noise.
+
+    Args:
+        name: what figures and files call it.
+        rule: for example ``ddpm()`` or ``ddim(eta=0.5)``.
+        noise_scale: λ; 1 is the rule itself, 0 the rule without its noise.
+
+    Raises:
+        InputError: no name, no rule, or a scale that is negative or not finite.
+    """
 
     name: str
     rule: Rule
@@ -157,7 +166,7 @@ DEFAULT_ARMS = (
 
 
 class Step(NamedTuple):
-    """One step of A arms. Tensors are (A, B, *D), except z (B, *D), which the arms share.
+    """One step from t to s of A arms. Tensors are (A, B, *D); z (B, *D) is shared by the arms.
 
     x_next = mean + std·z, with ``std`` (A,) = λ·σ.
     """
@@ -341,6 +350,9 @@ def gaussian_trajectory(
     times: Sequence[int] | NDArray[np.int64] | None = None,
 ) -> GaussianTrajectory:
     """What `sample` does in distribution when the data are N(mean, std²) and ε̂ is exact.
+
+    One ``arm`` along ``times``, falling from T to 0 on ``schedule``; all of T…0 unless given.
+    ``mean`` and ``std`` ≥ 0, μ and s below, are those of the data.
 
     ε̂ = c(x − √ᾱμ) with c = √(1−ᾱ)/(ᾱs² + 1 − ᾱ), so each step is affine with slope g = a + bc:
     E and Var of x_t follow from the start N(0, 1), and Cov(x_0, x_t) = Var(x_t)·∏g over the steps

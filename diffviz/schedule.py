@@ -54,7 +54,11 @@ class NoiseSchedule:
     def linear(
         cls, T: int = 500, beta_start: float = 1e-4, beta_end: float = 0.02
     ) -> "NoiseSchedule":
-        """β_t from ``beta_start`` at t = 1 to ``beta_end`` at t = T, evenly (DDPM, section 4)."""
+        """β_t from ``beta_start`` at t = 1 to ``beta_end`` at t = T, evenly (DDPM, section 4).
+
+        Raises:
+            InputError: T outside 1…10,000, or not 0 < beta_start ≤ beta_end < 1.
+        """
         T, start, end = _check_T(T), *_check_ends(beta_start, beta_end)
         return cls._exact(np.linspace(start, end, T), f"linear(T={T}, {start:g}…{end:g})")
 
@@ -64,8 +68,12 @@ class NoiseSchedule:
     ) -> "NoiseSchedule":
         """The tutorial's schedule, with its quirk.
 
-        β is spread over t = 0…T, ᾱ is the product from index 0 on, and only then ᾱ_0 is set to 1.
-        So ᾱ_1 = α_0 α_1 instead of α_1, and the last step does not return x̂_0.
+        β goes evenly from ``beta_start`` at t = 0 to ``beta_end`` at t = T, ᾱ is the product from
+        index 0 on, and only then ᾱ_0 is set to 1. So ᾱ_1 = α_0 α_1 instead of α_1, and the last
+        step does not return x̂_0.
+
+        Raises:
+            InputError: as for ``linear``.
         """
         T, start, end = _check_T(T), *_check_ends(beta_start, beta_end)
         betas = np.linspace(start, end, T + 1).astype(np.float64)
@@ -77,14 +85,24 @@ class NoiseSchedule:
     def scaled_linear(
         cls, T: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012
     ) -> "NoiseSchedule":
-        """√β_t evenly spaced, as latent diffusion models are trained (arXiv 2112.10752)."""
+        """√β_t evenly from √beta_start to √beta_end, t = 1…T (latent diffusion, arXiv 2112.10752).
+
+        Raises:
+            InputError: as for ``linear``.
+        """
         T, start, end = _check_T(T), *_check_ends(beta_start, beta_end)
         betas = np.linspace(start**0.5, end**0.5, T) ** 2
         return cls._exact(betas, f"scaled-linear(T={T}, {start:g}…{end:g})")
 
     @classmethod
     def cosine(cls, T: int = 500, offset: float = 0.008) -> "NoiseSchedule":
-        """ᾱ_t ∝ cos²((t/T + s)/(1 + s)·π/2), β_t ≤ 0.999 (arXiv 2102.09672, eq. 17)."""
+        """ᾱ_t ∝ cos²((t/T + s)/(1 + s)·π/2), s = ``offset``, β_t ≤ 0.999.
+
+        arXiv 2102.09672, eq. 17.
+
+        Raises:
+            InputError: T outside 1…10,000, or not 0 ≤ offset < 1.
+        """
         T = _check_T(T)
         if not (_is_real(offset) and 0 <= offset < 1):
             raise InputError(f"offset is {offset!r}; allowed is 0 ≤ offset < 1")
@@ -93,7 +111,11 @@ class NoiseSchedule:
 
     @classmethod
     def from_betas(cls, betas: ArrayLike) -> "NoiseSchedule":
-        """Any β_1…β_T with 0 < β_t < 1."""
+        """Any ``betas`` β_1…β_T, shape (T,).
+
+        Raises:
+            InputError: another shape, or not 0 < β_t < 1, naming the first t.
+        """
         try:
             values = np.asarray(betas, dtype=np.float64)
         except (TypeError, ValueError):
@@ -119,6 +141,9 @@ class NoiseSchedule:
 
         With β_T = 1 nothing of x_T is left to predict ε from: such a schedule needs a network that
         predicts v or x_0, ``violations`` says so, and ``record`` refuses it.
+
+        Raises:
+            InputError: T is 1.
         """
         root = np.sqrt(self.alpha_bars[1:])
         span = root[0] - root[-1]
@@ -173,7 +198,11 @@ class NoiseSchedule:
     def times(self, steps: int | None = None) -> NDArray[np.int64]:
         """The times a sampler visits: ``steps`` + 1 of them, strictly falling from T to exactly 0.
 
-        They are evenly spaced up to rounding, whatever T % steps is, so no index ever wraps.
+        They are evenly spaced up to rounding, whatever T % steps is, so no index ever wraps. All
+        T + 1 times unless ``steps`` are given.
+
+        Raises:
+            InputError: not 1 ≤ steps ≤ T.
         """
         steps = self.T if steps is None else steps
         if not _is_integer(steps) or not 1 <= steps <= self.T:

@@ -100,6 +100,8 @@ def train(
 ) -> Iterator[Epoch]:
     """Train, and yield an ``Epoch`` after each epoch; the last one holds the result.
 
+    ``epochs`` passes over the data in batches of ``batch``, Adam from rate ``lr`` on; ``n_feat``
+    is the width of the network, ``seed`` that of its weights, of t and of ε.
     ``images`` are uint8 (N, H, W, 3), or float (N, 3, H, W) in [−1, 1]; ``labels`` (N,) index
     ``classes``, and None trains without classes; ``schedule`` gives ᾱ_t. ``ema`` is the decay of
     the average, ``context_drop`` the part of the images that are shown without their class.

@@ -22,7 +22,7 @@ SLIDES = tags.has("slides")  # noqa: F821
 def _sources() -> str:
     """What the output of a cell depends on besides the cell."""
     digest = sha256()
-    folders = ("diffviz", "weights", "docs/_ext")
+    folders = ("diffviz", "weights", "docs/_ext", "docs/gallery")
     for path in sorted(p for folder in folders for p in (ROOT / folder).rglob("*")):
         if path.suffix in (".py", ".toml", ".safetensors"):
             digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
@@ -48,6 +48,7 @@ project = "diffviz"
 author = "the diffviz authors"
 language = "zh_CN" if CHINESE else "en"
 extensions = ["myst_nb", "sphinx_design", "sphinx_copybutton", "course_pages", "chinese_search"]
+extensions += ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "docstrings"]
 exclude_patterns = ["_build", "_ext", "_static", "_templates", "images", "zh", "**/README.md"]
 templates_path = ["_templates"]
 
@@ -62,6 +63,11 @@ nb_execution_timeout = 480
 nb_merge_streams = True
 nb_code_prompt_show = "显示代码" if CHINESE else "Show the code"
 nb_code_prompt_hide = "隐藏代码" if CHINESE else "Hide the code"
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+python_maximum_signature_line_length = 80
+napoleon_use_ivar = True
 copybutton_exclude = ".linenos, .gp, .go"
 
 html_theme = "sphinx_book_theme"

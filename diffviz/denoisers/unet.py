@@ -280,7 +280,11 @@ class NetworkDenoiser:
         data: DataLaw | Callable[[], DataLaw] | None = None,
         facts: Mapping[str, Any] | None = None,
     ) -> None:
-        """Take a copy of ``network``. ``data`` may be a picklable function, called when needed."""
+        """Take a copy of ``network``. ``data`` may be a picklable function, called when needed.
+
+        Raises:
+            InputError: another number of ``classes`` than the network has context entries.
+        """
         if classes and len(classes) != network.n_cfeat:
             raise InputError(f"{len(classes)} classes; the network has n_cfeat={network.n_cfeat}")
         self.network = copy.deepcopy(network).eval().requires_grad_(False)

@@ -75,9 +75,9 @@ LIVE = (
 def write_report(
     run: Run, path: str | Path, *, language: str = "en", title: str | None = None
 ) -> None:
-    """Write the run as one HTML file that opens anywhere and needs nothing else.
+    """Write the run to ``path`` as one HTML file that opens anywhere and needs nothing else.
 
-    Every language is in the file; ``language`` is the one shown first.
+    Every language is in the file; ``language`` is the one shown first. ``title`` is the heading.
 
     Raises:
         InputError: no such language, or the file cannot be written.

@@ -1,0 +1,215 @@
+"""The reference pages: names are explained, commands exist, numbers are computed."""
+
+import ast
+import importlib
+import importlib.util
+import inspect
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import click
+import pytest
+
+import diffviz as dv
+from diffviz import cli
+
+DOCS = Path(__file__).parent.parent / "docs"
+EXECUTED = ("errata.md", "questions.md", "zh/errata.md", "zh/questions.md")
+HOWTO = sorted(p.relative_to(DOCS).as_posix() for p in DOCS.glob("**/howto/*.md"))
+GIVEN = {"0.05", "0.9", "0.2", "0.7", "0.3", "1.5", "0.5"}
+"""What a question sets, or a definition, rather than what was measured."""
+
+
+def _read(page: str) -> str:
+    return (DOCS / page).read_text(encoding="utf-8")
+
+
+# ---------------------------------------------------------------- names
+
+
+def _documented() -> set[str]:
+    pages = "".join(p.read_text(encoding="utf-8") for p in (DOCS / "api").glob("*.md"))
+    return {name.split(".")[-1] for name in re.findall(r"^\.\. auto\w+:: (\S+)", pages, re.M)}
+
+
+def test_every_public_name_is_on_a_page():
+    """Kills: a new name that nobody documents."""
+    assert set(dv.__all__) <= _documented()
+
+
+def _callables():
+    """(name, what is called, its docstring) of all public functions and methods."""
+    for name in dv.__all__:
+        thing = getattr(dv, name)
+        if inspect.isclass(thing):
+            words = inspect.getdoc(thing) or ""
+            first = inspect.getdoc(thing.__init__) or "" if "__init__" in vars(thing) else ""
+            if "__init__" in vars(thing) and not issubclass(thing, Exception):
+                yield f"{name}(…)", thing.__init__, words + first
+            for method, value in vars(thing).items():
+                value = getattr(value, "__func__", value)
+                if inspect.isfunction(value) and not method.startswith("_"):
+                    yield f"{name}.{method}", value, inspect.getdoc(value) or ""
+        elif inspect.isfunction(thing):
+            yield name, thing, inspect.getdoc(thing) or ""
+
+
+@pytest.mark.parametrize("name", dv.__all__)
+def test_a_public_name_says_what_it_is(name):
+    """Kills: a name without a docstring, or with one that only repeats the name."""
+    thing = getattr(dv, name)
+    if not (inspect.isclass(thing) or inspect.isfunction(thing)):
+        home = importlib.import_module(dv._HOME[name])
+        after = inspect.getsource(home).split(f"\n{name} = ", 1)[1]
+        assert re.search(r'^(?:\)\n)?"""\w', after, re.M), f"{name} has no words below it"
+        return
+    words = inspect.getdoc(thing) or ""
+    assert len(words) > 40 and not words.startswith(f"{name}("), words
+
+
+@pytest.mark.parametrize("name, called, words", [pytest.param(*c, id=c[0]) for c in _callables()])
+def test_parameters_and_errors_are_explained(name, called, words):
+    """Kills: a parameter that no docstring names, an error that is raised and not announced."""
+    assert words, f"{name} has no docstring"
+    parameters = [
+        p.name
+        for p in inspect.signature(called).parameters.values()
+        if p.name not in ("self", "cls") and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
+    # As a word, or with an index, as x of x_t. One alone, which all is about, needs no name.
+    unnamed = [p for p in parameters if not re.search(rf"(?<![^\W_]){p}(?![^\W_])", words)]
+    assert len(parameters) == 1 or not unnamed, unnamed
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(called)))
+    except OSError:  # made by dataclass
+        return
+    raised = {
+        getattr(getattr(node.exc, "func", None), "id", None)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Raise) and node.exc is not None
+    } & {"InputError", "CheckpointError", "RunFileError", "ValueError", "AssertionError"}
+    assert not raised or "Raises:" in words, f"{name} raises {raised} and does not say so"
+
+
+def test_the_x_ray_is_a_function_whatever_was_imported_before():
+    """Kills: the module of that name in the place of the function, once something imports it."""
+    script = "import diffviz.testing, diffviz.xray, diffviz as dv; assert callable(dv.xray)"
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+# ---------------------------------------------------------------- pages
+
+
+def _prose(text: str) -> str:
+    text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
+    text = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r"\]\([^)]*\)", "]", text)
+    return re.sub(r"\{[a-z]+\}`[^`]*`|`[^`]*`|\$[^$]*\$|arXiv \d{4}\.\d{4,5}", " ", text)
+
+
+@pytest.mark.parametrize("page", EXECUTED)
+def test_numbers_are_computed(page):
+    """Kills: a measured number typed into the prose."""
+    found = re.findall(r"\d+\.\d+|\d+ ?[%％]", _prose(_read(page)))
+    allowed = GIVEN if "questions" in page else set()
+    assert not [number for number in found if number not in allowed]
+
+
+@pytest.mark.parametrize("page", ["errata.md", "questions.md"])
+def test_numbers_shown_are_put_and_both_languages_show_the_same(page):
+    """Kills: a name that no cell puts; a number that one language leaves out."""
+    put = set()
+    for cell in re.findall(r"^```\{code-cell\}.*?^```$", _read(page), re.MULTILINE | re.DOTALL):
+        code = "\n".join(x for x in cell.splitlines()[1:-1] if not x.startswith(":"))
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "put":
+                put |= {keyword.arg for keyword in node.keywords}
+    shown = [set(re.findall(r"\{n\}`([^`:]*)", _read(p))) for p in (page, f"zh/{page}")]
+    assert shown[0] == shown[1] and shown[0] <= put
+
+
+@pytest.mark.parametrize("page", ["questions.md", "zh/questions.md"])
+def test_there_are_twelve_questions_each_with_an_answer_and_where_it_is_shown(page):
+    sections = re.split(r"^## ", _read(page), flags=re.MULTILINE)[1:]
+    assert [int(re.match(r"\d+", section)[0]) for section in sections] == list(range(1, 13))
+    for section in sections:
+        answer = re.search(r"^:::\{dropdown\}.*?^:::$", section, re.MULTILINE | re.DOTALL)
+        assert answer and "{n}`" in answer[0]
+        assert re.search(r"Shown in:|见：", answer[0])
+
+
+@pytest.mark.parametrize("page, language", [("questions.md", "en"), ("zh/questions.md", "zh")])
+def test_sections_of_the_report_that_are_named_exist(page, language):
+    """Kills: a section of the report that was renamed."""
+    from diffviz.catalogue import catalogue
+
+    titles = {
+        value.replace("’", "'")
+        for key, value in catalogue(language).items()
+        if re.fullmatch(r"report\.\w+\.title", key)
+    }
+    named = []
+    for said in re.findall(
+        r"(?:the report[:,]|报告中的)(.*?)(?:[.。]\n|\n:::)", _read(page), re.DOTALL
+    ):
+        pattern = r"《([^》]+)》" if language == "zh" else r"\*([^*]+)\*"
+        named += [" ".join(name.split()) for name in re.findall(pattern, said)]
+    assert len(named) >= 12 and set(named) <= titles
+
+
+# ---------------------------------------------------------------- commands
+
+
+def _blocks(page: str, kind: str) -> list[str]:
+    return re.findall(rf"^```{kind}\n(.*?)^```$", _read(page), re.MULTILINE | re.DOTALL)
+
+
+def _command(words: list[str]) -> None:
+    """Fails unless the program has this command with these options."""
+    command = cli.cli if hasattr(cli, "cli") else cli.main
+    assert isinstance(command, click.Group)
+    found = command.commands[words[1]]
+    known = {flag for p in found.params for flag in (*p.opts, *p.secondary_opts)}
+    given = [word.split("=")[0] for word in words[2:] if re.match(r"--?[A-Za-z]", word)]
+    assert set(given) <= known, f"{set(given) - known} in: {shlex.join(words)}"
+
+
+@pytest.mark.parametrize("page", HOWTO)
+def test_commands_and_code_of_a_recipe_exist(page):
+    """Kills: a renamed option or command, code that is no Python, a name that is not there."""
+    for block in _blocks(page, "sh"):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line)
+            if words[:1] == ["diffviz"]:
+                _command(words)
+    for block in _blocks(page, "python"):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "dv":
+                assert node.attr in dv.__all__
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("diffviz"):
+                home = importlib.import_module(str(node.module))
+                assert all(hasattr(home, alias.name) for alias in node.names)
+
+
+def test_the_sampler_of_the_recipe_has_the_fault_that_the_page_names():
+    script = runpy.run_path(str(DOCS / "howto" / "my_sampler.py"))
+    seen = dv.xray(script["sample"], script["schedule"])
+    assert seen.rule == "ddpm/beta" and seen.time == "index"
+    assert [finding.id for finding in seen.findings] == ["noise-scale"]
+
+
+@pytest.mark.parametrize("page", ["gallery.md", "zh/gallery.md"])
+def test_the_gallery_shows_every_script_from_its_first_line_of_code(page):
+    """Kills: a script that no page shows; a docstring that grew into the code shown."""
+    shown = dict(re.findall(r"gallery/(\w+)\.py\n:lines: (\d+)-", _read(page)))
+    scripts = {path.stem: path for path in (DOCS / "gallery").glob("*.py")}
+    assert set(shown) == set(scripts)
+    for name, first in shown.items():
+        lines = scripts[name].read_text(encoding="utf-8").splitlines()
+        assert lines[int(first) - 1].startswith(("import", "from"))
+        assert '"""' in lines[int(first) - 3]
