@@ -106,36 +106,30 @@ class Deck(SphinxTransform):
 
 
 def _slides(section: nodes.section, spoken: bool) -> list[nodes.section]:
-    """One slide, or one per picture; ``spoken`` text is for the speaker."""
+    """One slide, or one per picture; ``spoken`` text is for the speaker.
+
+    A table, or several formulas, leave no room for a picture: it gets a slide of its own.
+    """
     title, *blocks = section.children
-    slides: list[nodes.section] = []
-    notes = speaker_notes()
-
-    def begin() -> nodes.section:
-        slide = nodes.section(ids=[*section["ids"]] if not slides else [])
-        slide["classes"] = ["slide"]
-        slide += title.deepcopy()
-        slides.append(slide)
-        return slide
-
-    slide, pictured, place = begin(), False, 1  # text goes before the picture, in its order
+    notes, shown, pictures = speaker_notes(), [], []
     for block in blocks:
         if isinstance(block, solution):
             notes += nodes.paragraph("", "", nodes.strong("", block[0].astext()))
             notes += [n for n in block.children[1:] if isinstance(n, _SPOKEN)]
         elif _is_cell(block):
-            for output in _pictures(block):
-                if pictured:
-                    slide, pictured, place = begin(), False, 1
-                slide += output
-                pictured = True
+            pictures += _pictures(block)
         elif spoken and isinstance(block, _SPOKEN):
             notes += block
-        elif isinstance(block, nodes.comment | nodes.target):
-            continue
-        else:
-            slide.insert(place, block)
-            place += 1
+        elif not isinstance(block, nodes.comment | nodes.target):
+            shown.append(block)
+    full = sum(isinstance(block, nodes.math_block) for block in shown) > 1
+    full |= any(True for block in shown for _ in block.findall(nodes.table))
+    contents = [shown] if full or not pictures else [[*shown, pictures.pop(0)]]
+    slides = []
+    for content in [*contents, *([picture] for picture in pictures)]:
+        slide = nodes.section(ids=[*section["ids"]] if not slides else [])
+        slide += [title.deepcopy(), *content]
+        slides.append(slide)
     if len(notes):
         slides[0] += notes
     return slides

@@ -23,7 +23,12 @@
     layout.font = { ...layout.font, color: view.ink[dark() ? "dark" : "light"] };
     layout.autosize = true;
     const slide = element.closest(".reveal section.slide, .reveal section");
-    if (slide) layout.height = Math.min(layout.height * 1.25, 690 - element.offsetTop);
+    if (slide) {
+      const around = layout.margin.t + layout.margin.b, before = layout.height - around;
+      layout.height = Math.min(layout.height * 1.25, 690 - element.offsetTop);
+      // The legend keeps its pixels above the titles.
+      layout.legend.y = 1 + ((layout.legend.y - 1) * before) / (layout.height - around);
+    }
     return { data, layout };
   }
 
