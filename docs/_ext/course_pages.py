@@ -127,7 +127,8 @@ def _slides(section: nodes.section, spoken: bool) -> list[nodes.section]:
     contents = [shown] if full or not pictures else [[*shown, pictures.pop(0)]]
     slides = []
     for content in [*contents, *([picture] for picture in pictures)]:
-        slide = nodes.section(ids=[*section["ids"]] if not slides else [])
+        suffix = f"-{len(slides) + 1}" if slides else ""
+        slide = nodes.section(ids=[f"{name}{suffix}" for name in section["ids"]])
         slide += [title.deepcopy(), *content]
         slides.append(slide)
     if len(notes):
