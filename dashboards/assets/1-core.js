@@ -19,6 +19,7 @@ window.diffviz = (() => {
   const state = { page: "compare", ...SILENT };
   const pages = {}; // name -> {start, show, hide, words, theme}
   let start = null;
+  const asked = fetch("/data/start"); // before the page is built, which takes longer
 
   function readAddress() {
     const found = Object.entries(PATHS).find(([, path]) => path === location.pathname);
@@ -238,7 +239,7 @@ window.diffviz = (() => {
 
   async function begin() {
     try {
-      start = await (await fetch("/data/start")).json();
+      start = await (await asked).json();
     } catch {
       root.dataset.started = "no";
       return;
