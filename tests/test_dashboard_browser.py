@@ -67,7 +67,7 @@ def visit(browser, address):
             **{"viewport": {"width": 1280, "height": 800}, "locale": "en"} | options
         )
         page = context.new_page()
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(60_000)
         opened.append((context, page))
         page.on("console", lambda m: trouble.append(m.text) if m.type != "log" else None)
         page.on("pageerror", lambda error: trouble.append(str(error)))
@@ -240,12 +240,183 @@ def test_pages_change_and_the_back_button_returns(visit):
     assert page.inner_text("#time") == "t = 5" and page.evaluate("window.stays") == 1
 
 
-def test_a_run_that_is_not_there_is_told(browser, address):
-    """Kills: a spinner for ever."""
-    page = browser.new_page()
-    page.goto(f"{address}/?run=../../x")
-    page.wait_for_selector("#failure:visible")
-    page.close()
+def test_a_run_that_is_not_there_is_told(visit):
+    """Kills: a spinner for ever, a request that fails, a choice that is gone as well."""
+    page = visit("/?run=../../x", ready="../../x")
+    assert "no such run" in page.inner_text("#failure")
+    page.select_option("#run", "1")
+    page.wait_for_selector("html[data-ready='1']", state="attached")
+    assert page.is_hidden("#failure") and page.is_visible("#arms canvas")
+
+
+def test_a_link_names_its_run_and_its_arm(visit):
+    """Kills: a link that opens another run when the server shows other files; an arm forgotten."""
+    page = visit("/?t=4", ready="1")
+    page.select_option("#arm", "ddpm")
+    page.wait_for_url("**arm=ddpm**")
+    assert page.locator("#arms .arm.aside").count() == 1
+    settled(page)
+    assert HOSTILE not in page.inner_text("[data-says=ks]")
+    page.select_option("#run", "2")
+    page.wait_for_selector("html[data-ready='2']", state="attached")
+    page.select_option("#arm", "ddim")
+    page.wait_for_url("**arm=ddim**")
+    page.reload()
+    page.wait_for_selector("html[data-ready='2']", state="attached")
+    assert page.input_value("#arm") == "ddim" and page.input_value("#run") == "2"
+    settled(page)
+    script = """() => document.querySelector('[data-figure=ks] .graph').data
+        .filter((t) => t.mode === 'lines' && t.line.width).map((t) => [t.name, t.opacity ?? 1])"""
+    faded = {name for name, opacity in page.evaluate(script) if opacity < 0.5}
+    assert faded == {"ddpm", "z=0"}
+
+
+LOOKS = ({"theme": "light", "lang": "en"}, {"theme": "dark", "lang": "zh"})
+VIEWS = {
+    "/?sample=2&range=stretched": "1",
+    "/?run=2&arm=ddim": "2",
+    "/dial?law=mixture&noise=0": "dial",
+    "/schedule?kind=cosine": "schedule",
+    "/schedule?T=0": "schedule",
+    "/xray?loop=ddim-20-steps": "xray",
+    "/record": "record",
+    "/?run=none": "none",
+}
+
+
+@pytest.mark.parametrize("look", LOOKS, ids=str)
+@pytest.mark.parametrize("path", VIEWS)
+def test_axe_finds_nothing(visit, path, look):
+    """Kills: a control without a name, text too pale in one theme, a wrong role or heading."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    asked = "&".join(f"{k}={v}" for k, v in look.items())
+    page = visit(f"{path}{'&' if '?' in path else '?'}{asked}", ready=VIEWS[path])
+    if page.is_visible("#plots"):
+        settled(page)
+    found = axe.run(page)
+    assert found.violations_count == 0, found.generate_report()
+
+
+FOCUS = """() => {
+    const e = document.activeElement;
+    const ring = (x) => x && getComputedStyle(x).outlineStyle !== 'none'
+        && parseFloat(getComputedStyle(x).outlineWidth) >= 2;
+    const name = e.id || e.dataset.go || e.dataset.setLanguage || e.dataset.range
+        || e.dataset.law || e.name || e.className || e.tagName.toLowerCase();
+    return [name, Boolean(ring(e) || ring(e.closest('label')))];
+}"""
+
+
+def by_tab(page, wanted):
+    """Press Tab until all of ``wanted`` had the focus, which must be seen on each."""
+    reached = set()
+    for _ in range(90):
+        page.keyboard.press("Tab")
+        name, ringed = page.evaluate(FOCUS)
+        assert ringed or name == "body", f"no focus to be seen on {name}"
+        reached.add(name)
+        if set(wanted) <= reached:
+            return
+    raise AssertionError(f"not reached: {set(wanted) - reached}")
+
+
+def test_the_keyboard_does_everything(visit):
+    """Kills: a control that only a mouse reaches, or whose focus cannot be seen."""
+    page = visit("/?t=20", ready="1")
+    settled(page)
+    by_tab(page, ["compare", "zh", "projector", "theme", "run", "arm", "follow", "stretched"])
+    page.keyboard.press("Enter")
+    page.wait_for_selector("[data-when=stretched]:visible")
+    page.focus("#follow")
+    page.keyboard.press("ArrowDown")
+    page.wait_for_selector("#films canvas:visible")
+    by_tab(page, ["play", "step", "speed"])
+    page.keyboard.press("ArrowDown")
+    assert page.input_value("#speed") == "2"
+    page.focus("#play")
+    page.keyboard.press("Enter")
+    until(page, "document.getElementById('time').textContent !== 't = 20'")
+    page.keyboard.press("Enter")
+    assert page.get_attribute("#play", "aria-label") == "Play"
+    page.focus("[data-go=dial]")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("html[data-ready=dial]", state="attached")
+    by_tab(page, ["mixture", "pad"])
+    for key in ("ArrowLeft", "ArrowLeft", "ArrowDown"):
+        page.keyboard.press(key)
+    page.wait_for_url("**noise=0.9&score=0.95")
+    page.focus("[data-go=schedule]")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#forward canvas")
+    by_tab(page, ["kind", "T", "first", "last", "sprite"])
+    before = pixels(page, "#forward canvas")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_url("**sprite=1")
+    end = time.monotonic() + 20
+    while pixels(page, "#forward canvas") == before and time.monotonic() < end:
+        page.wait_for_timeout(30)
+    assert pixels(page, "#forward canvas") != before
+
+
+def test_the_x_ray_page_shows_lines_verdict_and_pictures(visit):
+    """Kills: a verdict beside another loop's lines, a menu without keys, a look that is lost."""
+    page = visit("/xray?loop=ddim", ready="xray")
+    assert page.locator("#loop-verdict .fine code").inner_text() == "ddim(eta=0)"
+    assert page.locator("#loop-code ins").count() == 0
+    page.focus("#loops input:checked")
+    page.keyboard.press("ArrowDown")
+    page.wait_for_url("**loop=ddim-20-steps")
+    for _ in range(2):
+        page.keyboard.press("ArrowDown")
+    page.wait_for_url("**/xray")  # the loop that is meant when the address is silent
+    page.wait_for_selector("html[data-ready=xray]", state="attached", timeout=60_000)
+    assert page.locator("#loop-verdict .error code").first.inner_text() == "noise-missing"
+    assert page.locator("#loop-code ins").inner_text().strip() == "✗     x = mean"
+    assert page.locator("#loop-pictures canvas").count() == 4
+    assert page.locator("[data-xray=xray] .graph").is_visible()
+    page.click("[data-set-language=zh]")
+    page.wait_for_selector("html[data-ready=xray]", state="attached")
+    assert page.inner_text("#loop-title") == "不加噪声"
+    assert "噪声" in page.inner_text("#loop-verdict")
+    page = visit("/xray?loop=../../x", ready="xray")
+    assert "no loop of this name" in page.inner_text("#loop-verdict")
+
+
+def test_a_step_takes_no_time(visit):
+    """Kills: a request, or a plot drawn anew, for every step."""
+    page = visit("/?t=20", ready="1")
+    settled(page)
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    script = """async () => {
+        const times = [];
+        for (let i = 0; i < 40; i++) {
+            const key = i % 20 < 10 ? 'ArrowRight' : 'ArrowLeft', before = performance.now();
+            document.body.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true }));
+            await new Promise((r) => requestAnimationFrame(() => setTimeout(r, 0)));
+            times.push(performance.now() - before);
+        }
+        return times.sort((a, b) => a - b)[20];
+    }"""
+    assert page.evaluate(script) < 50
+    assert asked == []
+
+
+def test_who_wants_no_motion_gets_stills(visit):
+    """Kills: a player that moves many times a second although less motion is asked for."""
+    page = visit("/?t=20", ready="1", reduced_motion="reduce")
+    settled(page)
+    page.select_option("#speed", "4")
+    script = """async () => {
+        let changes = 0;
+        const watch = new MutationObserver(() => { changes += 1; });
+        watch.observe(document.getElementById('time'), { childList: true });
+        document.getElementById('play').click();
+        await new Promise((r) => setTimeout(r, 2300));
+        document.getElementById('play').click();
+        return changes;
+    }"""
+    assert 1 <= page.evaluate(script) <= 3
 
 
 def test_every_control_has_a_name_and_nothing_overflows(visit):
