@@ -162,6 +162,27 @@ def test_sections_of_the_report_that_are_named_exist(page, language):
     assert len(named) >= 12 and set(named) <= titles
 
 
+def test_the_architecture_has_every_module_and_each_row_imports_from_rows_above():
+    """Kills: a new module that no reader finds; a row above one that it imports from."""
+    rows = re.findall(r"^\| (`[^|]*) \|", _read("architecture.md"), re.MULTILINE)
+    place = {
+        name: i for i, row in enumerate(rows) for name in re.findall(r"`(\w+)(?:\.py|/)`", row)
+    }
+    package = Path(cli.__file__).parent
+    sources = [*package.rglob("*.py"), *(DOCS.parent / "dashboards").glob("*.py")]
+    for path in (p for p in sources if not p.name.startswith("__")):
+        folder = path.parent.name
+        own = path.stem if folder in ("diffviz", "dashboards") else folder
+        assert own in place, f"{path.name} is in no row"
+        if folder == "dashboards":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            module = str(getattr(node, "module", "")) if isinstance(node, ast.ImportFrom) else ""
+            if module.startswith("diffviz."):
+                other = module.split(".")[1]
+                assert place[other] <= place[own], f"{own} imports {other}"
+
+
 # ---------------------------------------------------------------- commands
 
 
