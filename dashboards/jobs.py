@@ -113,7 +113,7 @@ class Jobs:
     Args:
         models: the denoisers that may be ordered.
         workers: how many jobs run at a time.
-        memory: bytes that a worker may take beyond those of an idle one.
+        memory: bytes that a worker may take.
         seconds: the longest job that is taken, by its estimate.
         folder_bytes: of all runs kept; beyond, the oldest of whoever keeps most are removed.
     """
@@ -225,12 +225,7 @@ class Jobs:
         """What the page of its owner shows of a job, without its curves."""
         now = time.time()
         fraction = job.done / max(job.total, 1)
-        left = None
-        if job.state == "running" and job.phase == "sampling" and job.done > 2:
-            rate = (now - job.sampling_since) / job.done
-            left = (job.total - job.done) * rate + WRITING
-        elif job.active:
-            left = max(job.seconds - (now - job.started if job.started else 0), 1)
+        left = self._left(job, now) if job.active else None
         return {
             "id": job.id,
             "name": job.name,
@@ -249,6 +244,19 @@ class Jobs:
             "blocks": -(-job.order.n // job.order.block),
             "arms": list(job.order.arms),
         }
+
+    def _left(self, job: Job, now: float) -> float:
+        """Seconds until an active job will have ended, those before its turn included."""
+        if job.state == "waiting":
+            queue = self._queue()
+            running = (j for j in self._jobs.values() if j.state == "running")
+            before = [self._left(j, now) for j in running]
+            before += [j.seconds for j in queue[: queue.index(job)]]
+            return sum(before) / max(self.workers, 1) + job.seconds
+        if job.phase == "sampling" and job.done > 2:
+            rate = (now - job.sampling_since) / job.done
+            return (job.total - job.done) * rate + WRITING
+        return max(job.seconds - (now - job.started), 1.0)
 
     def news(self, owner: str, seen: dict[str, Any]) -> dict[str, Any] | None:
         """What has changed since the last call with this ``seen``, which is kept up to date.

@@ -26,8 +26,10 @@ MOST_MODES = 16
 LARGEST_NUMBER = 100.0
 LONGEST = 400
 """Characters of any text in an order."""
-MEMORY = 1536 * 2**20
-"""Bytes that a worker may take beyond those of an idle one, unless told otherwise."""
+MEMORY = 2048 * 2**20
+"""Bytes that a worker may take, unless told otherwise."""
+IDLE = 450e6
+"""Bytes of a worker that has loaded its libraries and holds nothing."""
 SECONDS = 1800.0
 """The longest recording that is started, by its estimate."""
 FIELDS = (
@@ -158,7 +160,7 @@ class Order:
         return self.steps * (blocks * price.step + each)
 
     def memory(self) -> float:
-        """Bytes at the peak, beyond an idle worker."""
+        """Bytes at the peak."""
         arms, points = len(self.arms), self.steps + 1
         size = max(math.prod(self.model.shape), 1)
         price, coordinates = self.model.price, min(size, 4096)
@@ -169,7 +171,7 @@ class Order:
         several = self.n > self.block
         cells = 3 * 2048 * 4 * points * (4 * arms + 1) if several else 0
         alive = rows * (price.activations + 80 * size)
-        return price.memory + described + kept + snapshots + cells + alive
+        return IDLE + price.memory + described + kept + snapshots + cells + alive
 
     def told(self) -> dict[str, Any]:
         """For the worker."""

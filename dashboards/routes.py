@@ -290,6 +290,7 @@ def _start() -> dict[str, Any]:
             for code in LANGUAGES
         },
         "kinds": list(KINDS),
+        "colours": list(theme.COLOURS),
         "config": {**theme.CONFIG, "displayModeBar": False},
         "narrow": theme.NARROW,
         "text": {"light": theme.TEXT[False], "dark": theme.TEXT[True]},

@@ -67,7 +67,7 @@ def _watch_server() -> None:
 
 
 def _limit_memory(allowed: float) -> None:
-    """From here on, ``allowed`` bytes more than now; and the first to go when the machine is out.
+    """``allowed`` bytes of its own in all; and the first to go when the machine is out of memory.
 
     Elsewhere than on Linux the estimate before the start is all there is.
     """
@@ -77,11 +77,8 @@ def _limit_memory(allowed: float) -> None:
 
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("800")
-    status = Path("/proc/self/status").read_text()
-    used = next(int(line.split()[1]) for line in status.splitlines() if line[:7] == "VmData:")
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = used * 1024 + int(allowed)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+    resource.setrlimit(resource.RLIMIT_DATA, (int(allowed), hard))
 
 
 def _describe(job: dict[str, Any], say: Say) -> None:

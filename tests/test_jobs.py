@@ -203,7 +203,7 @@ def test_out_of_memory_is_the_jobs_own(jobs, monkeypatch):
     Kills: a limit that is not set, an allocation failure that reads as a crash.
     """
     monkeypatch.setattr("dashboards.order.Order.memory", lambda self: 1e6)
-    jobs.memory = 6e6
+    jobs.memory = 330e6
     job = submit(jobs, QUICK | {"n": 16_000, "length": 2_000, "arms": "ddpm,z=0,ddim"})
     until(lambda: not job.active)
     assert (job.state, job.failure) == ("failed", "memory")

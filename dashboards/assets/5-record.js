@@ -16,6 +16,7 @@
 
   let models = [];
   let kinds = [];
+  let colours = [];
   let jobs = []; // what the server says, the newest first
   const curves = {}; // job -> points [t, [statistic][arm]]
   const figures = {}; // job -> its empty picture, asked for once
@@ -123,7 +124,6 @@
     const list = arms();
     const place = byId("order-arms");
     const focused = place.contains(document.activeElement) ? document.activeElement.id : null;
-    const colours = ["#1a7fc4", "#d55e00", "#009e73", "#7d5cf5", "#d3153b"];
     place.replaceChildren(
       ...list.map((arm, i) => {
         const label = (name) => told("arm", name, { i: i + 1 });
@@ -297,7 +297,7 @@
     byId("job-name").textContent = job.name;
     const words = line(job);
     if (byId("job-state").textContent !== words) byId("job-state").textContent = words;
-    const left = active(job) && job.left !== null && job.phase !== "writing";
+    const left = active(job) && job.phase !== "writing";
     byId("job-left").textContent = left ? said("left", { time: duration(job.left) }) : "";
     const progress = byId("job-progress");
     progress.hidden = !active(job);
@@ -450,7 +450,7 @@
 
   pages.record = {
     start(begun) {
-      ({ models, kinds } = begun);
+      ({ models, kinds, colours } = begun);
       for (const name of FIELDS) {
         byId(`order-${name}`).addEventListener(
           byId(`order-${name}`).tagName === "SELECT" ? "change" : "input",
