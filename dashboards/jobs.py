@@ -219,7 +219,12 @@ class Jobs:
     def run(self, key: str, owner: str) -> tuple[str, Run] | None:
         """(name, run), read from its file."""
         job, path = self.find(key, owner), self.file(key, owner, "run")
-        return None if job is None or path is None else (job.name, Run.load(path))
+        if job is None or path is None:
+            return None
+        try:
+            return job.name, Run.load(path)
+        except InputError:  # removed meanwhile
+            return None
 
     def view(self, job: Job) -> dict[str, Any]:
         """What the page of its owner shows of a job, without its curves."""

@@ -184,6 +184,7 @@ class Order:
             "end": self.end,
             "arms": ",".join(self.arms),
             "n": self.n,
+            "block": self.block,
             "seed": self.seed,
             "label": self.label,
             "steps": self.steps,

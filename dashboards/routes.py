@@ -22,8 +22,8 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import FileResponse, StreamingResponse
 from plotly.offline import get_plotlyjs
-from starlette.responses import FileResponse, StreamingResponse
 
 from dashboards.jobs import Jobs
 from dashboards.order import Refused, order
@@ -101,9 +101,6 @@ def _add_runs(server: FastAPI, shown: Mapping[str, tuple[str, Run]], jobs: Jobs)
         given = [{"id": number, "name": name} for number, (name, _) in shown.items()]
         return [*given, *jobs.runs(owner)]
 
-    def find(key: str, owner: str) -> tuple[str, Run] | None:
-        return shown.get(key) or jobs.run(key, owner)
-
     @server.get("/data/start")
     def start(request: Request) -> Response:
         begun = _start() | {"runs": names(guest(request))}
@@ -136,19 +133,27 @@ def _add_runs(server: FastAPI, shown: Mapping[str, tuple[str, Run]], jobs: Jobs)
             return _json({"error": "no such run"}, 404)
         return _packed(made.read_bytes())
 
+    one_pair = asyncio.Semaphore(1)  # joining computes for a second or two, so one at a time
+
     @server.get("/data/run/{key}/{other}")
-    def pair(key: str, other: str, request: Request) -> Response:
+    async def pair(key: str, other: str, request: Request) -> Response:
         owner = guest(request)
-        if key == other or any(find(one, owner) is None for one in (key, other)):
+        if key == other or not (known(key, owner) and known(other, owner)):
             return _json({"error": "no such pair"}, 404)
         try:
-            return _packed(pair_of(key, other, owner))
+            async with one_pair:
+                return _packed(await run_in_threadpool(pair_of, key, other, owner))
         except InputError as error:
             return _json({"error": str(error)}, 409)
 
+    def known(key: str, owner: str) -> bool:
+        return key in shown or jobs.file(key, owner, "run") is not None
+
     @lru_cache(maxsize=8)
     def pair_of(key: str, other: str, owner: str) -> bytes:
-        found = [find(one, owner) for one in (key, other)]
+        found = [shown.get(one) or jobs.run(one, owner) for one in (key, other)]
+        if None in found:
+            raise InputError("a run that has been removed meanwhile")
         (name, first), (second_name, second) = (part for part in found if part is not None)
         if second_name == name:
             second_name += " (2)"

@@ -130,6 +130,7 @@ def _record(job: dict[str, Any], say: Say) -> None:
         arms=arms,
         n=order["n"],
         seed=order["seed"],
+        block=order["block"],
         steps=order["steps"],
         label=None if order["narrowed"] else order["label"],
         progress=False,

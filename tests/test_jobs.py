@@ -62,6 +62,7 @@ def test_an_order_is_what_the_command_line_would_be_told():
         "end": 0.3,
         "arms": "ddim:0.5,ddpm*1.2",
         "n": 30,
+        "block": 30,
         "seed": 7,
         "label": None,
         "steps": 20,
