@@ -1,7 +1,7 @@
 r"""The evidence of two excitations: what was seen of every step, next to the closest rule.
 
 A statistic is held against its known law under a correct sampler. Over all steps and tests
-together, a correct sampler passes the threshold at most once in 10,000 runs.
+together, a correct sampler passes the threshold at most once in 100,000 runs.
 """
 
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import f as fisher
 from scipy.stats import norm
+from scipy.stats import t as student
 
 from diffviz.findings import Finding
 from diffviz.identification import (
@@ -29,7 +30,6 @@ from diffviz.watching import (
     ONE,
     PREVIOUS_EPS,
     PREVIOUS_X,
-    START,
     Fit,
     Time,
     Watched,
@@ -40,10 +40,17 @@ from diffviz.watching import (
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-TESTS_PER_STEP = 14
-"""Four coefficients in two excitations, their difference, and the laws of the noise."""
-WARNINGS = ("x0-clipped", "rule-unknown", "time-ends-early")
-"""Findings that do not by themselves mean wrong samples."""
+TESTS_PER_STEP = 20
+"""Four coefficients in two excitations, their difference, dependence and the laws of the noise."""
+SEVERITY = {
+    "x0-clipped": "warning",
+    "not-linear": "warning",
+    "rule-unknown": "warning",
+    "time-ends-early": "warning",
+    "time-starts-late": "information",
+    "half-precision": "information",
+}
+"""Of findings that do not by themselves mean wrong samples; of all others it is error."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +65,7 @@ class Evidence:
         step_correlation: of the noise with that of the step before.
         multistep: the dependence is a deterministic multi-step rule's.
         threshold: the score that counts.
+        inflation: of the errors of a, b and the bias, where samples share their noise.
     """
 
     schedule: NoiseSchedule
@@ -72,6 +80,23 @@ class Evidence:
     step_correlation: Array
     multistep: bool
     threshold: float
+    inflation: float = 1.0
+
+    @property
+    def off(self) -> Mask:
+        """(S, 4): a, b, the bias and σ that are off at a step, or at all steps taken together.
+
+        Under a correct sampler the scores of the steps are independent, so Σz/√S is one too: a
+        small factor that no step shows alone shows in all of them.
+        """
+        single = np.abs(self.scores) > self.threshold
+        noisy = (self.expected.numbers[:, 2] > 0) & self.used.noisy & self.used.sane
+        total = np.clip(self.scores[noisy], -5, 5).sum(axis=0) / np.sqrt(max(noisy.sum(), 1))
+        return single | (noisy[:, None] & (np.abs(total) > self.threshold))
+
+    def scores_of(self, expected: Expected) -> Array:
+        """(S, 4) against another expectation."""
+        return scores(self.fit, self.used, expected, self.inflation)
 
 
 def weigh(
@@ -80,9 +105,10 @@ def weigh(
     """Decide which excitation to judge by, and compare it with the rule closest to it."""
     steps = len(wild.grams)
     threshold = score_threshold(TESTS_PER_STEP * steps)
-    noisy = wild.noise[0].std > wild.noise[0].floor
+    noisy = wild.noise[0].there
     depends = _depends(wild, threshold)
-    shared = any(noise.batch_score > threshold for noise in wild.noise)
+    # What clipping leaves over in the first excitation is no noise.
+    shared = any(noise.batch_score > threshold for noise in tame.noise)
     if depends.any() and not noisy:
         solved = _multistep(wild, schedule, time)
         if solved is not None:
@@ -104,7 +130,7 @@ def weigh(
     fit = solve(used.grams, SINGLE)
     return Evidence(
         schedule, wild, tame, used, fit, expected, scores(fit, used, expected, inflation), clipped,
-        _depends(used, threshold), _step_correlation(used, fit), False, threshold,
+        _depends(used, threshold), _step_correlation(used, fit), False, threshold, inflation,
     )  # fmt: skip
 
 
@@ -155,33 +181,57 @@ def _clipped(wild: Watched, tame: Watched, threshold: float, inflation: float) -
 def _step_correlation(watched: Watched, fit: Fit) -> Array:
     """Correlation of each step's leftover with the last one's; NaN where there is none."""
     grams, found = watched.grams, np.full(len(watched.grams), np.nan)
+    clear = np.array([noise.std > 20 * noise.floor for noise in watched.noise])
     for i in range(1, len(grams)):
-        if (
-            min(
-                watched.noise[i].std / watched.noise[i].floor,
-                watched.noise[i - 1].std / watched.noise[i - 1].floor,
-            )
-            > 20
-        ):
-            now, before = np.zeros(7), np.zeros(7)
+        if clear[i] and clear[i - 1]:
+            now, before = np.zeros(7), _leftover_before(fit, i)
             now[NEXT], now[SINGLE] = 1, -fit.coefficients[i]
-            before[X], before[[ONE, PREVIOUS_X, PREVIOUS_EPS]] = 1, -fit.coefficients[i - 1]
             found[i] = _correlation(now, before, grams[i])
     return found
 
 
-def start_correlation(watched: Watched, fit: Fit) -> Array:
-    """Correlation of each step's leftover with what of x_T is in neither x_t nor the answer."""
-    grams, found = watched.grams, np.full(len(watched.grams), np.nan)
-    for i in range(2, len(grams)):
-        if watched.noise[i].std > 20 * watched.noise[i].floor:
-            now, start = np.zeros(7), np.zeros(7)
-            now[NEXT], now[SINGLE] = 1, -fit.coefficients[i]
-            known = grams[i][np.ix_(SINGLE, SINGLE)]
-            start[START] = 1
-            start[SINGLE] = -np.linalg.lstsq(known, grams[i][SINGLE, START], rcond=None)[0]
-            found[i] = _correlation(now, start, grams[i])
+def _leftover_before(fit: Fit, step: int) -> Array:
+    """The leftover of the step before as a combination of the columns of this one, (7,)."""
+    before = np.zeros(7)
+    before[X], before[[ONE, PREVIOUS_X, PREVIOUS_EPS]] = 1, -fit.coefficients[step - 1]
+    return before
+
+
+def carried(e: Evidence) -> Mask:
+    """Steps that depend on the call before through nothing but the noise of the step before."""
+    found = np.zeros(len(e.depends), dtype=bool)
+    for i in np.flatnonzero(e.depends).tolist():
+        # The columns (1, x, m, leftover before, x before): the last should add nothing.
+        change = np.eye(7)
+        change[PREVIOUS_EPS] = _leftover_before(e.fit, i)
+        gram = (change @ e.used.grams[i] @ change.T)[None]
+        one = solve(gram, [*SINGLE, PREVIOUS_EPS])
+        two = solve(gram, [*SINGLE, PREVIOUS_EPS, PREVIOUS_X])
+        gain = max(float(one.std[0] ** 2 - two.std[0] ** 2), 0.0) * e.used.values
+        # The leftover before is known up to the errors of its own coefficients.
+        unknown = float(one.coefficients[0, 3]) * float(e.fit.std[i - 1])
+        found[i] = gain < e.threshold**2 * max(float(two.std[0]) ** 2, unknown**2)
     return found
+
+
+def returning(e: Evidence) -> tuple[Mask, float]:
+    """(steps whose noise comes again two or more steps later or was x_T; its correlation)."""
+    noises = [e.used.start, *e.used.noise]
+    rows = np.array([n.sketch for n in noises if len(n.sketch)])
+    there = np.array([len(n.sketch) > 0 for n in noises])
+    again = np.zeros(len(noises), dtype=bool)
+    if len(rows) < 3 or rows.shape[1] < 32:
+        return again[1:], 0.0
+    size = np.sqrt((rows**2).sum(axis=1))
+    r = rows @ rows.T / (size[:, None] * size)
+    n = rows.shape[1]
+    t = np.abs(r) * np.sqrt((n - 1) / np.maximum(1 - r**2, 1e-12))
+    pairs = len(rows) * (len(rows) - 1) / 2
+    seen = (t > student.isf(norm.sf(e.threshold) / pairs, n - 1)) & np.triu(
+        np.ones(t.shape, bool), 2
+    )
+    again[there] = seen.any(axis=0)
+    return again[1:], float(np.median(r[seen])) if seen.any() else 0.0
 
 
 def _correlation(a: Array, b: Array, gram: Array) -> float:
@@ -216,6 +266,6 @@ def only(e: Evidence, step: int) -> Mask:
 def finding(e: Evidence, identity: str, mask: Mask, **evidence: float | str) -> Finding:
     """The finding about the steps of ``mask``, with the name of the closest rule."""
     index = np.rint(e.expected.levels.index).astype(int)[: len(mask)][mask]
-    severity = "warning" if identity in WARNINGS else "error"
+    severity = SEVERITY.get(identity, "error")
     shown = {"rule": e.expected.rule, **evidence}
     return Finding(identity, severity, "", (int(index.max()), int(index.min())), shown)

@@ -78,7 +78,7 @@ def diagnose(run: Run) -> list[Finding]:
         if arm in run.broken:
             found.append(Finding("nonfinite", "error", arm, (run.broken[arm], 0)))
             continue
-        found += _start(data, arm)
+        found += _start(data, arm, run.spec.n)
         found += _noise(data, arm, spec)
         found += _collapse(data, arm, run.spec.n)
         found += _modes(data, arm)
@@ -91,14 +91,16 @@ def _times(data: xr.Dataset) -> NDArray[np.int64]:
     return data["t"].values
 
 
-def _start(data: xr.Dataset, arm: str) -> Iterator[Finding]:
+def _start(data: xr.Dataset, arm: str, samples: int) -> Iterator[Finding]:
     """x_T is drawn, so its values are independent and their moments have known errors."""
     x = data.sel(quantity="x").isel(t=0)
     n, mean, std = (float(x[name]) for name in ("values", "mean", "std"))
     gap = max(abs(mean), abs(std - 1), float(x["ks_normal"]) - float(x["ks_normal_error"]))
-    if n > 1 and gap > 0.02 + 6 / np.sqrt(n):
+    # Samples that are the same differ less from each other than all values do.
+    shared = max(1 - (float(data["std_between"].values[0]) / max(std, 1e-12)) ** 2, 0.0)
+    if (n > 1 and gap > 0.02 + 6 / np.sqrt(n)) or (samples >= 4 and shared > 0.75):
         t = int(_times(data)[0])
-        evidence = {"mean": mean, "std": std, "ks": float(x["ks_normal"])}
+        evidence = {"mean": mean, "std": std, "ks": float(x["ks_normal"]), "correlation": shared}
         yield Finding("start-not-normal", "error", arm, (t, t), evidence)
 
 

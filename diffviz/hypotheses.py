@@ -1,152 +1,283 @@
-"""Single mistakes in the indices or the schedule that put many coefficients off at once."""
+r"""Readings of steps that follow no known rule as it is: what single mistake would make them?
 
-from dataclasses import replace
-from itertools import product
+A reading says what a, b and σ of every step would be. Its cost is what it leaves unexplained,
+Σ z²/2 over the scores of all steps, and a price for what it was free to choose. The cheapest
+wins, as in model selection by a description length; a mistake that is constant or sits in an
+index therefore wins over one that is a number of its own at every step.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-from diffviz.evidence import Evidence, finding
-from diffviz.findings import Finding
-from diffviz.identification import (
-    Levels,
-    expect,
-    in_form,
-    levels_of,
-    scores,
-)
+from diffviz.errors import InputError
+from diffviz.evidence import Evidence
+from diffviz.identification import Expected, expect, in_form, levels_of, numbers_of, rules_for
 from diffviz.sampling import Rule, ddim, ddpm
 from diffviz.schedule import NoiseSchedule
-from diffviz.watching import (
-    index_of,
-)
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
+PRICE = 3.0
+"""Of one free number. A whole column of them costs 2 a step."""
+NULL = 0.5
+"""E z²/2 of a score that is right."""
+ANYTHING = 10.0
+"""Of a step that a reading leaves out."""
+SHIFTS = (-1, 1, -2, 2, -3, 3, -4, 4, -5, 5, -10, 10)
+FEW = 0.2
+"""The share of steps that may each end somewhere of its own."""
 
 
-def one_cause(e: Evidence, off: Mask) -> Finding | None:
-    """A single mistake in the indices or the schedule that explains nearly all that is off."""
-    last = _last_step(e, off)
-    # With a and b in order a wrong noise is a wrong noise, and nothing else.
-    if last is not None or not (np.abs(e.scores[:, :2]) > e.threshold).any():
-        return last
-    best: tuple[float, Finding] | None = None
-    plain = np.log1p(e.scores**2)[:, [0, 1, 3]].sum(axis=1)
-    rules = {e.expected.source, ddpm("beta"), ddpm("posterior")}
-    for shift, rule in product((-1, 1, -2, 2), rules):
-        table, valid = _shifted(e, rule, shift)
-        gain = _gain(plain, table, valid, off, e.threshold)
-        if gain > (best[0] if best else 30.0):
-            best = gain, finding(e, "time-off-by-one", off, shift=float(-shift))
-    for other, rule in product(_schedules(e, fitted=best is None), rules):
-        levels = _elsewhere(e, other)
-        if levels is None:
-            continue
-        table = scores(e.fit, e.used, expect(rule, levels))
-        inner = np.arange(len(off)) < len(off) - 1
-        gain = _gain(plain, table, inner, off, e.threshold)
-        if gain > (best[0] + 1e-9 if best else 30.0):
-            bars = float(e.schedule.alpha_bars[-1]), float(other.alpha_bars[-1])
-            best = (
-                gain,
-                finding(
-                    e, "schedule-mismatch", off, name=other.name, found=bars[1], expected=bars[0]
-                ),
-            )
-    return best[1] if best else None
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """One way to read the steps.
+
+    Attributes:
+        rule: what the steps are compared with in words.
+        expected: a, b and σ of every step under this reading.
+        cause: the finding that it amounts to; "" if the coefficients are just off.
+        evidence: of that finding.
+        price: for what was chosen freely.
+        free: which of a and b are numbers of their own at every step.
+        valid: steps that the reading speaks about.
+    """
+
+    rule: Expected
+    expected: Expected
+    cause: str = ""
+    evidence: Mapping[str, float | str] = field(default_factory=dict)
+    price: float = 0.0
+    free: tuple[int, ...] = ()
+    valid: Mask | None = None
 
 
-def _gain(plain: Array, table: Array, valid: Mask, off: Mask, threshold: float) -> float:
-    """How much better another reading explains the steps; 0 unless nearly all is explained."""
-    left = (np.abs(table[:, [0, 1, 3]]) > threshold).any(axis=1)
-    if not (off & valid).any() or (left & valid).sum() > 0.1 * (off & valid).sum():
-        return 0.0
-    other = np.log1p(table**2)[:, [0, 1, 3]].sum(axis=1)
-    return float((plain - other)[valid].sum())
+def explain(e: Evidence) -> Reading:
+    """The reading with the least cost."""
+    levels, precision = e.expected.levels, e.used.values**-0.5
+    sources = [source for source in rules_for(e.fit, levels, precision) if source != ddim(1.0)]
+    rules = [e.expected]
+    rules += [expect(source, levels) for source in sources if source != e.expected.source]
+    readings = [reading for rule in rules for reading in _coefficients(e, rule)]
+    readings += [reading for rule in rules for reading in _indices(e, rule)]
+    readings += [reading for rule in rules for reading in _schedules(e, rule)]
+    return min(readings, key=lambda reading: _cost(e, reading))
 
 
-def _shifted(e: Evidence, rule: Rule, shift: int) -> tuple[Array, Mask]:
-    """The scores if every step used the coefficients of t + shift, where those exist."""
-    levels = e.expected.levels
-    now = np.rint(levels.index).astype(int) + shift
-    then = np.append(now[1:], max(shift, 0))
-    valid = (now >= 1) & (now <= e.schedule.T) & (then >= 0) & (then < now)
-    numbers = e.expected.numbers.copy()
+def _cost(e: Evidence, reading: Reading) -> float:
+    valid = np.ones(len(e.fit.std), dtype=bool) if reading.valid is None else reading.valid
+    table = e.scores_of(reading.expected)
+    mean = _loss(table[:, :2])
+    mean[:, list(reading.free)] = NULL
+    if reading.cause:
+        # What is wrong with the tables must show in a and b; a wrong noise is a wrong noise.
+        plain = _loss(e.scores_of(reading.rule)[:, :2])
+        wrong = (np.abs(table[:, :2]) > e.threshold).any(axis=1)
+        if (plain - mean)[valid].sum() < 2 * PRICE or (wrong & valid).sum() > 0.1 * valid.sum():
+            return float("inf")
+    # The noise is as the rule has it, or off by a factor, or anything.
+    factor = _factor(e.fit.std, reading.expected.numbers[:, 2])
+    numbers = reading.expected.numbers * np.array([1, 1, factor])
+    scaled = e.scores_of(replace(reading.expected, numbers=numbers))
+    noise = min(
+        float(_loss(table[valid, 3]).sum()),
+        float(_loss(scaled[valid, 3]).sum()) + PRICE,
+        (NULL + 1.9) * float(valid.sum()) if not reading.cause else np.inf,
+    )
+    left_out = ANYTHING * float((~valid).sum())
+    return float(mean[valid].sum()) + noise + reading.price + left_out
+
+
+def _loss(score: Array) -> Array:
+    """Half the square z²/2 up to |z| = 4, from there on only logarithmic."""
+    size = np.maximum(np.abs(score), 4)
+    return np.minimum(score**2, 16) / 2 + 8 * np.log(size / 4)
+
+
+def _factor(found: Array, target: Array) -> float:
+    """The k in found ≈ k·target, by the median over the steps where there is a target."""
+    there = target != 0
+    return float(np.median(found[there] / target[there])) if there.any() else 1.0
+
+
+def _coefficients(e: Evidence, rule: Expected) -> Iterator[Reading]:
+    """As the rule says; off by a factor; or a and b each anything at all."""
+    a, b = e.fit.coefficients[:, 1], e.fit.coefficients[:, 2]
+    steps = len(a)
+    yield Reading(rule, rule)
+    over_x = _factor(a, rule.numbers[:, 0])
+    over_eps = _factor(b, rule.numbers[:, 1])
+    if rule.source == ddim(0.0):
+        # Noise of the size of DDIM's on top of the whole direction, which leaves no room for it.
+        full = expect(ddim(1.0), rule.levels).numbers[:, 2]
+        numbers = np.column_stack([rule.numbers[:, :2], full * _factor(e.fit.std, full)])
+        yield Reading(rule, replace(rule, numbers=numbers), price=PRICE)
+    for factors in ((1, over_eps, 1), (over_x, 1, 1), (over_x,) * 3):
+        changed = replace(rule, numbers=rule.numbers * np.array(factors))
+        yield Reading(rule, changed, price=PRICE)
+    off = (np.abs(e.scores_of(rule)[:, [0, 1, 3]]) > e.threshold).any(axis=1)
+    if 0 < off.mean() <= FEW:
+        yield Reading(rule, rule, valid=np.asarray(~off))
+    for free in ((1,), (0,), (0, 1)):
+        yield Reading(rule, rule, price=2.0 * len(free) * steps, free=free)
+
+
+def _indices(e: Evidence, rule: Expected) -> Iterator[Reading]:
+    """Coefficients of other times than those that the model is told."""
+    levels, T = rule.levels, e.schedule.T
+    if levels.sigma_form or not np.array_equal(levels.index, np.rint(levels.index)):
+        return
+    now = levels.index.astype(int)
+    then = np.append(now[1:], 0)
+    inner = np.arange(len(now)) < len(now) - 1
+    for shift in SHIFTS:
+        told = {"shift": float(-shift)}
+        # Whether the step that ends at 0 has noise is decided by the loop, not by the tables.
+        valid = inner & (now + shift >= 1) & (now + shift <= T) & (then + shift > 0)
+        if valid.any():
+            moved = _at(e, rule, now + shift, then + shift, valid)
+            yield Reading(rule, moved, "time-off-by-one", told, PRICE * abs(shift), valid=valid)
+        valid = inner & (then + shift > 0) & (then + shift < now)
+        if valid.any() and abs(shift) == 1:
+            moved = _at(e, rule, now, then + shift, valid)
+            yield Reading(rule, moved, "time-off-by-one", told, 2 * PRICE, valid=valid)
+    if (now[:-1] - then[:-1] > 1).any():
+        moved = _at(e, rule, now, now - 1, now > 0)
+        told = {"t": float(now[0]), "found": float(now[0] - 1), "expected": float(then[0])}
+        yield Reading(rule, moved, "step-skipped", told, PRICE)
+    yield from _elsewhere(e, rule, now, then)
+
+
+def _elsewhere(
+    e: Evidence, rule: Expected, now: NDArray[np.int_], then: NDArray[np.int_]
+) -> Iterator[Reading]:
+    """A few steps that do not end where the next begins, each fitted by an end of its own."""
+    table = e.scores_of(rule)
+    off = np.flatnonzero((np.abs(table[:, :2]) > e.threshold).any(axis=1))
+    if not 0 < len(off) <= max(1, FEW * len(now)):
+        return
+    ends = then.copy()
+    numbers = rule.numbers.copy()
+    for i in off.tolist():
+        best = e.threshold
+        for s in (s for s in range(e.schedule.T + 1) if s not in (now[i], then[i])):
+            source = rule.source if s < now[i] else ddim(0.0)
+            found = _form(e, rule, source, int(now[i]), s)
+            error = e.fit.errors[i, 1:] * e.inflation + rule.floor[i, :2] + 2e-6
+            away = float((np.abs(found[:2] - e.fit.coefficients[i, 1:]) / error).max())
+            if away < best:
+                best, ends[i], numbers[i] = away, s, found
+        if ends[i] == then[i]:
+            return
+    moved = replace(rule, numbers=numbers)
+    i, price = int(off[0]), PRICE * (1 + len(off))
+    if ends[i] > now[i]:
+        told = {"found": float(ends[i] - e.schedule.T - 1), "read": float(ends[i])}
+        yield Reading(rule, moved, "time-index-wraps", told, price)
+    elif i == len(now) - 1:
+        yield Reading(rule, moved, "time-ends-early", {"found": float(ends[i])}, price)
+    elif (ends[off] > then[off]).all():
+        told = {"t": float(now[i]), "found": float(ends[i]), "expected": float(then[i])}
+        yield Reading(rule, moved, "step-skipped", told, price)
+
+
+def _form(e: Evidence, rule: Expected, source: Rule, t: int, s: int) -> Array:
     bars = e.schedule.alpha_bars
+    numbers = np.array([numbers_of(source, e.schedule, t, s)])
+    with np.errstate(all="ignore"):
+        return in_form(numbers, rule.levels, bars[[t]], bars[[s]])[0]
+
+
+def _at(
+    e: Evidence, rule: Expected, now: NDArray[np.int_], then: NDArray[np.int_], valid: Mask
+) -> Expected:
+    numbers = rule.numbers.copy()
     for i in np.flatnonzero(valid):
-        found = np.array([rule.coefficients(e.schedule, int(now[i]), int(then[i]))])
-        numbers[i] = in_form(found, levels, bars[[now[i]]], bars[[then[i]]])[0]
-    # Whether the step that ends at 0 has noise is decided by the loop, not by the tables.
-    valid[-1] = False
-    valid &= then > 0
-    return scores(e.fit, e.used, replace(e.expected, numbers=numbers)), valid
+        numbers[i] = _form(e, rule, rule.source, int(now[i]), int(then[i]))
+    return replace(rule, numbers=numbers)
 
 
-def _last_step(e: Evidence, off: Mask) -> Finding | None:
-    """A last step that ends above 0: at an index above t, a negative one counted from the end."""
-    levels = e.expected.levels
-    t = round(levels.index[-1])
-    if not off[-1] or off[:-1].any() or levels.sigma_form or t != levels.index[-1]:
+def _schedules(e: Evidence, rule: Expected) -> Iterator[Reading]:
+    """The schedule that the steps themselves imply, and the usual ones closest to it."""
+    levels = rule.levels
+    alphas = _implied(e, rule)
+    if alphas is None or levels.answer != "eps":
+        return
+    bars = np.concatenate([[1.0], np.cumprod(alphas)])
+    visited = NoiseSchedule(
+        np.append(0, 1 - alphas), np.append(1, alphas), bars, f"with ᾱ from {bars[-1]:.3g}"
+    )
+    own = expect(rule.source, replace(levels, visited=visited))
+    told: dict[str, float | str] = {"expected": float(e.schedule.alpha_bars[-1])}
+    yield Reading(
+        rule, own, "schedule-mismatch",
+        {**told, "name": "…", "found": float(bars[-1])}, 2.5 * len(alphas),
+    )  # fmt: skip
+    for other, numbers in _families(e, levels.index[::-1], bars[1:]):
+        if other == e.schedule:
+            continue
+        there = levels_of(levels.index, other, levels.kind, levels.sigma_form, levels.answer)
+        if there is not None:
+            found = {**told, "name": other.name, "found": float(other.alpha_bars[-1])}
+            yield Reading(
+                rule, expect(rule.source, there), "schedule-mismatch", found, numbers * PRICE
+            )
+
+
+def _implied(e: Evidence, rule: Expected) -> Array | None:
+    """α of every step, from the last one up: from σ where the rule draws noise, else from a."""
+    if rule.levels.sigma_form:
         return None
-    for s in (s for s in range(1, e.schedule.T + 1) if s != t):
-        rule = e.expected.source if s < t else ddim(0.0)
-        ends = e.schedule.alpha_bars[[t]], e.schedule.alpha_bars[[s]]
-        found = in_form(np.array([rule.coefficients(e.schedule, t, s)]), levels, *ends)[0]
-        error = 8 * e.fit.errors[-1, 1:] + 1e-5 * (1 + abs(found[0]))
-        if (np.abs(found[:2] - e.fit.coefficients[-1, 1:]) < error).all():
-            last = np.arange(len(off)) == len(off) - 1
-            if s < t:
-                return finding(e, "time-ends-early", last, found=float(s))
-            wrapped = float(s - e.schedule.T - 1)
-            return finding(e, "time-index-wraps", last, found=wrapped, read=float(s))
-    return None
+    a, std = e.fit.coefficients[::-1, 1], e.fit.std[::-1]
+    alphas, bar = np.zeros(len(a)), 1.0
+    for i, wanted in enumerate(rule.numbers[::-1, 2]):
+        if wanted == 0:
+            alphas[i] = a[i] ** -2 if a[i] > 0 else 0.0
+        elif rule.source == ddpm("beta"):
+            alphas[i] = 1 - std[i] ** 2
+        elif rule.source == ddpm("posterior"):
+            # β̃ = β(1 − ᾱ_s)/(1 − ᾱ_s(1 − β)), solved for β.
+            alphas[i] = 1 - std[i] ** 2 * (1 - bar) / (1 - bar - bar * std[i] ** 2)
+        else:
+            return None
+        alphas[i] = np.clip(alphas[i], 1e-6, 1 - 1e-9)
+        bar *= alphas[i]
+    return alphas
 
 
-def _schedules(e: Evidence, fitted: bool) -> list[NoiseSchedule]:
-    """The usual schedules, and the linear one that explains the steps best."""
+def _families(e: Evidence, index: Array, bars: Array) -> Iterator[tuple[NoiseSchedule, int]]:
+    """Usual schedules of T steps near ᾱ at ``index``, and how many numbers were fitted."""
     T = e.schedule.T
-    known = [
-        NoiseSchedule.linear(T),
-        NoiseSchedule.course(T),
-        NoiseSchedule.cosine(T),
-        NoiseSchedule.scaled_linear(T),
-        NoiseSchedule.linear(1000),
-        NoiseSchedule.cosine(1000),
-        NoiseSchedule.scaled_linear(1000),
-        NoiseSchedule.linear(T, min(0.1 / T, 0.4), min(20 / T, 0.9)),
-    ]
-    if fitted:
-        ends = _fitted(e)
-        known += [] if ends is None else [ends]
-    return [other for other in known if other != e.schedule]
+    yield NoiseSchedule.linear(T), 1
+    yield NoiseSchedule.course(T), 1
+    yield NoiseSchedule.cosine(T), 1
+    yield NoiseSchedule.scaled_linear(T), 1
+    start = np.log(np.clip(e.schedule.betas[[1, -1]], 1e-6, 0.9))
+    target = np.log(np.maximum(bars, 1e-300))
+    # The last step draws no noise, so its level is known to rounding.
+    weight = np.where(np.arange(len(bars)) == 0, 1e4, 1.0)
+    makers: tuple[Callable[[int, float, float], NoiseSchedule], ...] = (
+        NoiseSchedule.linear,
+        NoiseSchedule.scaled_linear,
+        NoiseSchedule.course,
+    )
+    for make in makers:
 
+        def other(ends: Array, make: Callable = make) -> NoiseSchedule:
+            low, high = np.exp(np.clip(ends, -16, -0.05))
+            return make(T, float(min(low, high)), float(high))
 
-def _fitted(e: Evidence) -> NoiseSchedule | None:
-    """The linear schedule whose two ends explain the steps best."""
+        def residual(ends: Array, other: Callable = other) -> Array:
+            there = np.interp(
+                index, np.arange(T + 1), np.log(np.maximum(other(ends).alpha_bars, 1e-300))
+            )
+            return (there - target) / np.abs(target) * weight
 
-    def linear(ends: Array) -> NoiseSchedule:
-        low, high = np.exp(np.clip(ends, -16, -0.1))
-        return NoiseSchedule.linear(e.schedule.T, float(min(low, high)), float(high))
-
-    def residuals(ends: Array) -> Array:
-        levels = _elsewhere(e, linear(ends))
-        assert levels is not None
-        table = scores(e.fit, e.used, expect(e.expected.source, levels))
-        return np.sqrt(np.log1p(table[:, [0, 1, 3]] ** 2)).ravel()
-
-    start = np.log(np.maximum(e.schedule.betas[[1, -1]], 1e-7))
-    if _elsewhere(e, linear(start)) is None:
-        return None
-    return linear(least_squares(residuals, start, diff_step=1e-3, max_nfev=40).x)
-
-
-def _elsewhere(e: Evidence, other: NoiseSchedule) -> Levels | None:
-    levels = e.expected.levels
-    index = index_of(e.used.times, levels.kind, other)
-    if other.T != e.schedule.T and levels.kind != "fraction":
-        return None
-    if not np.array_equal(index, np.rint(index)):
-        return None
-    return levels_of(index, other, levels.kind, levels.sigma_form, levels.answer)
+        try:
+            fitted = least_squares(residual, start, diff_step=1e-4, max_nfev=60)
+        except (InputError, ValueError):
+            continue
+        yield other(fitted.x), 2

@@ -142,10 +142,18 @@ def expect(rule: Rule, levels: Levels) -> Expected:
 
 def _numbers(rule: Rule, levels: Levels, visited: NoiseSchedule) -> Array:
     steps = len(levels.index)
-    with np.errstate(all="ignore"):
-        found = np.array([rule.coefficients(visited, i, i - 1) for i in range(steps, 0, -1)])
+    found = np.array([numbers_of(rule, visited, i, i - 1) for i in range(steps, 0, -1)])
     now, then = visited.alpha_bars[:0:-1], visited.alpha_bars[-2::-1]
     return in_form(found, levels, now, then)
+
+
+def numbers_of(rule: Rule, schedule: NoiseSchedule, t: int, s: int) -> tuple[float, float, float]:
+    """(a, b, σ) of one step, NaN where a table makes no sense there."""
+    try:
+        with np.errstate(all="ignore"):
+            return rule.coefficients(schedule, t, s)
+    except (ValueError, ZeroDivisionError):
+        return (np.nan,) * 3
 
 
 def in_form(numbers: Array, levels: Levels, now: Array, then: Array) -> Array:
@@ -262,9 +270,10 @@ def closest(watched: Watched, schedule: NoiseSchedule, time: Time) -> Expected:
         InputError: the times are on no part of the schedule.
     """
     fit = solve(watched.grams, SINGLE)
-    found: list[tuple[float, float, Expected]] = []
     precision = 3 / np.sqrt(2 * watched.values * len(fit.std))
+    kinds: dict[Time, list[tuple[float, float, Expected]]] = {}
     for levels in arrangements(watched, schedule, time):
+        found = kinds.setdefault(levels.kind, [])
         for rule in rules_for(fit, levels, precision):
             expected = expect(rule, levels)
             table = scores(fit, watched, expected)
@@ -274,8 +283,15 @@ def closest(watched: Watched, schedule: NoiseSchedule, time: Time) -> Expected:
             if levels.answer == "eps" or not off.any():
                 inner, outer = misfit(table)
                 found.append((inner, outer + 0.5 * (np.abs(table[:, 3]) > bound).any(), expected))
-        if found and min(item[0] for item in found) < FITS:
-            break  # the likeliest reading that fits is the one
+    # The likeliest way to read the times, unless another fits clearly better.
+    found = min(
+        (items for items in kinds.values() if items),
+        key=lambda items: (
+            min(item[0] + min(item[1], 1.0) for item in items)
+            + 12 / len(fit.std) * list(kinds.values()).index(items)
+        ),
+        default=[],
+    )
     if not found:
         first, last = watched.times[0], watched.times[-1]
         raise InputError(

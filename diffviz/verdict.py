@@ -3,13 +3,15 @@ r"""What the steps of a sampler say about it: from evidence to findings.
 Causes come before their consequences, and what a cause explains is not said again.
 """
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from diffviz.evidence import Evidence, finding, gap, only, start_correlation
+from diffviz.evidence import Evidence, carried, finding, gap, only, returning
 from diffviz.findings import Finding
-from diffviz.hypotheses import one_cause
+from diffviz.hypotheses import explain
 from diffviz.identification import (
     SINGLE,
     closest,
@@ -17,7 +19,6 @@ from diffviz.identification import (
     scores,
 )
 from diffviz.schedule import NoiseSchedule
-from diffviz.statistics import ks_pvalue
 from diffviz.watching import (
     Time,
     Watched,
@@ -32,42 +33,63 @@ Mask = NDArray[np.bool_]
 
 
 def judge(evidence: Evidence) -> tuple[tuple[Finding, ...], str | None]:
-    """(findings, the most causal first; the name of the closest rule, or None)."""
+    """(findings, errors first and among them the most causal; the closest rule, or None)."""
     e = evidence
-    found: list[Finding] = []
+    found, rule = _steps(e)
+    found += _start(e)
+    straight = e.clipped & ~e.off[:, :2].any(axis=1)
+    if any(item.id == "not-linear" for item in found):
+        pass
+    elif straight.any() or e.clipped.mean() > 0.5:
+        found.append(finding(e, "x0-clipped", straight if straight.any() else e.clipped))
+    if e.wild.precision > 1e-4:
+        every = np.ones(len(e.clipped), dtype=bool)
+        found.append(finding(e, "half-precision", every, found=e.wild.precision))
+    order = {"error": 0, "warning": 1, "information": 2}
+    return tuple(sorted(found, key=lambda item: order[item.severity])), rule
+
+
+def _steps(e: Evidence) -> tuple[list[Finding], str | None]:
+    """What the steps do wrong, and the rule."""
     rule: str | None = e.expected.rule
-    if e.clipped.any():
-        found.append(finding(e, "x0-clipped", e.clipped))
     if e.multistep:
         wrong = e.scores[:, 0] != 0
-        if wrong.any():
-            found.append(finding(e, "x-coefficient", wrong, **gap(e, 0, wrong)))
-        return (*found, *_start(e)), rule
+        return [
+            finding(e, "x-coefficient", wrong, **gap(e, 0, wrong))
+        ] if wrong.any() else [], rule
     law = _noise_law(e)
-    found += law
-    if any(finding.id == "noise-reused-across-steps" for finding in law):
-        return (*found, *_start(e)), rule
+    if e.clipped.any() and [item.id for item in law] == ["noise-not-normal"]:
+        # What is left over of a bent step is no noise.
+        return [finding(e, "not-linear", e.clipped)], None
+    if any(item.id == "noise-reused-across-steps" for item in law):
+        return law, rule
     if e.depends.any():
-        found.append(finding(e, "rule-unknown", e.depends))
-        return (*found, *_start(e)), None
-    off = np.abs(e.scores) > e.threshold
-    coefficients = off[:, :2].any(axis=1)
-    main = np.asarray(off[:, [0, 1, 3]].any(axis=1))
-    cause = one_cause(e, main) if main.any() else None
-    if cause is not None:
-        found.append(cause)
-        return (*found, *_start(e)), rule
-    found += _coefficients(e, off)
-    explained = any(finding.id == "noise-not-normal" for finding in law)
-    if off[:, 2].any() and not explained:
+        return [*law, finding(e, "rule-unknown", e.depends)], None
+    off = e.off
+    if not off.any():
+        return law, rule
+    found: list[Finding] = []
+    if off[:, [0, 1, 3]].any():
+        reading = explain(e)
+        e = replace(e, expected=reading.rule, scores=e.scores_of(reading.rule))
+        rule, off = reading.rule.rule, e.off
+        if reading.cause:
+            off = np.asarray(e.off[:, [0, 1, 3]].any(axis=1))
+            found.append(finding(e, reading.cause, off if off.any() else ~off, **reading.evidence))
+            e = replace(e, expected=reading.expected, scores=e.scores_of(reading.expected))
+            valid = np.ones_like(off) if reading.valid is None else reading.valid
+            off = e.off & valid[:, None]
+            off[:, :2] = False
+        else:
+            found += _coefficients(e, off)
+            if off[:, :2].any(axis=1).mean() > 0.5:
+                rule = None
+    noise = [] if law and law[0].id == "noise-not-normal" else _noise_size(e, off[:, 3])
+    if any(item.id == "noise-missing" for item in noise):
+        rule = rule and rule.split("/")[0]
+    if off[:, 2].any() and not (law and law[0].id == "noise-not-normal"):
         found.append(finding(e, "bias", off[:, 2], **gap(e, 2, off[:, 2])))
-    noise = [] if explained else _noise_size(e, off[:, 3])
-    found += noise
-    if coefficients.mean() > 0.5:
-        rule = None
-    elif any(finding.id == "noise-missing" for finding in noise):
-        rule = e.expected.rule.split("/")[0]
-    return (*found, *_start(e)), rule
+    return [*law, *found, *noise], rule
 
 
 def judge_order(watched: Watched, schedule: NoiseSchedule, time: Time) -> Finding | None:
@@ -92,7 +114,7 @@ def judge_order(watched: Watched, schedule: NoiseSchedule, time: Time) -> Findin
         severity = "error" if (np.diff(index) > 0).any() else "warning"
         return Finding("time-order", severity, "", (first, last), evidence)
     if first > schedule.T or last < 1:
-        for shift in (1, -1):
+        for shift in (1, -1, 2, -2, 3, -3, 4, -4, 5, -5, 10, -10):
             moved = levels_of(index + shift, schedule)
             if moved is not None:
                 found = closest(watched, schedule, _moved(index + shift, watched))
@@ -119,34 +141,59 @@ def _moved(index: Array, watched: Watched) -> Time:
 def _noise_law(e: Evidence) -> list[Finding]:
     """Whether the leftover is fresh N(0, 1) in every value; one cause, the broadest."""
     noise = e.used.noise
-    root = np.sqrt(e.used.values)
-    batch = np.array([n.batch_score for n in noise]) > e.threshold
-    if batch.any():
-        value = float(np.nanmedian(np.array([n.batch for n in noise])[batch]))
-        return [finding(e, "noise-shared-in-batch", batch, found=value)]
-    again = np.nan_to_num(e.step_correlation)
-    reused = (np.abs(again) > 0.5) & (np.abs(again) * root > e.threshold)
-    # A stochastic multi-step rule may show some of it here and there.
-    reused &= (noise[0].std > noise[0].floor) & (
-        reused.sum() > 0.5 * np.isfinite(e.step_correlation).sum()
+    batch, grid = (
+        np.nan_to_num([getattr(n, name) for n in noise]) for name in ("batch_score", "grid_score")
     )
-    if not reused.any() and e.depends.any():
-        again = np.nan_to_num(start_correlation(e.used, e.fit))
-        reused = (again > 0.9) & (again * root > e.threshold)
-        reused &= reused.sum() > 0.5 * len(reused)
-    if reused.any():
-        value = float(np.median(again[reused]))
-        return [finding(e, "noise-reused-across-steps", reused, found=value)]
-    grid = np.abs(np.array([n.grid_score for n in noise])) > e.threshold
-    if grid.any():
-        value = float(np.median(np.array([n.grid for n in noise])[grid]))
-        return [finding(e, "noise-correlated", grid, found=value)]
+    shared, correlated = batch > e.threshold, grid > e.threshold
+    # Dependence along one axis leaves fewer independent values for the test along another.
+    if shared.any() and batch.max() >= grid.max():
+        value = float(
+            np.median([n.batch for n, there in zip(noise, shared, strict=True) if there])
+        )
+        return [finding(e, "noise-shared-in-batch", shared, found=value)]
+    if correlated.any():
+        value = float(
+            np.median([n.grid for n, there in zip(noise, correlated, strict=True) if there])
+        )
+        return [finding(e, "noise-correlated", correlated, found=value)]
+    again, value = returning(e)
+    before = np.nan_to_num(e.step_correlation)
+    often = np.abs(before) > 0.5
+    alone = e.depends.any() and carried(e)[e.depends].mean() > 0.9
+    if not again.any() and (often.mean() > 0.5 or alone):
+        again = e.depends | (often & (np.abs(before) * np.sqrt(e.used.values) > e.threshold))
+        value = float(np.median(before[again])) if again.any() else 0.0
+    if again.any():
+        return [finding(e, "noise-reused-across-steps", again, found=value)]
     law = np.array([n.ks_p for n in noise]) < 2 * norm.sf(e.threshold)
+    law |= e.used.noisy & _moments_off(e)
     if law.any():
-        value = float(np.median(np.array([n.ks for n in noise])[law]))
-        bias = float(np.median((e.fit.coefficients[:, 0] / np.maximum(e.fit.std, 1e-300))[law]))
-        return [finding(e, "noise-not-normal", law, found=value, bias=bias)]
+        seen = [n for n, wrong in zip(noise, law, strict=True) if wrong]
+        bias = e.fit.coefficients[law, 0] / np.maximum(e.fit.std[law], 1e-300)
+        evidence = {
+            "found": float(np.median([n.ks for n in seen])),
+            "kurtosis": float(np.median([n.kurtosis for n in seen])),
+            "bias": float(np.median(bias)),
+        }
+        return [finding(e, "noise-not-normal", law, **evidence)]
     return []
+
+
+def _moments_off(e: Evidence) -> bool:
+    """Skewness or excess kurtosis of all noises together, against N(0, 1).
+
+    Of n values they have mean 0 and −6/(n + 1), and for large n variance 6/n and 24/n.
+    """
+    n = e.used.values
+    there = [noise for noise in e.used.noise if np.isfinite(noise.kurtosis)]
+    if n * len(there) < 5000:
+        return False
+    skewness = np.mean([noise.skewness for noise in there])
+    kurtosis = np.mean([noise.kurtosis for noise in there]) + 6 / (n + 1)
+    total = n * len(there)
+    return bool(
+        max(abs(skewness) / np.sqrt(6 / total), abs(kurtosis) / np.sqrt(24 / total)) > e.threshold
+    )
 
 
 def _coefficients(e: Evidence, off: Mask) -> list[Finding]:
@@ -182,19 +229,38 @@ def _noise_size(e: Evidence, off: Mask) -> list[Finding]:
 
 
 def _start(e: Evidence) -> list[Finding]:
-    """x_T is N(0, 1), or as wide as the level it stands for; in σ form, σ times that."""
-    mean, std, ks = e.wild.start
+    """x_T is N(0, 1), or as wide as the level it stands for; in σ form, σ times that.
+
+    Its values are independent, as those of every other noise.
+    """
+    start, mean = e.wild.start, e.wild.start_mean
     n, bar = e.wild.values, float(e.expected.levels.bars[0])
     widths = [1.0, float(np.sqrt(1 - bar))]
     if e.expected.levels.sigma_form:
         widths = [float(np.sqrt((1 - bar) / bar)), float(bar**-0.5)]
-    free = max(n - 1, 1)
-    spread = 2 / (9 * free)
-    worst = []
-    for width in widths:
-        wide = ((std / width) ** (2 / 3) - (1 - spread)) / np.sqrt(spread)
-        worst.append(max(abs(mean) * np.sqrt(n) / width, abs(wide)))
-    law = float(ks_pvalue(ks, n)) < 2 * norm.sf(e.threshold)
-    if min(worst) <= e.threshold and not law:
-        return []
-    return [finding(e, "start-not-normal", only(e, 0), mean=mean, std=std, ks=ks)]
+    spread = 2 / (9 * max(n - 1, 1))
+    size = min(
+        max(
+            abs(mean) * np.sqrt(n) / width,
+            abs((start.std / width) ** (2 / 3) - (1 - spread)) / np.sqrt(spread),
+        )
+        for width in widths
+    )
+    together = max(np.nan_to_num(start.batch_score), np.nan_to_num(start.grid_score))
+    law = not start.there or start.ks_p < 2 * norm.sf(e.threshold)
+    found = []
+    if max(size, together) > e.threshold or law:
+        correlation = start.batch if start.batch_score >= start.grid_score else start.grid
+        evidence = {
+            "mean": mean,
+            "std": start.std,
+            "ks": float(np.nan_to_num(start.ks, nan=1.0)),
+            "correlation": float(np.nan_to_num(correlation, nan=1.0)),
+        }
+        found.append(finding(e, "start-not-normal", only(e, 0), **evidence))
+    index, T = e.expected.levels.index, e.schedule.T
+    if index[0] < T and e.expected.levels.kind != "sigma":
+        share = np.sqrt(e.schedule.alpha_bars[[int(index[0]), T]])
+        evidence = {"t": float(index[0]), "found": share[0], "expected": share[1], "T": float(T)}
+        found.append(finding(e, "time-starts-late", only(e, 0), **evidence))
+    return found

@@ -11,14 +11,15 @@ of the others can be read off G_i later. Memory does not grow with the size of a
 """
 
 import math
-import time as clock
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.stats import norm
+from scipy.stats import t as student
 from torch import Tensor
 
 from diffviz.errors import InputError
@@ -32,24 +33,34 @@ Answer = Callable[[Tensor, float, bool], Tensor]
 ONE, X, EPS, PREVIOUS_X, PREVIOUS_EPS, START, NEXT = range(7)
 ROUNDING = 2.0**-24
 """Half a unit in the last place of a float32 near 1."""
+SKETCH = 256
+"""Values of the noise of every step that are kept, to see it come again."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Noise:
-    """What is left of one step's x_s after the regression on (1, x_t, m_t).
+    """What is left of one step's x_s after the regression on (1, x_t, m_t), brought to std 1.
 
-    ``batch`` is the mean correlation between two samples and ``grid`` the largest correlation
-    between neighbours along an axis of the sample; both come with a normal score.
+    ``batch`` is the correlation between samples that shows most, ``grid`` that between slices of
+    a sample, each with a normal score; ``sketch`` are its values at fixed random places.
     """
 
     std: float
     floor: float
-    ks: float
-    ks_p: float
-    batch: float
-    batch_score: float
-    grid: float
-    grid_score: float
+    ks: float = math.nan
+    ks_p: float = math.nan
+    skewness: float = math.nan
+    kurtosis: float = math.nan
+    batch: float = math.nan
+    batch_score: float = math.nan
+    grid: float = math.nan
+    grid_score: float = math.nan
+    sketch: Array = field(default_factory=lambda: np.zeros(0))
+
+    @property
+    def there(self) -> bool:
+        """There is more than rounding."""
+        return self.std > self.floor
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,8 +68,8 @@ class Watched:
     """Everything seen of S steps: ``times`` and ``floating`` as passed, ``grams`` (S, 7, 7).
 
     A state has ``values`` numbers in ``batch`` samples; ``precision`` is the last place of their
-    type. ``start`` is the mean, the std and the KS distance of x_T; ``broken`` is the time of the
-    last call before x was not finite.
+    type. ``start`` is x_T as if it were noise, and its mean; ``broken`` is the time of the last
+    call before x was not finite.
     """
 
     times: Array
@@ -68,84 +79,107 @@ class Watched:
     values: int
     batch: int
     precision: float
-    start: tuple[float, float, float]
-    broken: float | None
+    start: Noise = field(default_factory=lambda: Noise(math.nan, math.nan))
+    start_mean: float = math.nan
+    broken: float | None = None
 
     @property
     def sane(self) -> NDArray[np.bool_]:
         """Steps before the state has grown so far that float32 swallows what they do, (S,)."""
         size = np.sqrt(self.grams[:, [X, NEXT], [X, NEXT]] / self.values).max(axis=1)
-        return np.logical_and.accumulate(size <= 1e3 * max(1.0, *self.start[:2]))
+        return np.logical_and.accumulate(size <= _too_large(self.start, self.start_mean))
+
+    @property
+    def noisy(self) -> NDArray[np.bool_]:
+        """Steps that leave more than rounding, (S,)."""
+        return np.array([noise.there for noise in self.noise], dtype=bool)
 
 
 class Stopped(BaseException):
-    """Ends a sampler from inside its model; no handler of a sampler should hold it."""
+    """Ends a sampler from inside or from outside; no handler of a sampler should hold it."""
 
 
-class Watch:
+class Watch(torch.nn.Module):
     """A model that answers as told and keeps the products of consecutive calls.
 
     Repeated calls with one x and t, and a batch of two equal halves, as guidance makes them, get
     one answer and count once.
     """
 
-    def __init__(self, answer: Answer, calls: int, seconds: float) -> None:
-        self._answer, self._calls, self._deadline = answer, calls, clock.perf_counter() + seconds
-        self._seconds = seconds
+    def __init__(self, answer: Answer, calls: int) -> None:
+        super().__init__()
+        # Loops ask a model for its parameters to learn the device.
+        self.nothing = torch.nn.Parameter(torch.zeros(1), requires_grad=False)
+        self._answer, self._calls = answer, calls
         self.times: list[float] = []
         self.floating = False
         self.grams: list[Array] = []
         self.noise: list[Noise] = []
         self.shape: tuple[int, ...] = ()
-        self.start: tuple[float, float, float] = (math.nan,) * 3
+        self.start, self.start_mean = Noise(math.nan, math.nan), math.nan
         self.broken: float | None = None
         self.precision = 2 * ROUNDING
+        self._whole: Tensor | None = None
         self._x: Tensor | None = None
         self._last: Tensor | None = None
         self._columns: list[Array] = []
         self._first: Array | None = None
 
-    def __call__(self, x: Tensor, t: object, *arguments: object, **context: object) -> Tensor:
+    def forward(self, x: Tensor, t: object, *arguments: object, **context: object) -> object:
         """The scripted answer to (x, t); whatever else is passed is context and ignored."""
         value, floating = passed_time(t)
-        if not isinstance(x, Tensor):
-            raise InputError(f"the sampler passed {type(x).__name__} as x at t = {value:g}")
-        whole, x = x, first_half(x)
-        again = self._x is not None and value == self.times[-1] and torch.equal(x, self._x)
-        if self._last is not None and again:
-            return self._last.repeat(len(whole) // len(x), *[1] * (x.ndim - 1))
-        self.see(x, value)
-        if len(self.times) >= self._calls:
-            raise Stopped(f"the sampler called its model {self._calls} times and did not end")
-        if clock.perf_counter() > self._deadline:
-            raise Stopped(
-                f"the sampler did not end within {self._seconds:g} s; "
-                f"call {len(self.times) + 1} was at t = {value:g}"
+        if isinstance(x, np.ndarray):
+            answer = self.forward(torch.as_tensor(x), t)
+            return answer.numpy() if isinstance(answer, Tensor) else answer
+        if not isinstance(x, Tensor) or x.ndim == 0 or not x.is_floating_point():
+            kind = x.dtype if isinstance(x, Tensor) and x.ndim else type(x).__name__
+            raise InputError(
+                f"the sampler passed x of type {kind} at t = {value:g}; allowed are batches of "
+                "floating-point numbers"
             )
-        self.floating |= floating
-        answer = self._answer(x, value, self.floating)
-        self.times.append(value)
-        self._x, self._last = x.detach().clone(), answer
-        before = self._columns[:2] if self._columns else [np.zeros(x.numel())] * 2
-        self._columns = [_flat(x), _flat(answer), *before]
-        if self._first is None:
-            self._first = self._columns[0]
-        return answer.repeat(len(whole) // len(x), *[1] * (x.ndim - 1))
+        whole, x = x, first_half(x)
+        if len(self.times) == 1 and len(x) == 2 * self.shape[0] and self._whole is not None:
+            self._begin(self._whole, self.times[0])  # all samples of x_T were the same
+        again = self._x is not None and value == self.times[-1] and torch.equal(x, self._x)
+        if self._last is None or not again:
+            self.see(x, value)
+            if len(self.times) >= self._calls:
+                raise Stopped(f"called its model {self._calls} times and did not end")
+            self.floating |= floating
+            self._last = self._answer(x, value, self.floating)
+            if not self.times:
+                self._whole = whole.detach().clone()
+            self.times.append(value)
+            self._x = x.detach().clone()
+            before = self._columns[:2] if self._columns else [np.zeros(x.numel())] * 2
+            self._columns = [_flat(x), _flat(self._last), *before]
+        answer = self._last.repeat(len(whole) // len(x), *[1] * (x.ndim - 1))
+        # As the models of diffusers answer: a tuple when asked for one, and an attribute.
+        answer.sample = answer.view_as(answer)  # type: ignore[attr-defined]
+        return (answer,) if context.get("return_dict") is False else answer
+
+    def _begin(self, x: Tensor, value: float) -> None:
+        """Take in x_T; a second time if its equal halves were not those of guidance."""
+        self.shape = tuple(x.shape)
+        self._first = _flat(x)
+        self.start_mean = float(self._first.mean())
+        self.start = _describe((self._first - self.start_mean).reshape(self.shape), 0.0)
+        if self._last is not None:
+            self._last = self._last.repeat(2, *[1] * (x.ndim - 1))
+            self._columns = [self._first, _flat(self._last), *[np.zeros(x.numel())] * 2]
 
     def see(self, x: Tensor, value: float | None) -> None:
         """Take in x_s, the state at the next call or, with no time, the end of the sampler."""
         where = "at the end" if value is None else f"at t = {value:g}"
-        if not self.times:
-            self.shape = tuple(x.shape)
-        if tuple(x.shape) != self.shape:
+        if self.times and tuple(x.shape) != self.shape:
             raise InputError(
                 f"the sampler changed the shape of x from {self.shape} to {tuple(x.shape)} {where}"
             )
         if not bool(torch.isfinite(x).all()):
             self.broken = self.times[-1] if self.times else value
-            raise Stopped("not finite")
+            raise Stopped
         if not self.times:
-            self.start = _normality(_flat(x))
+            self._begin(x, value or 0.0)
         if self._x is None or self._first is None:
             return
         rows = np.stack([np.ones(x.numel()), *self._columns, self._first, _flat(x)])
@@ -156,7 +190,7 @@ class Watch:
         self.precision = max(float(torch.finfo(x.dtype).eps), 2 * ROUNDING)
         size = np.sqrt(np.diag(gram)[[X, EPS, NEXT]] / x.numel())
         floor = 4 * self.precision * float(size @ np.append(np.abs(coefficients[1:]), 1.0))
-        if size[[0, 2]].max() > 1e3 * max(1.0, *self.start[:2]):
+        if size[[0, 2]].max() > _too_large(self.start, self.start_mean):
             floor = math.inf
         self.grams.append(gram)
         self.noise.append(_describe(left.reshape(self.shape), floor))
@@ -172,8 +206,13 @@ class Watch:
             self.shape[0] if self.shape else 0,
             self.precision,
             self.start,
+            self.start_mean,
             self.broken,
         )
+
+
+def _too_large(start: Noise, mean: float) -> float:
+    return 1e3 * max(1.0, abs(mean), start.std)
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,7 +250,10 @@ def solve(grams: Array, columns: list[int]) -> Fit:
     rest = np.maximum(rest, (ROUNDING / 2) ** 2 * grams[:, NEXT, NEXT])
     std = np.sqrt(rest / np.maximum(n - len(columns), 1))
     size = scale[:, :, None] * scale[:, None, :]
-    return Fit(scaled / scale, (std**2)[:, None, None] * inverse / size, std)
+    covariance = (std**2)[:, None, None] * inverse / size
+    # Nothing is learned about the coefficient of a column that is zero.
+    covariance += np.eye(len(columns)) * (1e30 * (scale <= 1e-100))[:, :, None]
+    return Fit(scaled / scale, covariance, std)
 
 
 def passed_time(t: object) -> tuple[float, bool]:
@@ -220,10 +262,16 @@ def passed_time(t: object) -> tuple[float, bool]:
         values = torch.as_tensor(t).detach().to("cpu").reshape(-1)
         if values.numel() == 0 or not bool((values == values[0]).all()):
             raise InputError(f"the times of one call differ or are none: {values.tolist()[:4]}")
-        return float(values[0]), values.is_floating_point()
+        return _finite(float(values[0])), values.is_floating_point()
     if isinstance(t, int | float) and not isinstance(t, bool):
-        return float(t), isinstance(t, float)
+        return _finite(float(t)), isinstance(t, float)
     raise InputError(f"the sampler passed {t!r} as t; allowed are numbers and tensors")
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise InputError(f"the sampler passed {value} as t; allowed are finite numbers")
+    return value
 
 
 def first_half(x: Tensor) -> Tensor:
@@ -245,9 +293,10 @@ def time_kinds(times: Array, floating: bool, time: Time, schedule: NoiseSchedule
         if not callable(time) and time not in KINDS:
             raise InputError(f"time is {time!r}; allowed are 'auto', {KINDS}, or a function")
         return [time]
-    if floating and times.min() >= 0 and times.max() <= 1:
+    if floating and times.min() >= 0 and times.max() <= 1 + 10 / schedule.T:
         on_grid = np.allclose(times * schedule.T, np.rint(times * schedule.T), atol=1e-3)
-        return ["fraction"] if on_grid else ["fraction", "sigma"]
+        if on_grid or times.max() <= 1:
+            return ["fraction"] if on_grid else ["fraction", "sigma"]
     if np.array_equal(times, np.rint(times)):
         if times.max() >= schedule.T:
             return ["index"]
@@ -273,38 +322,57 @@ def _flat(x: Tensor) -> Array:
     return x.detach().to("cpu", torch.float64).reshape(-1).numpy()
 
 
-def _normality(values: Array) -> tuple[float, float, float]:
-    mean, std = float(values.mean()), float(values.std())
-    return mean, std, ks_statistic((values - mean) / std) if std > 0 else 1.0
-
-
 def _describe(left: Array, floor: float) -> Noise:
+    """The law of a noise (B, *D) that should be independent N(0, σ²) in every value."""
     std = float(left.std())
     if std <= floor or left.size < 8:
-        return Noise(std, floor, *[math.nan] * 6)
+        return Noise(std, floor)
     z = left / std
-    ks = ks_statistic(z)
-    batch, samples = len(z), z.reshape(len(z), -1)
-    # Σ_d (Σ_b z)²/B is χ² with one degree of freedom per coordinate when samples are independent.
-    ratio = float((samples.sum(axis=0) ** 2).mean() / batch)
-    spread = 2 / (9 * samples.shape[1])
-    batch_score = (ratio ** (1 / 3) - (1 - spread)) / math.sqrt(spread)
-    grid, grid_score = 0.0, 0.0
-    for axis in range(1, z.ndim):
-        if z.shape[axis] > 1:
-            a, b = (
-                np.take(z, range(1, z.shape[axis]), axis),
-                np.take(z, range(z.shape[axis] - 1), axis),
-            )
-            value = float(np.clip((a * b).mean(), -1 + 1e-12, 1 - 1e-12))
-            score = math.atanh(value) * math.sqrt(a.size)
-            if abs(score) > abs(grid_score):
-                grid, grid_score = value, score
-    pairs = (ratio - 1) / (batch - 1) if batch > 1 else math.nan
-    p = float(ks_pvalue(ks, z.size))
-    return Noise(std, floor, ks, p, pairs, batch_score, grid, grid_score)
+    flat = z.reshape(-1)
+    squares = flat * flat
+    ks = ks_statistic(flat)
+    axes = [_correlation(z, axis) for axis in range(z.ndim)]
+    nothing = (0.0, 0.0)
+    return Noise(
+        std,
+        floor,
+        ks,
+        float(ks_pvalue(ks, z.size)),
+        float((squares * flat).mean()),
+        float((squares * squares).mean() - 3),
+        *axes[0],
+        *max(axes[1:], key=lambda found: found[1], default=nothing),
+        flat[_places(flat.size)],
+    )
+
+
+def _correlation(z: Array, axis: int) -> tuple[float, float]:
+    """(correlation that shows most, its normal score) between the slices of z along an axis.
+
+    Of k independent slices of n values each, one pair has t = r·√((n − 1)/(1 − r²)) from
+    Student's law with n − 1 degrees of freedom, and Σ(slices)²/k over all n is χ²_n.
+    """
+    slices = np.moveaxis(z, axis, 0).reshape(z.shape[axis], -1)
+    k, n = slices.shape
+    if k < 2 or n < 8:
+        return 0.0, 0.0
+    products = slices @ slices.T
+    size = np.sqrt(np.diag(products))
+    r = (products / np.maximum(size[:, None] * size, 1e-300))[np.triu_indices(k, 1)]
+    worst = float(np.clip(r[np.argmax(np.abs(r))], -1 + 1e-12, 1 - 1e-12))
+    t = abs(worst) * math.sqrt((n - 1) / (1 - worst**2))
+    tail = float(student.sf(t, n - 1)) * len(r)
+    pair = float(norm.isf(min(tail, 0.5))) if tail > 1e-300 else max(37.0, t)
+    ratio, spread = float(products.sum()) / (k * n), 2 / (9 * n)
+    together = abs(ratio ** (1 / 3) - (1 - spread)) / math.sqrt(spread)
+    return ((ratio - 1) / (k - 1), together) if together > pair else (worst, pair)
+
+
+@cache
+def _places(size: int) -> NDArray[np.int64]:
+    return np.random.default_rng(0).permutation(size)[:SKETCH]
 
 
 def score_threshold(tests: int) -> float:
-    """|z| that one of ``tests`` independent normal scores exceeds once in 10,000 runs."""
-    return float(norm.isf(0.5e-4 / tests))
+    """|z| that one of ``tests`` independent normal scores exceeds once in 100,000 runs."""
+    return float(norm.isf(0.5e-5 / tests))

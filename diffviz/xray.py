@@ -24,6 +24,7 @@ from diffviz.evidence import Evidence, weigh
 from diffviz.findings import Finding
 from diffviz.identification import DOUBLE, SINGLE, Levels, closest
 from diffviz.schedule import NoiseSchedule
+from diffviz.timelimit import time_limit
 from diffviz.verdict import judge, judge_order
 from diffviz.watching import (
     Answer,
@@ -133,9 +134,9 @@ def watch(
     sampler: Sampler, shape: tuple[int, ...], answer: Answer, calls: int, seconds: float
 ) -> Watched:
     """Run the sampler once on a scripted model and keep what is seen."""
-    model = Watch(answer, calls, seconds)
+    model = Watch(answer, calls)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), time_limit(seconds, Stopped):
             end = sampler(model, shape) if _takes_shape(sampler) else sampler(model)
         state = end[0] if isinstance(end, tuple | list) and end else end
         if not model.times:
@@ -152,14 +153,22 @@ def watch(
         model.see(state, None)
     except Stopped as stopped:
         if model.broken is None:
-            raise InputError(str(stopped)) from None
+            why = str(stopped) or f"did not end within {seconds:g} s"
+            raise InputError(f"the sampler {why}; {_place(model)}") from None
     except InputError:
         raise
     except (Exception, SystemExit) as error:
-        at = f"after the call at t = {model.times[-1]:g}" if model.times else "before any call"
         line = str(error).splitlines()[0] if str(error) else "no message"
-        raise InputError(f"the sampler raised {type(error).__name__} {at}: {line}") from error
+        raise InputError(
+            f"the sampler raised {type(error).__name__}: {line}; {_place(model)}"
+        ) from error
     return model.result()
+
+
+def _place(model: Watch) -> str:
+    if not model.times:
+        return "it had not called its model yet"
+    return f"its last call, number {len(model.times)}, was at t = {model.times[-1]:g}"
 
 
 def _takes_shape(sampler: Sampler) -> bool:

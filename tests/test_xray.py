@@ -1,5 +1,9 @@
 """The x-ray against samplers whose rule and faults are known."""
 
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -80,22 +84,26 @@ def test_half_precision_states():
 
     torch.manual_seed(0)
     seen = xray(sampler, schedule)
-    assert (seen.rule, seen.findings) == ("ddim(eta=0)", ())
+    assert seen.rule == "ddim(eta=0)"
+    assert [(f.id, f.severity) for f in seen.findings] == [("half-precision", "information")]
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(14_400)
-def test_false_alarms_over_1000_seeds():
-    """At most 5 runs of 1,000 seeds × all correct samplers are blamed: errors are family-wise."""
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("name", zoo.CORRECT)
+def test_false_alarms_over_1000_seeds(name):
+    """1,000 seeds of every correct sampler; errors are family-wise, one run in 100,000.
+
+    Two alarms of one sampler have a chance of 5e-5, and more than 5 of all together one of 1e-6.
+    """
+    make = zoo.CORRECT[name][1]
+    course = "tutorial" in name
+    schedule = (NoiseSchedule.course if course else NoiseSchedule.linear)(40, 2.5e-3, 0.4)
     alarms = []
-    for name, (_, make) in zoo.CORRECT.items():
-        schedule = NoiseSchedule.linear(40, 2.5e-3, 0.4)
-        if "tutorial" in name:
-            schedule = NoiseSchedule.course(40, 2.5e-3, 0.4)
-        for seed in range(1000):
-            seen = look(name, make, seed, (8, 1, 4, 4), schedule)
-            alarms += [(name, seed, f.id) for f in seen.findings if f.severity == "error"]
-    assert len(alarms) <= 5, alarms
+    for seed in range(1000):
+        seen = look(name, make, seed, (8, 1, 4, 4), schedule)
+        alarms += [(seed, f.id) for f in seen.findings if f.severity == "error"]
+    assert len(alarms) <= 1, alarms
 
 
 @pytest.mark.parametrize(
@@ -152,7 +160,7 @@ def test_any_linear_step_is_read_off():
 
 
 @pytest.mark.parametrize(
-    ("time", "passed"),
+    ("kind", "passed"),
     [
         ("index", lambda i, T: i),
         ("index0", lambda i, T: torch.tensor([i - 1])),
@@ -160,11 +168,11 @@ def test_any_linear_step_is_read_off():
         (lambda value: value / 3 + 1, lambda i, T: torch.full((4, 1, 1, 1), 3.0 * (i - 1))),
     ],
 )
-def test_every_way_to_pass_the_time(time, passed):
+def test_every_way_to_pass_the_time(kind, passed):
     """Kills: a convention off by one, a tensor of some rank refused."""
     schedule = NoiseSchedule.linear(T)
     torch.manual_seed(0)
-    seen = xray(zoo.ddpm(passed=passed)(schedule, SHAPE), schedule, time=time)
+    seen = xray(zoo.ddpm(passed=passed)(schedule, SHAPE), schedule, time=kind)
     assert (seen.rule, seen.findings) == ("ddpm/beta", ())
     assert seen.coefficients["t"].values.tolist() == list(range(T, 0, -1))
 
@@ -254,6 +262,16 @@ def endless(model):
         x = 0.5 * x + 0.1 * model(x, 3)
 
 
+def forever(model):
+    x = model(torch.randn(4, 2), 3)
+    while True:
+        x = x + 1
+
+
+def asleep(model):
+    time.sleep(600)
+
+
 def catching(model):
     try:
         return endless(model)
@@ -268,31 +286,77 @@ def catching(model):
         (loop(end=lambda x: None), "returned NoneType after its last step at t = 1"),
         (loop(end=lambda x: x[:2]), r"from \(4, 2\) to \(2, 2\) at the end"),
         (loop(change=lambda x: x[:3]), r"from \(4, 2\) to \(3, 2\) at t = 6"),
-        (loop(change=lambda x: 1 / 0), "raised ZeroDivisionError after the call at t = 7"),
-        (lambda model: 1 / 0, "raised ZeroDivisionError before any call"),
+        (
+            loop(change=lambda x: 1 / 0),
+            r"raised ZeroDivisionError: .*; its last call, number 14, was at t = 7",
+        ),
+        (lambda model: 1 / 0, "raised ZeroDivisionError: .* had not called its model yet"),
         (lambda model: model(torch.zeros(4, 2), "noon"), "passed 'noon' as t"),
         (lambda model: model(torch.zeros(4, 2), torch.tensor([1, 2])), "differ"),
         (loop(), "hold 8 values; allowed are 64 or more"),
-        (endless, "did not end"),
-        (catching, "did not end"),
+        (endless, "called its model 1200 times and did not end"),
+        (catching, "called its model 1200 times and did not end"),
+        (forever, "within 1 s; its last call, number 1, was at t = 3"),
+        (asleep, "within 1 s; it had not called its model yet"),
+        (loop(change=lambda x: x.int()), "x of type torch.int32 at t = 6"),
+        (lambda model: model(torch.zeros(()), 3), "x of type Tensor"),
+        (lambda model: model(None, 3), "x of type NoneType at t = 3"),
+        (lambda model: model(torch.zeros(4, 2), float("nan")), "passed nan as t"),
     ],
 )
 def test_no_sampler_at_all(sampler, words):
     """One clear line that names the step. Kills: a traceback, a hang, a stop that is swallowed."""
     with pytest.raises(InputError, match=words) as caught:
-        xray(sampler, NoiseSchedule.linear(20, 5e-3, 0.4), seconds=20)
+        xray(
+            sampler,
+            NoiseSchedule.linear(20, 5e-3, 0.4),
+            seconds=1 if "within 1 s" in words else 60,
+        )
     assert "\n" not in str(caught.value)
 
 
-def test_time_that_is_too_long_is_cut():
-    """Kills: a limit that only counts calls."""
-    import time
+def test_the_limit_holds_in_a_thread_and_leaves_no_alarm():
+    """Kills: a limit by signals only, a handler or a timer that stays behind."""
+    schedule = NoiseSchedule.linear(20, 5e-3, 0.4)
+    before = signal.getsignal(signal.SIGALRM)
+    with ThreadPoolExecutor(1) as pool:
+        late = pool.submit(xray, forever, schedule, seconds=0.5)
+        with pytest.raises(InputError, match=r"within 0\.5 s; its last call, number 1"):
+            late.result(timeout=60)
+    with pytest.raises(InputError, match=r"within 0\.5 s"):
+        xray(forever, schedule, seconds=0.5)
+    assert signal.getsignal(signal.SIGALRM) is before
 
-    def slow(model):
-        return loop(change=lambda x: time.sleep(0.3) or x)(model)
 
-    with pytest.raises(InputError, match=r"within 0\.2 s; call \d+ was at t = 6"):
-        xray(slow, NoiseSchedule.linear(20, 5e-3, 0.4), seconds=0.2)
+def test_a_loop_may_treat_the_model_as_a_module():
+    """``eval``, the device of its parameters, ``.sample``, a tuple. Kills: a bare function."""
+    schedule = NoiseSchedule.linear(20, 5e-3, 0.4)
+
+    def sampler(model):
+        model.eval()
+        device = next(model.parameters()).device
+        answers = (
+            lambda x, i: model(x.to(device), torch.tensor(i - 1)).sample,
+            lambda x, i: model(x, timestep_cond=None, t=i - 1, return_dict=False)[0],
+        )
+        return zoo.ddpm()(schedule, SHAPE)(lambda x, i: answers[i % 2](x, i))
+
+    torch.manual_seed(0)
+    assert (xray(sampler, schedule).rule, xray(sampler, schedule).findings) == ("ddpm/beta", ())
+
+
+def test_a_loop_in_numpy():
+    """Kills: arrays refused, or answered with tensors."""
+    schedule, rng = NoiseSchedule.linear(20, 5e-3, 0.4), np.random.default_rng(0)
+
+    def sampler(model):
+        x = rng.standard_normal(SHAPE)
+        for i in range(20, 0, -1):
+            a, b, std = ddpm().coefficients(schedule, i, i - 1)
+            x = a * x + b * model(x, i) + std * rng.standard_normal(SHAPE)
+        return x
+
+    assert (xray(sampler, schedule).rule, xray(sampler, schedule).findings) == ("ddpm/beta", ())
 
 
 @settings(max_examples=15)

@@ -59,7 +59,9 @@ def ddpm(
     return make
 
 
-def ddim(eta=0.0, n=None, wrap=False, noise=True, passed=lambda t, T: t, direction=None):
+def ddim(
+    eta=0.0, n=None, wrap=False, noise=True, passed=lambda t, T: t, direction=None, sized=None
+):
     """DDIM over n of T steps; ``wrap`` steps by T // n down through negative indices."""
 
     def make(schedule, shape):
@@ -79,7 +81,7 @@ def ddim(eta=0.0, n=None, wrap=False, noise=True, passed=lambda t, T: t, directi
                 rest = direction(ab, s, sigma) if direction else np.sqrt(1 - ab[s] - sigma**2)
                 x = np.sqrt(ab[s]) * x0 + rest * e
                 if sigma and noise:
-                    x = x + sigma * torch.randn_like(x)
+                    x = x + (sized(sigma) if sized else sigma) * torch.randn_like(x)
             return x
 
         return sampler
@@ -87,7 +89,7 @@ def ddim(eta=0.0, n=None, wrap=False, noise=True, passed=lambda t, T: t, directi
     return make
 
 
-def clipping(clip):
+def clipping(clip, noise=1.0):
     """DDPM through a clipped x̂_0, as image libraries do."""
 
     def make(schedule, shape):
@@ -100,7 +102,7 @@ def clipping(clip):
                 left = 1 - ab[i]
                 mean = ab[i - 1].sqrt() * b[i] / left * x0
                 mean = mean + a[i].sqrt() * (1 - ab[i - 1]) / left * x
-                std = (b[i] * (1 - ab[i - 1]) / left).sqrt()
+                std = noise * (b[i] * (1 - ab[i - 1]) / left).sqrt()
                 x = (mean + std * torch.randn_like(x)).float() if i > 1 else mean.float()
             return x
 
@@ -165,14 +167,14 @@ def sigmas(schedule, n, rho=7.0):
     return np.append((high + np.linspace(0, 1, n) * (low - high)) ** rho, 0.0)
 
 
-def sigma_form(n=20, ancestral=False, denoised=True, drop=False):
+def sigma_form(n=20, ancestral=False, denoised=True, drop=False, scaled=True):
     """Euler and Euler ancestral of k-diffusion; the model answers x̂_0 or ε."""
 
     def make(schedule, shape):
         levels = sigmas(schedule, n)
 
         def sampler(model):
-            x = torch.randn(shape) * levels[0]
+            x = torch.randn(shape) * (levels[0] if scaled else 1)
             for now, then in pairwise(levels.tolist()):
                 answer = model(x, torch.full((len(x),), now))
                 up = np.sqrt(then**2 * (now**2 - then**2) / now**2) if ancestral else 0.0
@@ -394,6 +396,243 @@ FAULTY = {
         ddpm(mean=lambda x, e, b, a, ab, i: (x - e * b[i] / (1 - ab[i - 1]).sqrt()) / a[i].sqrt()),
     ),
     "2M that extrapolates too far": ("rule-unknown", multistep(wrong=1.05)),
+}  # fmt: skip
+
+
+# --------------------------------------------------- more faults, at other strengths and places
+
+
+def halves(sign):
+    """The second half of the batch repeats the first, or mirrors it."""
+
+    def noise(x, i, state):
+        z = torch.randn_like(x[: len(x) // 2])
+        return torch.cat([z, sign * z])
+
+    return noise
+
+
+def mixed(shared, weight):
+    """Fresh noise with a share of a noise of a smaller shape."""
+
+    def noise(x, i, state):
+        part = torch.randn(shared(x)).expand(x.shape)
+        return weight**0.5 * part + (1 - weight) ** 0.5 * torch.randn_like(x)
+
+    return noise
+
+
+def mirrored(x, i, state):
+    z = torch.randn_like(x)
+    return (z + z.flip(-1)) / 2**0.5
+
+
+def rolled(x, i, state):
+    z = torch.randn_like(x)
+    return (z + z.roll(3, -1)) / 2**0.5
+
+
+def of_ten(x, i, state):
+    return torch.randn(x.shape, generator=torch.Generator().manual_seed(i % 10))
+
+
+def back_and_forth(x, i, state):
+    """Every second step takes the noise of the step before away again."""
+    if i % 2 == 0 or "z" not in state:
+        state["z"] = torch.randn_like(x)
+        return state["z"]
+    return -state["z"]
+
+
+def carried(r):
+    def noise(x, i, state):
+        z = torch.randn_like(x)
+        z = r * state["z"] + (1 - r * r) ** 0.5 * z if "z" in state else z
+        state["z"] = z
+        return z
+
+    return noise
+
+
+def posterior_mean(first, second, std=None):
+    """DDPM by DDPM eq. 7, with its two coefficients, of x_0 and of x_t, exchanged."""
+
+    def make(schedule, shape):
+        b, a, ab = tables(schedule)
+
+        def sampler(model):
+            x = torch.randn(shape)
+            for i in range(schedule.T, 0, -1):
+                x0 = (x - (1 - ab[i]).sqrt() * model(x, i)) / ab[i].sqrt()
+                width = std(b, a, ab, i) if std else posterior(b, a, ab, i)
+                mean = first(b, a, ab, i) * x0 + second(b, a, ab, i) * x
+                x = (mean + (width * torch.randn_like(x) if i > 1 else 0)).float()
+            return x
+
+        return sampler
+
+    return make
+
+
+def _first(b, a, ab, i):
+    return ab[i - 1].sqrt() * b[i] / (1 - ab[i])
+
+
+def _second(b, a, ab, i):
+    return a[i].sqrt() * (1 - ab[i - 1]) / (1 - ab[i])
+
+
+def ramp(T):
+    return NoiseSchedule.from_betas(np.linspace(0.01, 0.2, T) ** 2)
+
+
+FAULTY |= {
+    f"{factor} of the noise": (
+        "noise-scale",
+        ddpm(std=lambda b, a, ab, i, k=factor: k * b[i].sqrt()),
+    )
+    for factor in (0.25, 0.9, 0.95, 1.1, 1.5)
+}
+FAULTY |= {
+    f"{factor} of the predicted noise": ("eps-coefficient", ddpm(mean=_scaled(factor)))
+    for factor in (0.0, 0.9, 1.1, 2.0)
+}
+FAULTY |= {
+    f"{factor} of x after every step": ("x-coefficient", ddpm(after=lambda x, i, k=factor: k * x))
+    for factor in (0.95, 0.99, 1.01)
+}
+FAULTY |= {
+    f"model told t + {shift}": ("time-off-by-one", ddpm(passed=lambda i, T, k=shift: i + k))
+    for shift in (2, 3, 5)
+}
+FAULTY |= {
+    # the law of the noise
+    "sign of the noise": (
+        "noise-not-normal",
+        ddpm(noise=lambda x, i, s: torch.randn_like(x).sign()),
+    ),
+    "noise clamped to 2": (
+        "noise-not-normal",
+        ddpm(noise=lambda x, i, s: torch.randn_like(x).clamp(-2, 2)),
+    ),
+    "laplace noise": (
+        "noise-not-normal",
+        ddpm(noise=lambda x, i, s: torch.distributions.Laplace(0, 0.5**0.5).sample(x.shape)),
+    ),
+    "absolute noise": ("noise-not-normal", ddpm(noise=lambda x, i, s: torch.randn_like(x).abs())),
+    "noise with a mean": ("bias", ddpm(noise=lambda x, i, s: torch.randn_like(x) + 0.5)),
+    # its independence
+    "two halves of a batch share noise": ("noise-shared-in-batch", ddpm(noise=halves(1))),
+    "antithetic noise in the batch": ("noise-shared-in-batch", ddpm(noise=halves(-1))),
+    "half of the noise shared": (
+        "noise-shared-in-batch",
+        ddpm(noise=mixed(lambda x: x.shape[1:], 0.5)),
+    ),
+    "a tenth of the noise shared": (
+        "noise-shared-in-batch",
+        ddpm(noise=mixed(lambda x: x.shape[1:], 0.1)),
+    ),
+    "offset noise": ("noise-correlated", ddpm(noise=mixed(lambda x: (*x.shape[:2], 1, 1), 0.1))),
+    "one noise per row": ("noise-correlated", ddpm(noise=mixed(lambda x: (*x.shape[:3], 1), 1.0))),
+    "mirrored noise": ("noise-correlated", ddpm(noise=mirrored)),
+    "noise mixed over three pixels": ("noise-correlated", ddpm(noise=rolled)),
+    "ten seeds in turn": ("noise-reused-across-steps", ddpm(noise=of_ten)),
+    "noise taken back by the next step": ("noise-reused-across-steps", ddpm(noise=back_and_forth)),
+    "noise that keeps 50 %": ("noise-reused-across-steps", ddpm(noise=carried(0.5))),
+    "noise that keeps 30 %": ("noise-reused-across-steps", ddpm(noise=carried(0.3))),
+    # its size
+    "sigma of ddim squared": ("noise-scale", ddim(0.5, 20, sized=lambda sigma: sigma**2)),
+    "eta in the noise, not in the direction": (
+        "noise-scale",
+        ddim(0.5, direction=lambda ab, s, sigma: np.sqrt(1 - ab[s])),
+    ),
+    "posterior variance for its root": (
+        "noise-scale",
+        ddpm(std=lambda b, a, ab, i: posterior(b, a, ab, i) ** 2),
+    ),
+    "ddim(eta=0.8) in 20 steps without noise": ("noise-missing", ddim(0.8, 20, noise=False)),
+    # coefficients
+    "beta for the whole coefficient": (
+        "eps-coefficient",
+        ddpm(mean=lambda x, e, b, a, ab, i: (x - e * b[i]) / a[i].sqrt()),
+    ),
+    "root of beta in the numerator": (
+        "eps-coefficient",
+        ddpm(mean=lambda x, e, b, a, ab, i: (x - e * (b[i] / (1 - ab[i])).sqrt()) / a[i].sqrt()),
+    ),
+    "alpha_bar of t - 1 below the root": (
+        "eps-coefficient",
+        ddpm(
+            mean=lambda x, e, b, a, ab, i: (
+                (x - e * b[i] / (1 - ab[max(i - 1, 1)]).sqrt()) / a[i].sqrt()
+            )
+        ),
+    ),
+    "root missing on the direction of ddim": (
+        "eps-coefficient",
+        ddim(0.0, 20, direction=lambda ab, s, sigma: 1 - ab[s]),
+    ),
+    "no direction in ddim": ("eps-coefficient", ddim(0.0, 20, direction=lambda ab, s, sigma: 0.0)),
+    "times root alpha": (
+        "x-coefficient",
+        ddpm(mean=lambda x, e, b, a, ab, i: (x - e * b[i] / (1 - ab[i]).sqrt()) * a[i].sqrt()),
+    ),
+    "posterior mean with its coefficients exchanged": (
+        "x-coefficient",
+        posterior_mean(_second, _first),
+    ),
+    "posterior mean without 1 - alpha_bar of t - 1": (
+        "x-coefficient",
+        posterior_mean(_first, lambda b, a, ab, i: a[i].sqrt()),
+    ),
+    # times and schedules
+    "time always T": ("time-order", ddpm(passed=lambda i, T: T)),
+    "time counted upwards": ("time-order", ddpm(passed=lambda i, T: T - i)),
+    "every step twice": (
+        "time-order",
+        ddpm(order=lambda T: [j for i in range(T, 0, -1) for j in (i, i)]),
+    ),
+    "one step left out": (
+        "step-skipped",
+        ddpm(order=lambda T: [i for i in range(T, 0, -1) if i != T // 2]),
+    ),
+    "stride without new coefficients": ("step-skipped", ddpm(order=lambda T: range(T, 0, -5))),
+    "last step left out": ("time-ends-early", ddpm(order=lambda T: range(T, 1, -1))),
+    "first step left out": ("time-starts-late", ddpm(order=lambda T: range(T - 1, 0, -1))),
+    "root of beta linear": (
+        "schedule-mismatch",
+        ddpm(using=lambda T: NoiseSchedule.scaled_linear(T, 1e-4, 0.02)),
+    ),
+    "beta that no family has": ("schedule-mismatch", ddpm(using=ramp)),
+    "ddim of another schedule": (
+        "schedule-mismatch",
+        lambda schedule, shape: ddim(n=20)(NoiseSchedule.linear(schedule.T, 1e-4, 0.021), shape),
+    ),
+    # the start and the end
+    "start from zeros": ("start-not-normal", ddpm(start=torch.zeros)),
+    "start shared by all": (
+        "start-not-normal",
+        ddpm(start=lambda shape: torch.randn(shape[1:]).expand(shape).clone()),
+    ),
+    "grey start": (
+        "start-not-normal",
+        ddpm(start=lambda shape: torch.randn(shape[0], 1, *shape[2:]).expand(shape).clone()),
+    ),
+    "start of a sigma loop not scaled": ("start-not-normal", sigma_form(scaled=False)),
+    "one value not a number": (
+        "nonfinite",
+        ddpm(after=lambda x, i: x.index_fill(0, torch.tensor([0]), torch.nan) if i == 9 else x),
+    ),
+    "tanh of x_0": ("not-linear", clipping(torch.tanh)),
+    # two at once: errors come before warnings
+    "clipped x_0 and no noise": (
+        "noise-missing",
+        clipping(lambda x0: x0.clamp(-1, 1), noise=0.0),
+    ),
+    "clipped x_0 and half the noise": (
+        "noise-scale",
+        clipping(lambda x0: x0.clamp(-1, 1), noise=0.5),
+    ),
 }  # fmt: skip
 
 
