@@ -150,7 +150,10 @@ class Order:
         if self.model.kind in USUAL_DATA and self.denoiser is not None:
             what += f"({self.denoiser.partition(':')[2].replace(';', '; ')})"
         parts = [what[:60], *([self.label] if self.label else [])]
-        return ", ".join([*parts, f"n={self.n}", f"T={self.T}", f"seed={self.seed}"])
+        parts += [f"n={self.n}", f"T={self.T}"]
+        if self.steps != self.T:
+            parts.append(f"steps={self.steps}")
+        return ", ".join([*parts, f"seed={self.seed}"])
 
     def seconds(self) -> float:
         """How long sampling takes on an ordinary core, without start and writing."""
