@@ -71,6 +71,7 @@ class Fault:
         return text
 
 
+AFTER = "b[t].sqrt() * z"
 NOISE = "z = torch.randn_like(x) if t > 1 else 0"
 SEEN_IN_CODE = {
     "noise-missing": Fault(
@@ -134,12 +135,20 @@ SEEN_IN_CODE = {
         "The loop uses another β_t than the network was trained with: another kind of schedule, "
         "other ends, another number of steps.",
         (),
-        tables="dv.NoiseSchedule.linear(T, 1e-4, 0.01)",
+        tables="dv.NoiseSchedule.cosine(T)",
     ),
     "time-off-by-one": Fault(
-        "The model is told another time than the one whose coefficients the step uses. T−1…0 for "
-        "T…1 is the usual reason; diffusers counts so, the tutorial does not.",
-        (("model(x, t)", "model(x, t - 1)"),),
+        "The model is told another time than the one whose coefficients the step uses: tables "
+        "that start at another index, or T−1…0 for T…1, as diffusers counts and the tutorial "
+        "does not.",
+        (
+            ("mean = ", "i = max(t - 2, 1)\n        mean = "),
+            (
+                "b[t] / (1 - ab[t]).sqrt()) / a[t].sqrt()",
+                "b[i] / (1 - ab[i]).sqrt()) / a[i].sqrt()",
+            ),
+            ("b[t].sqrt() * z", "b[i].sqrt() * z"),
+        ),
     ),
     "time-index-wraps": Fault(
         "T is not a multiple of the stride, so the last time of the list is below 0, and Python "
@@ -155,7 +164,7 @@ SEEN_IN_CODE = {
         "The last step ends above t = 0, where a little noise is still in the "
         "samples. Some models "
         "are tuned with it: `set_alpha_to_one=False` of diffusers.",
-        (("+ [0]", "+ [5]"),),
+        (("+ [0]", "+ [2]"),),
         base=DDIM,
     ),
     "nonfinite": Fault(
@@ -178,8 +187,8 @@ SEEN_IN_CODE = {
     ),
     "rule-unknown": Fault(
         "The steps depend on the call before in a way that no rule known here has. Here a "
-        "second-order rule extrapolates by h/r instead of h/2r.",
-        (("h / last / 2", "h / last"),),
+        "second-order rule has the ratio of two steps upside down.",
+        (("h / last / 2", "last / h / 2"),),
         base=MULTISTEP,
     ),
     "start-not-normal": Fault(
@@ -202,7 +211,7 @@ SEEN_IN_CODE = {
     "not-linear": Fault(
         "Something bends the state itself: it is clipped, squashed or normalised by its largest "
         "value. Nothing about the coefficients can then be said.",
-        (("b[t].sqrt() * z", "b[t].sqrt() * z\n        x = x.clamp(-1, 1)"),),
+        ((AFTER, AFTER + "\n        x = x / x.abs().amax((1, 2, 3), keepdim=True).clamp(min=1)"),),
     ),
     "half-precision": Fault(
         "The states are kept in a narrow type, and every step rounds them.",
@@ -218,7 +227,7 @@ SEEN_IN_CODE = {
 class Recorded:
     """A finding about a recorded run: code that leaves ``run``, and what mends it.
 
-    It finds ``denoiser``, exact for sprites, ``schedule`` and ``dv``.
+    It finds ``schedule`` and ``dv``. Its data are numbers around 2.
     """
 
     why: str
@@ -236,41 +245,51 @@ class Recorded:
         return text
 
 
-RECORD = """\
+GAUSSIAN = """\
+model = dv.GaussianDenoiser(schedule, 2.0, 0.5)
 arm = dv.Arm("mine", dv.ddpm(), noise_scale=1.0)
-run = dv.record(denoiser, schedule, arms=[arm], n=48, seed=0, progress=False)
+run = dv.record(model, schedule, arms=[arm], n=4096, seed=0, progress=False)
+"""
+MIXTURE = """\
+model = dv.MixtureDenoiser(schedule, [1, 3], [0.2, 0.3], [0.7, 0.3])
+arm = dv.Arm("mine", dv.ddpm(), noise_scale=1.0)
+run = dv.record(model, schedule, arms=[arm], n=4096, seed=0, progress=False)
 """
 SEEN_IN_RUNS = {
     "collapse-to-mean": Recorded(
         "The samples have far less spread than the data, and on the way x_t came closer to the "
         "mean than it should. This is what a missing noise looks like in the samples.",
-        RECORD,
+        GAUSSIAN,
         (("noise_scale=1.0", "noise_scale=0.0"),),
     ),
     "marginal-off": Recorded(
         "x_t has another law than q(x_t), so the denoiser is asked about states that it was not "
         "trained on. Whatever is wrong with a step ends in this.",
-        RECORD,
+        MIXTURE,
         (("noise_scale=1.0", "noise_scale=0.5"),),
     ),
     "mode-lost": Recorded(
-        "A class of the data gets less than half of its share of the samples. A sampler that "
+        "A part of the data gets less than half of its share of the samples. A sampler that "
         "contracts too much falls into what is most common.",
-        RECORD.replace("n=48", "n=200"),
+        MIXTURE,
         (("noise_scale=1.0", "noise_scale=0.0"),),
     ),
     "residual-off": Recorded(
         "All noise is in place, and yet x_t does not hold as much of it as it should for the "
         "trajectory's own end. Then the denoiser misjudges the noise: a short training, or one "
-        "with another formula for x_t. Here it is asked about an earlier time.",
+        "with another formula for x_t. Here it answers too little.",
         """\
+exact = dv.GaussianDenoiser(schedule, 2.0, 0.5)
+
 def model(x, t, context=None):
-    return denoiser(x, t)
+    return exact(x, t)
 
 arm = dv.Arm("mine", dv.ddpm())
-run = dv.record(model, schedule, arms=[arm], n=48, seed=0, progress=False)
+run = dv.record(
+    model, schedule, arms=[arm], n=4096, seed=0, sample_shape=(), progress=False
+)
 """,
-        (("denoiser(x, t)", "denoiser(x, max(t - 25, 1))"),),
+        (("return exact(x, t)", "return 0.8 * exact(x, t)"),),
     ),
     "terminal-mismatch": Recorded(
         "The training's x_T still holds some signal, and sampling starts "
