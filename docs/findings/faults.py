@@ -187,8 +187,8 @@ SEEN_IN_CODE = {
     ),
     "rule-unknown": Fault(
         "The steps depend on the call before in a way that no rule known here has. Here a "
-        "second-order rule has the ratio of two steps upside down.",
-        (("h / last / 2", "last / h / 2"),),
+        "second-order rule extrapolates a little too far.",
+        (("h / last / 2", "h / last / 1.9"),),
         base=MULTISTEP,
     ),
     "start-not-normal": Fault(
