@@ -281,13 +281,13 @@ SEEN_IN_RUNS = {
         """\
 exact = dv.GaussianDenoiser(schedule, 2.0, 0.5)
 
+
 def model(x, t, context=None):
     return exact(x, t)
 
+
 arm = dv.Arm("mine", dv.ddpm())
-run = dv.record(
-    model, schedule, arms=[arm], n=4096, seed=0, sample_shape=(), progress=False
-)
+run = dv.record(model, schedule, arms=[arm], n=4096, seed=0, sample_shape=(), progress=False)
 """,
         (("return exact(x, t)", "return 0.8 * exact(x, t)"),),
     ),
