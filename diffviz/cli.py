@@ -545,6 +545,9 @@ def _check_language(language: str) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line. Whatever is wrong with the input becomes one line and status 2."""
+    # Before torch is imported: threads that spin while they wait make a busy machine many times
+    # slower, those that sleep cost little on an idle one.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # numpy's, about values that are then named in one line
     try:

@@ -224,7 +224,9 @@ def sample(
     pairs = list(zip(map(int, times[:-1]), map(int, times[1:]), strict=True))
     batch = (len(arms) * len(x_T), *x_T.shape[1:])
     contexts = None if context is None else context.repeat(len(arms), 1)
-    stds, move = _stds(arms, schedule, pairs), _move(arms, schedule, pairs, x_T)
+    numbers = np.array([[arm.rule.coefficients(schedule, t, s) for arm in arms] for t, s in pairs])
+    stds = numbers[:, :, 2] * [arm.noise_scale for arm in arms]
+    move = _move(arms, schedule, pairs, numbers, x_T)
     scales = _along_arms(stds, x_T)
     x, answers = x_T.expand(len(arms), *x_T.shape), _Answers(x_T.device)
     for i, (t, s) in enumerate(pairs):
@@ -266,15 +268,8 @@ def _ask(denoiser: Denoiser, x: Tensor, t: int, context: Tensor | None) -> Tenso
 Pairs = Sequence[tuple[int, int]]
 
 
-def _stds(arms: Sequence[Arm], schedule: NoiseSchedule, pairs: Pairs) -> Array:
-    """λ·σ of every step (t, s) and arm, (S, A)."""
-    return np.array(
-        [[a.noise_scale * a.rule.coefficients(schedule, t, s)[2] for a in arms] for t, s in pairs]
-    )
-
-
 def _move(
-    arms: Sequence[Arm], schedule: NoiseSchedule, pairs: Pairs, like: Tensor
+    arms: Sequence[Arm], schedule: NoiseSchedule, pairs: Pairs, numbers: Array, like: Tensor
 ) -> Callable[[int, Tensor, Tensor], Tensor]:
     """(index of the step, x, ε̂) → means of x_s, both (A, B, *D).
 
@@ -287,8 +282,7 @@ def _move(
                 for arm, x_a, eps_a in zip(arms, x, eps, strict=True)
             ]
         )
-    table = np.array([[a.rule.coefficients(schedule, t, s) for a in arms] for t, s in pairs])
-    a, b = _along_arms(table[:, :, 0], like), _along_arms(table[:, :, 1], like)
+    a, b = _along_arms(numbers[:, :, 0], like), _along_arms(numbers[:, :, 1], like)
     # Not fused into one call: whether a product is rounded before it is added would then depend
     # on where in the array it stands, and so on the number of threads.
     return lambda i, x, eps: (a[i] * x).add_(b[i] * eps)

@@ -6,6 +6,7 @@ finite sets the marginal q(x_t) is again a mixture: nothing is trained, nothing 
 
 import hashlib
 from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -66,6 +67,7 @@ class MixtureDenoiser:
         self.name = f"mixture({modes})"
         self.digest = _digest(self.means, self.stds, self.weights)
         self._center = self.means.reshape(len(self.means), -1).mean(axis=0)
+        self._steps: dict[tuple[int, torch.dtype, torch.device], _Step] = {}
         self.data = self._law()
 
     def _law(self) -> DataLaw:
@@ -88,30 +90,64 @@ class MixtureDenoiser:
 
     def __call__(self, x: Tensor, t: int, context: Tensor | None = None) -> Tensor:
         """ε̂ of ``x`` (B, *D) at time ``t``."""
-        alpha_bar = self.schedule.alpha_bars[t]
-        variances = alpha_bar * self.stds**2 + 1 - alpha_bar
-        center = np.sqrt(alpha_bar) * self._center
-        pull = np.sqrt(alpha_bar) * (self.means.reshape(len(self.means), -1) - self._center)
-        pull /= variances[:, None]
-        # log w_k N = constant_k + y·pull_k − |y|²/2v_k about the common centre, in float64
-        constant = np.log(self.weights) - pull.shape[1] / 2 * np.log(variances)
-        constant -= (pull**2).sum(axis=1) * variances / 2
-        wide = _wide(pull, x), _wide(constant[:, None], x), _wide(-0.5 / variances, x)
-        alike = bool((self.stds == self.stds[0]).all())
-        weights, moved = _like(np.vstack([pull.T, 1 / variances]), x), _wide(center, x)
+        step = self._step(t, x)
         flat = x.reshape(len(x), -1)
         eps = torch.empty_like(flat)
-        for rows in _parts(len(x), max(pull.shape)):
-            y = (flat[rows] - moved).T.contiguous()  # (D, rows): the long axis last
-            logits = torch.addmm(wide[1], wide[0], y)
-            if not alike:  # else the same for all modes
-                logits.addr_(wide[2], (y * y).sum(dim=0))
+        for rows in _parts(len(x), max(step.pull.shape)):
+            y = flat[rows].T.contiguous() - step.center  # (D, rows): the long axis last
+            logits = torch.addmm(step.constant, step.pull, y)
+            if step.curvature is not None:
+                logits.addr_(step.curvature, (y * y).sum(dim=0))
             logits -= logits.amax(dim=0)
             share = logits.to(x.dtype).exp_()
-            sums = weights @ share
-            answer = y.to(x.dtype) * sums[-1] - sums[:-1]
-            eps[rows] = (answer * (float(np.sqrt(1 - alpha_bar)) / share.sum(dim=0))).T
+            sums = step.weights @ share
+            answer = (y.to(x.dtype) * sums[-2]).sub_(sums[:-2])
+            eps[rows] = answer.div_(sums[-1]).T
         return eps.reshape(x.shape)
+
+    def _step(self, t: int, x: Tensor) -> "_Step":
+        """What depends on t alone. Kept when it is small, as small samples are soon done."""
+        key = (t, x.dtype, x.device)
+        if key in self._steps:
+            return self._steps[key]
+        root, left = np.sqrt(self.schedule.alpha_bars[t]), 1 - self.schedule.alpha_bars[t]
+        variances = root**2 * self.stds**2 + left
+        pull = root * (self.means.reshape(len(self.means), -1) - self._center)
+        constant = np.log(self.weights) - pull.shape[1] / 2 * np.log(variances)
+        constant -= (pull**2).sum(axis=1) / variances / 2
+        pull /= variances[:, None]
+        alike = bool((self.stds == self.stds[0]).all())  # then |y|² is the same for all modes
+        sums = np.vstack(
+            [pull.T * np.sqrt(left), np.sqrt(left) / variances, np.ones_like(variances)]
+        )
+        step = _Step(
+            _wide(root * self._center[:, None], x),
+            _wide(pull, x),
+            _wide(constant[:, None], x),
+            None if alike else _wide(-0.5 / variances, x),
+            _like(sums, x),
+        )
+        if pull.size <= 256:
+            self._steps[key] = step
+        return step
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_steps": {}}
+
+
+class _Step(NamedTuple):
+    """log w_k N(x; √ᾱ m_k, v_k I) = constant_k + y·pull_k − |y|²/2v_k about a common centre.
+
+    In float64, up to what all k share; ``curvature`` is −1/2v_k. The rows of ``weights`` give, for
+    responsibilities r_k that are not normalised yet, √(1−ᾱ) Σ r_k pull_k, √(1−ᾱ) Σ r_k/v_k and
+    Σ r_k, in the dtype of x.
+    """
+
+    center: Tensor
+    pull: Tensor
+    constant: Tensor
+    curvature: Tensor | None
+    weights: Tensor
 
 
 class GaussianDenoiser:
