@@ -219,7 +219,7 @@ class Run:
                 raise RunFileError("not a run of diffviz, or only a part of one")
             _check_container(content)
             with xr.open_dataset(io.BytesIO(content), engine="h5netcdf") as file:
-                _check_dataset(file)
+                check_dataset(file)
                 dataset = file.load()
             run = cls(dataset)
             _check_values(run)
@@ -272,7 +272,7 @@ def _check_container(content: bytes) -> None:
         raise RunFileError(f"unpacks to {total >> 20} MiB; allowed are {MAX_BYTES >> 20} MiB")
 
 
-def _check_dataset(dataset: xr.Dataset) -> None:
+def check_dataset(dataset: xr.Dataset) -> None:
     """Every variable is there, with its dimensions, of the sizes that the specification says."""
     if dataset.attrs.get("format") != FORMAT:
         found = str(dataset.attrs.get("format"))[:80]
