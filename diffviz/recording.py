@@ -49,6 +49,9 @@ from diffviz.workers import LOSSES, Workers, worker_progress
 
 MEMORY = 64 * 2**20
 """Bytes that a block may keep of its trajectories."""
+MAX_ARMS = 256
+MAX_MEMORY = 2**34
+"""Bytes that one block may need in all."""
 MAX_COORDINATES = 4096
 """Coordinates on which the spread between samples is followed."""
 
@@ -562,8 +565,11 @@ def _job(
     _check_count("seed", seed, 0, 2**32 - 1)
     arms = tuple(arms)
     names = [arm.name for arm in arms]
-    if not arms or len(set(names)) != len(names):
-        raise InputError(f"arms are {names}; allowed is at least one, each with its own name")
+    if not 1 <= len(arms) <= MAX_ARMS or len(set(names)) != len(names):
+        raise InputError(
+            f"arms are {names[:8]}, {len(names)} of them; allowed are 1…{MAX_ARMS}, each with its "
+            "own name"
+        )
     bars = schedule.alpha_bars[1:]
     if not ((bars > 0) & (bars < 1)).all():
         problems = "; ".join(schedule.violations()) or f"ᾱ from {bars.min():g} to {bars.max():g}"
@@ -576,6 +582,7 @@ def _job(
     block = max(64, min(16384, 49152 // size)) if block is None else block
     _check_count("block", block, 1, 10**6)
     check_device(device)
+    _check_memory(len(arms), min(block, n), size, len(times))
     data = getattr(denoiser, "data", None)
     context = None
     if label is not None:
@@ -606,6 +613,20 @@ def _job(
     on_device = denoiser.to(device) if device != "cpu" and hasattr(denoiser, "to") else denoiser
     keep = min(int(n), max(256, 2**16 // size))
     return _Job(on_device, schedule, arms, spec, data, context, keep)
+
+
+def _check_memory(arms: int, block: int, size: int, points: int) -> None:
+    """A block fits in memory: its states a few times over, its counts, its spread per pixel."""
+    states = 16 * 4 * arms * block * size
+    counts = 2 * 4 * arms * points * (4 * CELLS + 3 * BINS)
+    spreads = 2 * 16 * arms * points * min(size, MAX_COORDINATES)
+    need = states + counts + spreads
+    if need > MAX_MEMORY:
+        raise InputError(
+            f"{arms} arms × {block} samples in a block × {size} values × {points - 1} steps need "
+            f"about {need / 2**30:.0f} GiB; allowed are {MAX_MEMORY >> 30} GiB: take fewer arms, "
+            "a smaller block or fewer steps"
+        )
 
 
 def _check_count(name: str, value: object, low: int, high: int) -> None:

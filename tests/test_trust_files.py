@@ -31,6 +31,7 @@ from diffviz.training import train
 
 SCHEDULE = NoiseSchedule.course(6, 1e-3, 0.3)
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
+ROOT = Path(__file__).resolve().parent.parent
 FORMATS = ("run", "partial", "safetensors", "pth", "training", "npy")
 
 
@@ -213,9 +214,6 @@ def test_damage_under_a_right_seal_is_refused_or_read(tmp_path):
         )
         assert done.returncode == 0, done.stderr[-2000:]
         assert int(done.stdout) > 100
-
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_a_sealed_run_of_something_else_is_named(tmp_path):
