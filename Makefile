@@ -16,14 +16,15 @@ LECTURE_PORT ?= 8060
 # Threads that wait without spinning, and one core left for the browser.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help demo test study lint bench docs lecture clean
+.PHONY: help demo test study lint bench docs lecture screenshots clean
 
 help:
 	@echo "make demo    record the comparison with the shipped weights, write the report, serve the dashboard"
 	@echo "make test    run all tests       make lint    ruff, mypy, import rules"
 	@echo "make study   long studies        make bench   benchmarks, as ratios"
 	@echo "make docs    build the lessons, slides and pages"
-	@echo "make lecture show them           make clean   remove what was made"
+	@echo "make lecture show them           make screenshots  pictures of the dashboard for them"
+	@echo "make clean   remove what was made"
 
 # ------------------------------------------------------------------ set-up
 
@@ -104,6 +105,10 @@ lecture:
 	@echo "Pages and slides are at http://127.0.0.1:$(LECTURE_PORT)/  (Ctrl-C ends)"
 	@$(PYTHON) -m http.server $(LECTURE_PORT) --bind 127.0.0.1 --directory docs/_build/html \
 		>/dev/null 2>&1
+
+# Of a run that is recorded for it, or of one that is there: make screenshots RUN=demo/run.nc
+screenshots: $(VENV)/.installed-test $(VENV)/.chromium
+	@$(BIN)/python -m tests.screenshots $(RUN)
 
 clean:
 	rm -rf demo docs/_build dist build

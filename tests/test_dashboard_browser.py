@@ -67,7 +67,7 @@ def visit(browser, address):
             **{"viewport": {"width": 1280, "height": 800}, "locale": "en"} | options
         )
         page = context.new_page()
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(100_000)
         opened.append((context, page))
         page.on("console", lambda m: trouble.append(m.text) if m.type != "log" else None)
         page.on("pageerror", lambda error: trouble.append(str(error)))
@@ -344,14 +344,14 @@ def test_the_keyboard_does_everything(visit):
     by_tab(page, ["mixture", "pad"])
     for key in ("ArrowLeft", "ArrowLeft", "ArrowDown"):
         page.keyboard.press(key)
-    page.wait_for_url("**noise=0.9&score=0.95")
+    page.wait_for_url("**noise=0.9&score=0.95**")
     page.focus("[data-go=schedule]")
     page.keyboard.press("Enter")
     page.wait_for_selector("#forward canvas")
     by_tab(page, ["kind", "T", "first", "last", "sprite"])
     before = pixels(page, "#forward canvas")
     page.keyboard.press("ArrowRight")
-    page.wait_for_url("**sprite=1")
+    page.wait_for_url("**sprite=1&**")
     end = time.monotonic() + 20
     while pixels(page, "#forward canvas") == before and time.monotonic() < end:
         page.wait_for_timeout(30)
@@ -365,11 +365,11 @@ def test_the_x_ray_page_shows_lines_verdict_and_pictures(visit):
     assert page.locator("#loop-code ins").count() == 0
     page.focus("#loops input:checked")
     page.keyboard.press("ArrowDown")
-    page.wait_for_url("**loop=ddim-20-steps")
+    page.wait_for_url("**loop=ddim-20-steps**")
     for _ in range(2):
         page.keyboard.press("ArrowDown")
-    page.wait_for_url("**/xray")  # the loop that is meant when the address is silent
-    page.wait_for_selector("html[data-ready=xray]", state="attached", timeout=60_000)
+    page.wait_for_url("**/xray?lang=en")  # the loop that is meant when the address is silent
+    page.wait_for_selector("html[data-ready=xray]", state="attached")
     assert page.locator("#loop-verdict .error code").first.inner_text() == "noise-missing"
     assert page.locator("#loop-code ins").inner_text().strip() == "✗     x = mean"
     assert page.locator("#loop-pictures canvas").count() == 4
