@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import plotly.graph_objects as go
 import pytest
+import torch
 from PIL import Image
 
 import diffviz as dv
@@ -82,6 +83,12 @@ FACTS: dict[str, dict[str, Callable[[dict], bool]]] = {
     },
     "missing_root": {
         "too wide, by the closed form": lambda s: abs(s["std"]["without"] - 0.677) < 0.02,
+        "near the data it answers too little": lambda s: all(
+            abs(s["trained_without_root"](torch.tensor(x), t))
+            < abs(s["right"](torch.tensor(x), t))
+            for x in (0.0, 3.0)
+            for t in (20, 50, 100)
+        ),
         "right with the root": lambda s: abs(s["std"]["with the root"] - 0.5) < 0.015,
     },
     "classes": {
