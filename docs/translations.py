@@ -26,6 +26,8 @@ ENGLISH_ONLY = (
     "findings/*",
     "diffusers.md",
     "dashboard.md",
+    "trust.md",
+    "performance.md",
 )
 """References of the program, which speaks English in its code and docstrings as well."""
 STAMP = re.compile(r"^translates: ?(.*)$", re.MULTILINE)
