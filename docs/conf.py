@@ -55,7 +55,6 @@ templates_path = ["_templates"]
 myst_enable_extensions = ["dollarmath", "colon_fence", "deflist", "attrs_inline"]
 myst_heading_anchors = 3
 myst_dmath_double_inline = True
-suppress_warnings = ["toc.empty_glob"]
 nb_execution_mode = "cache"
 nb_execution_cache_path = str(CACHE)
 nb_execution_raise_on_error = True
