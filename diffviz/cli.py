@@ -291,6 +291,13 @@ def sprites(n: int, seed: int, out: str, labels: str | None, sheet: str | None) 
     show_default=True,
     help="Share of images shown without their class.",
 )
+@click.option(
+    "--excess-noise",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Up to how much more noise than t says is shown, and asked for.",
+)
 @click.option("--start", help="Weights to go on from, with batch norm held.")
 @click.option("--features", type=int, default=64, show_default=True, help="Width of the network.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
@@ -337,6 +344,7 @@ def train(out: str, resume: bool, **options: Any) -> None:
         device=options["device"],
         classes=classes,
         context_drop=options["context_drop"],
+        excess_noise=options["excess_noise"],
         start=None if first is None else first.network,
         checkpoint=state,
         resume=resume,
@@ -353,6 +361,7 @@ def train(out: str, resume: bool, **options: Any) -> None:
         "batch": options["batch"],
         "lr": options["lr"],
         "context_drop": options["context_drop"],
+        "excess_noise": options["excess_noise"],
         "losses": list(epoch.losses),
     }
     if first is not None:
