@@ -5,10 +5,10 @@ coordinate (DDPM, arXiv 2006.11239, eq. 14). Adam, its rate falling linearly to 
 one-hot and now and then the zero vector, so that one network samples with and without a class.
 What is kept is the exponential moving average of the weights.
 
-The states of a sampler are a little noisier than those of the training, because the network's own
-errors add up in them (exposure bias, arXiv 2301.11706), and a network that has never seen that
-takes too little of it away. With ``excess_noise`` = γ each image's ε is drawn γ·U(0, 1) times
-larger than t says, and that larger ε is the answer asked for: what is there is to be taken away.
+The states of a sampler are not quite as noisy as t says, because the network's own errors add up
+in them (exposure bias, arXiv 2301.11706), and a network that has never seen that answers what t
+says instead of what is there. With ``noise_jitter`` = γ each image's ε is larger or smaller by a
+factor of its own, 1 + γ·U(−1, 1), and that ε is the answer asked for: the noise that is there.
 
 What batch norm divides by at sampling time is measured for the averaged weights, over one pass of
 the data: the running statistics that a training leaves belong to other weights, and are off by one
@@ -75,7 +75,7 @@ class Settings:
     lr: float
     ema: float
     context_drop: float
-    excess_noise: float
+    noise_jitter: float
     n_feat: int
     n_cfeat: int
     height: int
@@ -95,7 +95,7 @@ def train(
     lr: float = 1e-3,
     ema: float = 0.999,
     context_drop: float = 0.1,
-    excess_noise: float = 0.0,
+    noise_jitter: float = 0.0,
     n_feat: int = 64,
     seed: int = 0,
     device: torch.device | str = "cpu",
@@ -112,7 +112,7 @@ def train(
     ``images`` are uint8 (N, H, W, 3), or float (N, 3, H, W) in [−1, 1]; ``labels`` (N,) index
     ``classes``, and None trains without classes; ``schedule`` gives ᾱ_t. ``ema`` is the decay of
     the average, ``context_drop`` the part of the images that are shown without their class, and
-    ``excess_noise`` by how much more noise than t says there may be.
+    ``noise_jitter`` by which part of it the noise may differ from what t says.
     The network computes on ``device``, random numbers always come from the CPU. ``start`` is a
     network to go on from, with its batch norm held.
 
@@ -134,7 +134,7 @@ def train(
         ("lr", lr, 1),
         ("ema", ema, 1),
         ("context_drop", context_drop, 1),
-        ("excess_noise", excess_noise, 1),
+        ("noise_jitter", noise_jitter, 1),
     ):
         if not 0 <= number <= high or (name == "lr" and number == 0):
             raise InputError(f"{name} is {number!r}; allowed is 0 to {high}")
@@ -144,7 +144,7 @@ def train(
         lr=float(lr),
         ema=float(ema),
         context_drop=float(context_drop),
-        excess_noise=float(excess_noise),
+        noise_jitter=float(noise_jitter),
         n_feat=n_feat,
         n_cfeat=context.shape[1],
         height=x.shape[2],
@@ -285,8 +285,8 @@ class _State:
         t = torch.randint(1, T + 1, (n,), generator=self.generator)
         eps = torch.randn(x0.shape, generator=self.generator)
         kept = torch.rand(n, 1, generator=self.generator) >= self.settings.context_drop
-        if self.settings.excess_noise:
-            eps *= 1 + self.settings.excess_noise * torch.rand(
+        if self.settings.noise_jitter:
+            eps *= 1 + self.settings.noise_jitter * torch.rand(
                 n, 1, 1, 1, generator=self.generator
             )
         x = perturb(x0, eps, alpha_bars[t]).to(self.device, memory_format=torch.channels_last)
