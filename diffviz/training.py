@@ -286,9 +286,8 @@ class _State:
         eps = torch.randn(x0.shape, generator=self.generator)
         kept = torch.rand(n, 1, generator=self.generator) >= self.settings.context_drop
         if self.settings.noise_jitter:
-            eps *= 1 + self.settings.noise_jitter * torch.rand(
-                n, 1, 1, 1, generator=self.generator
-            )
+            either_way = 2 * torch.rand(n, 1, 1, 1, generator=self.generator) - 1
+            eps *= 1 + self.settings.noise_jitter * either_way
         x = perturb(x0, eps, alpha_bars[t]).to(self.device, memory_format=torch.channels_last)
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.lr * (1 - done / total)

@@ -99,7 +99,7 @@ def test_what_the_network_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0 < kept[:50].mean() < 1
 
 
-def test_noise_jitter_is_shown_and_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jittered_noise_is_shown_and_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """A network that answers all the noise there is has no loss, and that noise differs from what
     t says by a factor of its own for each image, 1 − γ…1 + γ.
 
