@@ -44,6 +44,10 @@ OVERFLOW = """() => {
 }"""
 
 
+DRAWN = """() => [...Reveal.getCurrentSlide().querySelectorAll(".picture")]
+  .every((plot) => "drawn" in plot.dataset)"""
+
+
 @pytest.fixture(scope="module")
 def browser():
     sync_api = pytest.importorskip("playwright.sync_api")
@@ -60,6 +64,7 @@ def browser():
 def opened(browser):
     """A page at 1280×720, and what went wrong on it."""
     page = browser.new_page(viewport={"width": 1280, "height": 720})
+    page.set_default_timeout(120_000)
     wrong: list[str] = []
     page.on("request", lambda r: _note_request(r.url, wrong))
     page.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
@@ -91,8 +96,7 @@ def test_no_slide_overflows(opened, path):
     page.wait_for_function("window.Reveal && Reveal.isReady()")
     count = page.evaluate("Reveal.getTotalSlides()")
     for number in range(count):
-        if page.query_selector(".reveal section.present .picture"):
-            page.wait_for_timeout(400)
+        page.wait_for_function(DRAWN)
         found = page.evaluate(OVERFLOW)
         assert not found, f"slide {number + 1}: {found}"
         page.evaluate("Reveal.next()")
