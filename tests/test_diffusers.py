@@ -47,7 +47,8 @@ def identified(name, options, step, steps):
     scheduler = getattr(diffusers, name)(**options)
     torch.manual_seed(0)
     seen = dv.xray(sampler_of(scheduler, steps, step), schedule_of(scheduler), shape=SHAPE)
-    return seen.rule, [finding.id for finding in seen.findings]
+    # That leading spacing starts below T is told as information, and is no fault of the rule.
+    return seen.rule, [found.id for found in seen.findings if found.severity != "information"]
 
 
 def expected(name, options, rule):
