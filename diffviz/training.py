@@ -6,10 +6,9 @@ one-hot and now and then the zero vector, so that one network samples with and w
 What is kept is the exponential moving average of the weights.
 
 The states of a sampler are not quite as noisy as t says, because the network's own errors add up
-in them on the way down (exposure bias, arXiv 2301.11706), and a network that has never seen that
-answers what t says instead of what is there. With ``noise_jitter`` = γ each image's ε is larger or
-smaller by a factor of its own, 1 + γ·U(−(t/T)², 1), rather larger the nearer to t = 0, and that ε
-is the answer asked for: the noise that is there.
+in them (exposure bias, arXiv 2301.11706), and a network that has never seen that answers what t
+says instead of what is there. With ``noise_jitter`` = γ each image's ε is larger or smaller by a
+factor of its own, 1 + γ·U(−1, 1), and that ε is the answer asked for: the noise that is there.
 
 What batch norm divides by at sampling time is measured for the averaged weights, over one pass of
 the data: the running statistics that a training leaves belong to other weights, and are off by one
@@ -287,9 +286,8 @@ class _State:
         eps = torch.randn(x0.shape, generator=self.generator)
         kept = torch.rand(n, 1, generator=self.generator) >= self.settings.context_drop
         if self.settings.noise_jitter:
-            least = -((t / T) ** 2)
-            part = least + (1 - least) * torch.rand(n, generator=self.generator)
-            eps *= (1 + self.settings.noise_jitter * part).reshape(-1, 1, 1, 1)
+            either_way = 2 * torch.rand(n, 1, 1, 1, generator=self.generator) - 1
+            eps *= 1 + self.settings.noise_jitter * either_way
         x = perturb(x0, eps, alpha_bars[t]).to(self.device, memory_format=torch.channels_last)
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.lr * (1 - done / total)
