@@ -128,15 +128,18 @@ def serve(
         workers: recordings at a time; the others wait.
 
     Raises:
-        InputError: a run or a checkpoint cannot be read, or a number is out of range.
+        InputError: a run or a checkpoint cannot be read, a number is out of range, or the host
+            is blank, which would be every address.
     """
+    bare = host.strip("[] \t")
+    if not bare:
+        raise InputError(f"host is {host!r}; allowed is an address or name, as 127.0.0.1")
     if not 1 <= port <= 65535:
         raise InputError(f"port is {port!r}; allowed are the integers 1…65535")
     if not 1 <= workers <= 64:
         raise InputError(f"workers is {workers!r}; allowed are the integers 1…64")
     runs = load_runs(paths)
     models = [*SHIPPED, *described([Path(path) for path in checkpoints])]
-    bare = host.strip("[]")
     listening = _listen(bare, port)
     local = bare in ("127.0.0.1", "localhost", "::1")
     shown = f"[{bare}]" if ":" in bare else bare
@@ -204,9 +207,9 @@ def _listen(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # a name that cannot be one is a UnicodeError
         listening.close()
-        reason = error.strerror or str(error)
+        reason = getattr(error, "strerror", None) or error
         raise InputError(f"{host} port {port} cannot be used: {reason}; try --port") from None
     return listening
 

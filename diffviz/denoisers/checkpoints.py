@@ -45,6 +45,9 @@ ALLOWED = (
     "allowed are diffviz .safetensors files and state dicts of the tutorial's ContextUnet (.pth)"
 )
 
+# The members of a zip of torch.save that torch.load reads.
+MEMBERS = re.compile(r"data\.pkl|data/[0-9]{1,9}|byteorder|(\.data/)?version")
+
 # What torch.save writes for a dictionary of tensors and numbers; it calls nothing but the
 # constructors below.
 OPCODES = frozenset(
@@ -275,8 +278,25 @@ def _refuse_strangers(path: Path, raw: bytes) -> None:
 
 def _pth_tensors(path: Path, raw: bytes) -> dict[str, Tensor]:
     """The state dict of a zip written by torch.save, after its pickle was looked through."""
+    program, verified = _verified(path, raw)
+    _check_pickle(path, program)
     try:
-        with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+        loaded = torch.load(verified, map_location="cpu", weights_only=True)
+    except Exception:  # its message would advise to run the pickle after all
+        raise CheckpointError(f"{path}: damaged, or not a state dict; {ALLOWED}") from None
+    return _state_dict(path, loaded, 2 * len(raw))
+
+
+def _verified(path: Path, raw: bytes) -> tuple[bytes, io.BytesIO]:
+    """The pickle, and a zip made anew of the members that torch reads, once their CRCs are right.
+
+    A zip says many things twice and some without a checksum, and two readers may take it for
+    different ones: torch's takes a member with a changed attribute for a folder, and its numbers
+    from memory that nobody filled. So torch is not shown the file, but what was verified.
+    """
+    verified = io.BytesIO()
+    try:
+        with zipfile.ZipFile(io.BytesIO(raw)) as archive, zipfile.ZipFile(verified, "w") as copy:
             members = archive.infolist()
             names = [member.filename for member in members]
             pickles = [name for name in names if name.endswith("/data.pkl")]
@@ -288,19 +308,26 @@ def _pth_tensors(path: Path, raw: bytes) -> dict[str, Tensor]:
                 raise CheckpointError(f"{path}: unpacks to more than twice its size; refused")
             if archive.getinfo(pickles[0]).file_size > MAX_PICKLE:
                 raise CheckpointError(f"{path}: its pickle is larger than {MAX_PICKLE >> 20} MiB")
-            program = archive.read(pickles[0])
-            if archive.testzip() is not None:
-                raise CheckpointError(f"{path}: damaged, a checksum of the zip is wrong")
+            folder = pickles[0].removesuffix("data.pkl")
+            for member in members:
+                with archive.open(member) as file:
+                    # One byte more than there is, because the CRC is compared at the end.
+                    content = file.read(member.file_size + 1)
+                if len(content) != member.file_size:
+                    raise CheckpointError(f"{path}: damaged, {member.filename!r} is cut")
+                if member.filename == pickles[0]:
+                    program = content
+                name = member.filename.removeprefix(folder)
+                if name != member.filename and MEMBERS.fullmatch(name):
+                    copy.writestr(zipfile.ZipInfo(f"archive/{name}"), content)
     except CheckpointError:
         raise
     except Exception:  # zipfile raises half a dozen unrelated types on damaged files
-        raise CheckpointError(f"{path}: truncated or damaged, no whole zip file") from None
-    _check_pickle(path, program)
-    try:
-        loaded = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
-    except Exception:  # its message would advise to run the pickle after all
-        raise CheckpointError(f"{path}: damaged, or not a state dict; {ALLOWED}") from None
-    return _state_dict(path, loaded, 2 * len(raw))
+        raise CheckpointError(
+            f"{path}: truncated or damaged, no whole zip file with right checksums"
+        ) from None
+    verified.seek(0)
+    return program, verified
 
 
 def _check_pickle(path: Path, program: bytes) -> None:
