@@ -33,10 +33,12 @@ def assemble(
     bin_edges: Array,
     step_std: Array,
     seconds: float,
+    answers: tuple[float, float] | None = None,
 ) -> Run:
     """Name every number of a finished run.
 
     ``times`` (S+1,) are those visited, and ``step_std`` (A, S) is what each step injected.
+    ``answers`` are the differences that `diffviz.asking` saw; None where nothing could be asked.
     """
     bars = schedule.alpha_bars[times]
     arms = [arm["name"] for arm in spec.arms]
@@ -117,6 +119,18 @@ def assemble(
     }
     variables |= _references(data, times, bars, schedule)
     variables |= _diversity(tally, data)
+    if answers is not None:
+        repeat, batch = (np.full(len(arms), difference) for difference in answers)
+        variables["answer_repeat_difference"] = (
+            ("arm",),
+            repeat,
+            "RMS difference of the denoiser's answers to one question, as a share of their RMS",
+        )
+        variables["answer_batch_difference"] = (
+            ("arm",),
+            batch,
+            "the same about one sample when the rest of its batch is exchanged",
+        )
     for name, values in (
         ("beta", schedule.betas),
         ("alpha", schedule.alphas),

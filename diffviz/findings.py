@@ -84,6 +84,7 @@ def diagnose(run: Run) -> list[Finding]:
         found += _modes(data, arm)
         found += _marginal(data, arm, run.spec.n)
     found += _terminal(run)
+    found += _answers(run)
     return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
@@ -187,6 +188,24 @@ def _terminal(run: Run) -> Iterator[Finding]:
         T = run.schedule.T
         evidence = {"found": float(np.sqrt(bar)), "alpha_bar": bar}
         yield Finding("terminal-mismatch", "information", "", (T, T), evidence)
+
+
+def _answers(run: Run) -> Iterator[Finding]:
+    """ε̂ is a function of the sample and t, up to the rounding of a narrow type."""
+    data, first = run.dataset, int(_times(run.dataset)[0])
+    for name, identity, severity in (
+        ("answer_repeat_difference", "denoiser-random", "warning"),
+        ("answer_batch_difference", "denoiser-train-mode", "error"),
+    ):
+        if name not in data:
+            continue
+        differences = data[name].values
+        off = [arm for arm, share in zip(run.arms, differences, strict=True) if share > 0.01]
+        # The arms of one recording share their denoiser.
+        for arm in [""] if len(off) == len(run.arms) else off:
+            found = np.max(differences) if arm == "" else data[name].sel(arm=arm)
+            evidence = {"found": float(found)}
+            yield Finding(identity, severity, arm, (first, first), evidence)
 
 
 def _range(times: NDArray) -> tuple[int, int]:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from diffviz.asking import CALLS, SAMPLES, Answers, compare_answers
 from diffviz.assembly import assemble
 from diffviz.data import DataLaw
 from diffviz.denoisers import Denoiser
@@ -55,6 +56,8 @@ MAX_MEMORY = 2**34
 MAX_COORDINATES = 4096
 """Coordinates on which the spread between samples is followed."""
 
+MIN_SAMPLED = 33 * CALLS * SAMPLES
+"""Answers that a run needs for a question to the denoiser itself to be worth its time."""
 TOGETHER = 2**16
 """Values described in one go; as many in float64 as a core's own cache holds."""
 MOMENTS = ("n", "mean", "m2", "m3", "m4")
@@ -529,6 +532,7 @@ def record(
         bin_edges(job.data),
         _step_std(job),
         time.perf_counter() - start,
+        _answers(job),
     )
     if out is not None and kept is not None:
         run.save(out)
@@ -643,6 +647,23 @@ def _step_std(job: _Job) -> Array:
             [arm.noise_scale * arm.rule.coefficients(job.schedule, t, s)[2] for t, s in pairs]
             for arm in job.arms
         ]
+    )
+
+
+def _answers(job: _Job) -> Answers:
+    """How the denoiser answers when it is asked again. After sampling, so as not to change it."""
+    spec = job.spec
+    if spec.steps * spec.n * len(job.arms) < MIN_SAMPLED:
+        return Answers()
+    context = None if job.context is None else torch.as_tensor(job.context)
+    T = int(job.schedule.times(spec.steps)[0])
+    return compare_answers(
+        lambda: _denoiser_of(job, 0),
+        spec.sample_shape,
+        T,
+        spec.seed,
+        context=context,
+        device=spec.device,
     )
 
 

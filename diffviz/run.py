@@ -49,6 +49,7 @@ VARIABLES: dict[str, tuple[str, ...]] = {
     "class_count": ("arm", "class"),
     "reference_class_share": ("class",),
     **dict.fromkeys(("nearest_distance", "distinct_nearest"), ("arm",)),
+    **dict.fromkeys(("answer_repeat_difference", "answer_batch_difference"), ("arm",)),
     "reference_distinct_nearest": (),
     **{name: (name,) for name in ("arm", "t", "quantity", "bin", "snapshot", "schedule_t")},
     "class": ("class",),
@@ -56,6 +57,7 @@ VARIABLES: dict[str, tuple[str, ...]] = {
 OPTIONAL = (
     ("class_count", "reference_class_share", "class"),
     ("nearest_distance", "distinct_nearest", "reference_distinct_nearest"),
+    ("answer_repeat_difference", "answer_batch_difference"),
 )
 """Together or not at all."""
 DIMENSION = b"This is a netCDF dimension but not a netCDF variable.%10d"

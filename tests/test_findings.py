@@ -5,7 +5,9 @@ import string
 
 import numpy as np
 import pytest
+import torch
 
+from diffviz.asking import compare_answers
 from diffviz.catalogue import catalogue
 from diffviz.denoisers.exact import DatasetDenoiser, GaussianDenoiser, MixtureDenoiser
 from diffviz.findings import Finding, diagnose
@@ -114,6 +116,69 @@ def test_an_inexact_denoiser_shows_in_the_residual():
     found = diagnose(record(Weak(), SCHEDULE, arms=arms, n=100, progress=False))
     assert "residual-off" in ids(found, "ddpm", "warning")
     assert ids(diagnose(record(exact, SCHEDULE, arms=arms, n=100, progress=False)), "ddpm") == []
+
+
+class Around:
+    """An exact denoiser with something done to its answer: ``change(answer, x)``."""
+
+    name = "around"
+
+    def __init__(self, exact, change):
+        self.exact, self.change = exact, change
+        self.sample_shape, self.data = exact.sample_shape, exact.data
+
+    def __call__(self, x, t, context=None):
+        return self.change(self.exact(x, t), x)
+
+
+BAD_ANSWERS = {
+    "dropout": (lambda eps, x: torch.nn.functional.dropout(eps, 0.1), ["denoiser-random"]),
+    "noise": (lambda eps, x: eps + 0.05 * torch.randn_like(eps), ["denoiser-random"]),
+    "batch": (lambda eps, x: eps - 0.5 * x.mean(0), ["denoiser-train-mode"]),
+    "both": (
+        lambda eps, x: torch.nn.functional.dropout(eps - 0.5 * x.mean(0), 0.1),
+        ["denoiser-random", "denoiser-train-mode"],
+    ),
+}
+
+
+@pytest.mark.parametrize("how", BAD_ANSWERS)
+@pytest.mark.parametrize("name", ["gaussian", "gaussian image"])
+def test_a_denoiser_that_is_no_function_of_one_sample_is_named(name, how):
+    """Dropout, noise, and a mean over the batch, alone and together, of numbers and of images.
+
+    Kills: randomness taken for dependence on the batch, either check left out, global draws
+    used up.
+    """
+    change, wanted = BAD_ANSWERS[how]
+    for seed in range(4):
+        torch.manual_seed(seed)
+        model = Around(DENOISERS[name](), change)
+        run = record(model, SCHEDULE, n=16, steps=20, seed=seed, progress=False)
+        before = torch.get_rng_state()
+        compare_answers(lambda model=model: model, model.sample_shape, 100, seed)
+        assert torch.equal(torch.get_rng_state(), before)
+        found = [f for f in diagnose(run) if f.id.startswith("denoiser")]
+        assert sorted(f.id for f in found) == wanted
+        assert {f.arm for f in found} == {""}  # once, not once per arm
+
+
+@pytest.mark.parametrize("name", DENOISERS)
+def test_exact_denoisers_answer_the_same(name):
+    """Of every seed and n, to the last of four decimals. Kills: answers to different questions."""
+    for n, steps in ((4, 34), (64, 10), (1024, 5)):
+        for seed in range(3):
+            run = record(DENOISERS[name](), SCHEDULE, n=n, steps=steps, seed=seed, progress=False)
+            for what in ("answer_repeat_difference", "answer_batch_difference"):
+                assert run.dataset[what].values.tolist() == [0, 0, 0]
+
+
+def test_a_short_recording_is_not_asked_twice():
+    """Its few calls are not made many. Kills: a question whose price is not looked at."""
+    calls = []
+    model = Around(DENOISERS["gaussian"](), lambda eps, x: calls.append(1) or eps)
+    run = record(model, SCHEDULE, n=4, steps=10, progress=False)
+    assert len(calls) == 10 and np.isnan(run.dataset["answer_repeat_difference"]).all()
 
 
 def test_signal_at_the_end_of_the_schedule():

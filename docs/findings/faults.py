@@ -227,7 +227,7 @@ SEEN_IN_CODE = {
 class Recorded:
     """A finding about a recorded run: code that leaves ``run``, and what mends it.
 
-    It finds ``schedule`` and ``dv``. Its data are numbers around 2.
+    It finds ``schedule``, ``dv`` and ``torch``. Its data are numbers around 2.
     """
 
     why: str
@@ -290,6 +290,44 @@ arm = dv.Arm("mine", dv.ddpm())
 run = dv.record(model, schedule, arms=[arm], n=4096, seed=0, sample_shape=(), progress=False)
 """,
         (("return exact(x, t)", "return 0.8 * exact(x, t)"),),
+    ),
+    "denoiser-random": Recorded(
+        "The denoiser answers the same question differently each time: dropout that was left on, "
+        "a layer that draws its weights in `forward`, noise in the answer. `record` asks it twice "
+        "about the same x_T. What changes between the answers adds noise of its own to every "
+        "step, and a deterministic rule is one no more. In the samples it may not show at all, as "
+        "here.",
+        """\
+exact = dv.GaussianDenoiser(schedule, 2.0, 0.5)
+
+
+def model(x, t, context=None):
+    return torch.nn.functional.dropout(exact(x, t), 0.1, training=False)
+
+
+arm = dv.Arm("mine", dv.ddim())
+run = dv.record(model, schedule, arms=[arm], n=4096, seed=0, sample_shape=(), progress=False)
+""",
+        (("training=False", "training=True"),),
+    ),
+    "denoiser-train-mode": Recorded(
+        "The answer about a sample depends on the samples beside it. `record` exchanges half of a "
+        "batch and looks at the other half. Most often the network is still in train mode, where "
+        "batch normalisation takes mean and variance from the batch and not from the training.",
+        """\
+exact = dv.GaussianDenoiser(schedule, 2.0, 0.5)
+norm = torch.nn.BatchNorm1d(1, affine=False)
+norm.eval()
+
+
+def model(x, t, context=None):
+    return norm(exact(x, t)[:, None])[:, 0]
+
+
+arm = dv.Arm("mine", dv.ddpm())
+run = dv.record(model, schedule, arms=[arm], n=4096, seed=0, sample_shape=(), progress=False)
+""",
+        (("norm.eval()", "norm.train()"),),
     ),
     "terminal-mismatch": Recorded(
         "The training's x_T still holds some signal, and sampling starts "
