@@ -6,6 +6,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from tests.browser import FLAGS, find_chromium
+
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 torch.set_num_threads(1)
 settings.register_profile("default", deadline=None, max_examples=30, derandomize=True)
@@ -19,3 +21,18 @@ def schedule():
     from diffviz.schedule import NoiseSchedule
 
     return NoiseSchedule.course()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """One Chromium for all modules of a worker: playwright's loop runs once in a process."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    found = find_chromium()
+    if found is None:
+        if os.environ.get("DIFFVIZ_REQUIRE_BROWSER") == "1":
+            pytest.fail("no Chromium")
+        pytest.skip("no Chromium")
+    with sync_api.sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=found, args=FLAGS)
+        yield launched
+        launched.close()

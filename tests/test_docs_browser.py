@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser import FLAGS, find_chromium
-
 HTML = Path(__file__).parent.parent / "docs" / "_build" / "html"
 PAGES = sorted(p.relative_to(HTML).as_posix() for p in HTML.rglob("*.html"))
 DECKS = [p for p in PAGES if p.startswith("slides/") and "_static" not in p]
@@ -46,18 +44,6 @@ OVERFLOW = """() => {
 
 DRAWN = """() => [...Reveal.getCurrentSlide().querySelectorAll(".picture")]
   .every((plot) => "drawn" in plot.dataset)"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api")
-    path = find_chromium()
-    if path is None:
-        pytest.skip("no Chromium")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from tests import test_dashboard_browser as shared
 from tests.test_dashboard import Server
 
 dashboards = pytest.importorskip("dashboards")
-browser = shared.browser
 until = shared.until
 
 pytestmark = pytest.mark.browser

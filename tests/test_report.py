@@ -53,6 +53,7 @@ def hand_made(arms, *, n=4096, noise_scale=None, silent=(), **changed) -> Run:
             "reference_std": (("t",), right),
             "reference_std_between": (("t",), right),
             "reference_distance_to_mean": (("t",), right),
+            "samples": (("arm", "sample"), np.zeros((A, 4))),
             "class_count": (("arm", "class"), np.full((A, 2), n // 2)),
             "distinct_nearest": (("arm",), np.full(A, 100)),
             "reference_distinct_nearest": ((), 100.0),

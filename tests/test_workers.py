@@ -107,7 +107,7 @@ def test_ctrl_c_keeps_finished_blocks_and_leaves_no_process(tmp_path):
     resuming in this process gives the undisturbed run. Kills: workers that go on."""
     out = tmp_path / "run.nc"
     command = [sys.executable, "-m", "diffviz", "record", "--denoiser", "gaussian:1,0.5"]
-    command += ["--n", "12000", "--block", "1000", "--T", "100", "--out", str(out)]
+    command += ["--n", "40000", "--block", "1000", "--T", "100", "--out", str(out)]
     process = subprocess.Popen(
         [*command, "--executor", "processes:1"],
         stderr=subprocess.PIPE,

@@ -445,9 +445,10 @@
   // Horizontal, vertical, horizontal: the shape "hvh" of Plotly.
   function movePaths(graph, found, xaxis, yaxis) {
     for (const [i, y] of found) {
-      const path = graph.querySelector(`.scatterlayer .trace${graph._fullData[i].uid} .js-line`);
-      if (!path) continue;
-      const across = Array.from(graph.data[i].x, (x) => xaxis.d2p(x));
+      const { uid, x: places } = graph._fullData[i];
+      const path = graph.querySelector(`.scatterlayer .trace${uid} .js-line`);
+      if (!path || !places?.length) continue; // not drawn yet
+      const across = Array.from(places, (x) => xaxis.d2p(x));
       let d = `M${across[0]},${yaxis.d2p(y[0])}`;
       for (let k = 1; k < across.length; k++) {
         d += `H${((across[k - 1] + across[k]) / 2).toFixed(1)}V${yaxis.d2p(y[k]).toFixed(1)}`;
