@@ -131,7 +131,7 @@ def test_ctrl_c_keeps_finished_blocks_and_leaves_no_process(tmp_path):
 
     schedule = NoiseSchedule.course(100)
     whole = record(
-        GaussianDenoiser(schedule, 1, 0.5), schedule, n=12000, block=1000, progress=False
+        GaussianDenoiser(schedule, 1, 0.5), schedule, n=40000, block=1000, progress=False
     )
     assert Run.load(out) == whole
 
