@@ -291,13 +291,6 @@ def sprites(n: int, seed: int, out: str, labels: str | None, sheet: str | None) 
     show_default=True,
     help="Share of images shown without their class.",
 )
-@click.option(
-    "--noise-jitter",
-    type=float,
-    default=0.0,
-    show_default=True,
-    help="By which part the noise shown, and asked for, may differ from what t says.",
-)
 @click.option("--start", help="Weights to go on from, with batch norm held.")
 @click.option("--features", type=int, default=64, show_default=True, help="Width of the network.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
@@ -344,7 +337,6 @@ def train(out: str, resume: bool, **options: Any) -> None:
         device=options["device"],
         classes=classes,
         context_drop=options["context_drop"],
-        noise_jitter=options["noise_jitter"],
         start=None if first is None else first.network,
         checkpoint=state,
         resume=resume,
@@ -361,7 +353,6 @@ def train(out: str, resume: bool, **options: Any) -> None:
         "batch": options["batch"],
         "lr": options["lr"],
         "context_drop": options["context_drop"],
-        "noise_jitter": options["noise_jitter"],
         "losses": list(epoch.losses),
     }
     if first is not None:

@@ -5,11 +5,6 @@ coordinate (DDPM, arXiv 2006.11239, eq. 14). Adam, its rate falling linearly to 
 one-hot and now and then the zero vector, so that one network samples with and without a class.
 What is kept is the exponential moving average of the weights.
 
-The states of a sampler are not quite as noisy as t says, because the network's own errors add up
-in them (exposure bias, arXiv 2301.11706), and a network that has never seen that answers what t
-says instead of what is there. With ``noise_jitter`` = γ each image's ε is larger or smaller by a
-factor of its own, 1 + γ·U(−1, 1), and that ε is the answer asked for: the noise that is there.
-
 What batch norm divides by at sampling time is measured for the averaged weights, over one pass of
 the data: the running statistics that a training leaves belong to other weights, and are off by one
 or two per cent, at every step of a trajectory in the same direction. A training that starts from a
@@ -75,7 +70,6 @@ class Settings:
     lr: float
     ema: float
     context_drop: float
-    noise_jitter: float
     n_feat: int
     n_cfeat: int
     height: int
@@ -95,7 +89,6 @@ def train(
     lr: float = 1e-3,
     ema: float = 0.999,
     context_drop: float = 0.1,
-    noise_jitter: float = 0.0,
     n_feat: int = 64,
     seed: int = 0,
     device: torch.device | str = "cpu",
@@ -111,8 +104,7 @@ def train(
     is the width of the network, ``seed`` that of its weights, of t and of ε.
     ``images`` are uint8 (N, H, W, 3), or float (N, 3, H, W) in [−1, 1]; ``labels`` (N,) index
     ``classes``, and None trains without classes; ``schedule`` gives ᾱ_t. ``ema`` is the decay of
-    the average, ``context_drop`` the part of the images that are shown without their class, and
-    ``noise_jitter`` by which part of it the noise may differ from what t says.
+    the average, ``context_drop`` the part of the images that are shown without their class.
     The network computes on ``device``, random numbers always come from the CPU. ``start`` is a
     network to go on from, with its batch norm held.
 
@@ -130,12 +122,7 @@ def train(
             raise InputError(f"{name} is {value!r}; allowed are the integers 1…{MAX_COUNT}")
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
         raise InputError(f"seed is {seed!r}; allowed are the integers from 0")
-    for name, number, high in (
-        ("lr", lr, 1),
-        ("ema", ema, 1),
-        ("context_drop", context_drop, 1),
-        ("noise_jitter", noise_jitter, 1),
-    ):
+    for name, number, high in (("lr", lr, 1), ("ema", ema, 1), ("context_drop", context_drop, 1)):
         if not 0 <= number <= high or (name == "lr" and number == 0):
             raise InputError(f"{name} is {number!r}; allowed is 0 to {high}")
     settings = Settings(
@@ -144,7 +131,6 @@ def train(
         lr=float(lr),
         ema=float(ema),
         context_drop=float(context_drop),
-        noise_jitter=float(noise_jitter),
         n_feat=n_feat,
         n_cfeat=context.shape[1],
         height=x.shape[2],
@@ -285,9 +271,6 @@ class _State:
         t = torch.randint(1, T + 1, (n,), generator=self.generator)
         eps = torch.randn(x0.shape, generator=self.generator)
         kept = torch.rand(n, 1, generator=self.generator) >= self.settings.context_drop
-        if self.settings.noise_jitter:
-            either_way = 2 * torch.rand(n, 1, 1, 1, generator=self.generator) - 1
-            eps *= 1 + self.settings.noise_jitter * either_way
         x = perturb(x0, eps, alpha_bars[t]).to(self.device, memory_format=torch.channels_last)
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.lr * (1 - done / total)
