@@ -1,6 +1,7 @@
 """One torch thread, so that tests are quick beside each other and give the same bits anywhere."""
 
 import os
+import signal
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ from tests.browser import FLAGS, find_chromium
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 torch.set_num_threads(1)
+# A shell's background job ignores Ctrl-C, and so would every process that a test interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("default", deadline=None, max_examples=30, derandomize=True)
 settings.register_profile("study", deadline=None, max_examples=500)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
