@@ -71,7 +71,7 @@ class Price:
 
 
 EXACT = Price(step=4e-3, sample=2e-7, memory=0, activations=200)
-SPRITES = Price(step=10e-3, sample=2.5e-4, memory=60e6, activations=80e3)
+SPRITES = Price(step=10e-3, sample=2.5e-4, memory=120e6, activations=80e3)
 NETWORK = Price(step=15e-3, sample=4e-3, memory=60e6, activations=1e6)
 VALUE, START, WRITING = 1.3e-7, 4.0, 3.0
 """Seconds to describe one number of one step; to start a worker; to write all files."""
@@ -172,7 +172,7 @@ class Order:
         kept = min(64 * 2**20, 4 * rows * size * points)
         snapshots = 40 * arms * min(self.n, max(256, 2**16 // size)) * size * 8
         several = self.n > self.block
-        cells = 3 * 2048 * 4 * points * (4 * arms + 1) if several else 0
+        cells = 10 * 2048 * 4 * points * (4 * arms + 1) if several else 0
         alive = rows * (price.activations + 80 * size)
         return IDLE + price.memory + described + kept + snapshots + cells + alive
 

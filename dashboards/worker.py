@@ -47,16 +47,17 @@ def main() -> None:
 
     try:
         {"record": _record, "describe": _describe}[job["do"]](job, say)
-    except InputError as error:
-        say("wrong", line=str(error))
-    except MemoryError:
-        say("memory")
-    except RuntimeError as error:
-        # torch says it so when an allocation fails
-        out = "allocate memory" in str(error) or "bad_alloc" in str(error)
-        say("memory") if out else say("crash", line=traceback.format_exc(limit=-3))
-    except Exception:
-        say("crash", line=traceback.format_exc(limit=-3))
+    except Exception as error:
+        # torch says it so when an allocation fails, also from within a denoiser
+        short = isinstance(error, MemoryError) or any(
+            words in f"{error} {error.__cause__}" for words in ("allocate memory", "bad_alloc")
+        )
+        if short:
+            say("memory")
+        elif isinstance(error, InputError):
+            say("wrong", line=str(error))
+        else:
+            say("crash", line=traceback.format_exc(limit=-3))
     answers.flush()
     os._exit(0)  # threads of libraries need not be waited for
 

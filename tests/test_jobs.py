@@ -27,9 +27,6 @@ QUICK = {"denoiser": "gaussian", "data": "1,0.5", "plan": "linear", "length": 20
 LONG = QUICK | {"length": 10_000, "n": 20_000, "arms": "ddpm"}
 FRUGAL = [dict(QUICK, seed=seed) for seed in range(40)]
 
-# Real worker processes that are timed and killed: run alone, by `make study`.
-pytestmark = pytest.mark.slow
-
 
 def until(condition, seconds=150):
     end = time.monotonic() + seconds
