@@ -292,6 +292,13 @@ def sprites(n: int, seed: int, out: str, labels: str | None, sheet: str | None) 
     help="Share of images shown without their class.",
 )
 @click.option("--start", help="Weights to go on from, with batch norm held.")
+@click.option(
+    "--own",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Trajectories of the network to start from, to learn from too.",
+)
 @click.option("--features", type=int, default=64, show_default=True, help="Width of the network.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option("--out", "-o", default="weights.safetensors", show_default=True)
@@ -337,6 +344,7 @@ def train(out: str, resume: bool, **options: Any) -> None:
         device=options["device"],
         classes=classes,
         context_drop=options["context_drop"],
+        own=options["own"],
         start=None if first is None else first.network,
         checkpoint=state,
         resume=resume,
@@ -353,6 +361,7 @@ def train(out: str, resume: bool, **options: Any) -> None:
         "batch": options["batch"],
         "lr": options["lr"],
         "context_drop": options["context_drop"],
+        "own": options["own"],
         "losses": list(epoch.losses),
     }
     if first is not None:

@@ -10,6 +10,13 @@ the data: the running statistics that a training leaves belong to other weights,
 or two per cent, at every step of a trajectory in the same direction. A training that starts from a
 finished network holds these statistics fixed, so that it trains the very function that samples.
 
+A sampler visits states that carry the network's own earlier errors, and there ε̂ is off in a
+direction that noised data never show: it takes away too little of the noise that it left itself.
+Such a training can therefore learn from the trajectories of the network that it starts from as
+well. Their states and their end points make pairs (x_t, x_0) like any other, and a network that
+predicts the end points of its own trajectories is the exact denoiser of what it samples
+(consistency, Daras et al., arXiv 2302.09057).
+
 After each epoch the whole state goes to one file, so a killed training loses the epoch in flight
 and a resumed one ends at the same bits (for the same number of threads).
 """
@@ -20,24 +27,33 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss, one_hot
+from tqdm import tqdm
 
 from diffviz.denoisers.checkpoints import read_tensors, write_tensors
-from diffviz.denoisers.unet import HEIGHTS, ContextUnet, channels_last, weights_digest
+from diffviz.denoisers.unet import (
+    HEIGHTS,
+    ContextUnet,
+    NetworkDenoiser,
+    channels_last,
+    weights_digest,
+)
 from diffviz.errors import InputError
 from diffviz.images import from_uint8
-from diffviz.sampling import check_device
+from diffviz.sampling import Arm, check_device, ddpm, sample
 from diffviz.schedule import NoiseSchedule
 
 FORMAT = "diffviz-training-1"
 MAX_COUNT = 10**6  # of epochs, and of images in a batch
 MAX_STATE = 2**33  # bytes: weights, average and two moments of the widest network
+KEPT = 32
+"""States of an own trajectory that are learnt from, at times drawn at random."""
 Progress = Callable[[int, int], None]
 
 
@@ -70,6 +86,7 @@ class Settings:
     lr: float
     ema: float
     context_drop: float
+    own: int
     n_feat: int
     n_cfeat: int
     height: int
@@ -89,6 +106,7 @@ def train(
     lr: float = 1e-3,
     ema: float = 0.999,
     context_drop: float = 0.1,
+    own: int = 0,
     n_feat: int = 64,
     seed: int = 0,
     device: torch.device | str = "cpu",
@@ -105,8 +123,10 @@ def train(
     ``images`` are uint8 (N, H, W, 3), or float (N, 3, H, W) in [−1, 1]; ``labels`` (N,) index
     ``classes``, and None trains without classes; ``schedule`` gives ᾱ_t. ``ema`` is the decay of
     the average, ``context_drop`` the part of the images that are shown without their class.
-    The network computes on ``device``, random numbers always come from the CPU. ``start`` is a
-    network to go on from, with its batch norm held.
+    The network computes on ``device``, random numbers of the training come from the CPU. ``start``
+    is a network to go on from, with its batch norm held; ``own`` is the number of its trajectories
+    to learn from too, sampled before the first epoch: with them every batch has as many of their
+    states as images.
 
     The state is in the file ``checkpoint``, written whole after each epoch. ``resume`` goes on
     from it if it is there; a finished training yields its last epoch again. ``progress`` is called
@@ -117,9 +137,11 @@ def train(
     """
     x = _images(images)
     context = _context(labels, len(x), classes)
-    for name, value in (("epochs", epochs), ("batch", batch)):
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_COUNT:
-            raise InputError(f"{name} is {value!r}; allowed are the integers 1…{MAX_COUNT}")
+    for name, value, low in (("epochs", epochs, 1), ("batch", batch, 1), ("own", own, 0)):
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= MAX_COUNT:
+            raise InputError(f"{name} is {value!r}; allowed are the integers {low}…{MAX_COUNT}")
+    if own and start is None:
+        raise InputError(f"own is {own}, and there is no network to start from; give start")
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
         raise InputError(f"seed is {seed!r}; allowed are the integers from 0")
     for name, number, high in (("lr", lr, 1), ("ema", ema, 1), ("context_drop", context_drop, 1)):
@@ -131,6 +153,7 @@ def train(
         lr=float(lr),
         ema=float(ema),
         context_drop=float(context_drop),
+        own=own,
         n_feat=n_feat,
         n_cfeat=context.shape[1],
         height=x.shape[2],
@@ -165,15 +188,21 @@ def _epochs(
         state.hold_normalisation(x, context, alpha_bars)
     if len(state.losses) == settings.epochs:
         yield state.record(0.0)
+        return
+    own = None
+    if settings.own:
+        own = own_states(state.start, context, schedule, settings, state.device, progress)
     while len(state.losses) < settings.epochs:
         start = time.perf_counter()
         total = 0.0
         order = torch.randperm(len(x), generator=state.generator)
         for step, chosen in enumerate(order.split(settings.batch)):
             done = len(state.losses) * steps + step
-            loss = state.step(
-                x[chosen], context[chosen], alpha_bars, done, settings.epochs * steps
-            )
+            pairs = state.noised(x[chosen], context[chosen], alpha_bars)
+            if own is not None:
+                drawn = torch.randint(len(own.t), (len(chosen),), generator=state.generator)
+                pairs = pairs.joined(own.at(drawn))
+            loss = state.step(pairs, done, settings.epochs * steps)
             total += loss * len(chosen)
             if progress is not None:
                 progress(step + 1, steps)
@@ -190,10 +219,82 @@ def _epochs(
         yield state.record(time.perf_counter() - start)
 
 
+class Pairs(NamedTuple):
+    """What the network is asked, and should answer: x_t (N, C, H, W), t/T, context, and ε."""
+
+    x: Tensor
+    t: Tensor
+    context: Tensor
+    eps: Tensor
+
+    def at(self, index: Tensor) -> "Pairs":
+        """Those of them."""
+        return Pairs(*(part[index] for part in self))
+
+    def joined(self, other: "Pairs") -> "Pairs":
+        """These, then the others."""
+        return Pairs(*(torch.cat(both) for both in zip(self, other, strict=True)))
+
+
+def own_states(
+    network: ContextUnet,
+    context: Tensor,
+    schedule: NoiseSchedule,
+    settings: Settings,
+    device: torch.device,
+    progress: Progress | None = None,
+) -> Pairs:
+    """``KEPT`` states of each of ``settings.own`` DDPM trajectories of ``network``.
+
+    Their ε is (x_t − √ᾱ_t x_0)/√(1−ᾱ_t), with x_0 the trajectory's own end point. Classes are
+    drawn as in training, from the rows of ``context``, and dropped as often.
+    """
+    denoiser = NetworkDenoiser(network, schedule).to(device)
+
+    def answer(x: Tensor, t: int, context: Tensor | None = None) -> Tensor:
+        with low_precision(device):
+            return denoiser(x, t, context)
+
+    T, arms = schedule.T, (Arm("own", ddpm()),)
+    draws = torch.Generator().manual_seed(settings.seed)
+    noise = torch.Generator(device).manual_seed(settings.seed)
+    found = []
+    parts = torch.arange(settings.own).split(1024)
+    with tqdm(total=len(parts) * T, unit="step", disable=progress is None) as bar:
+        bar.set_description("sampling trajectories to learn from")
+        for n in map(len, parts):
+            shown = torch.rand(n, 1, generator=draws) >= settings.context_drop
+            c = context[torch.randint(len(context), (n,), generator=draws)] * shown
+            # A row is a random order of 0…T−1, of which KEPT are below KEPT.
+            kept = torch.rand(n, T, generator=draws).argsort(1) < KEPT
+            x_T = torch.randn(n, *denoiser.sample_shape, generator=noise, device=device)
+            states, rows, times = [], [], []
+            for step in sample(answer, schedule, x_T, noise, arms=arms, context=c.to(device)):
+                chosen = kept[:, step.t - 1].nonzero()[:, 0]
+                states.append(step.x[0, chosen.to(device)].cpu())
+                rows.append(chosen)
+                times.append(torch.full_like(chosen, step.t))
+                bar.update()
+            x, row, t = torch.cat(states), torch.cat(rows), torch.cat(times)
+            bars = torch.tensor(schedule.alpha_bars, dtype=torch.float32)[t, None, None, None]
+            eps = (x - bars.sqrt() * step.x_next[0].cpu()[row]) / (1 - bars).sqrt()
+            found.append(Pairs(x, t / T, c[row], eps))
+    return Pairs(*map(torch.cat, zip(*found, strict=True)))
+
+
 def perturb(x0: Tensor, eps: Tensor, alpha_bar: Tensor) -> Tensor:
     """x_t = √ᾱ x_0 + √(1−ᾱ) ε for ᾱ of shape (B,); many tutorial copies forget the second root."""
     alpha_bar = alpha_bar.reshape(-1, *[1] * (x0.ndim - 1))
     return alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * eps
+
+
+def low_precision(device: torch.device) -> torch.autocast:
+    """bfloat16 where the hardware multiplies it; elsewhere it would be many times slower."""
+    able = device.type == "cuda"
+    if device.type == "cpu":
+        known = torch.cpu.get_capabilities()
+        able = bool(known.get("avx512_bf16") or known.get("amx_bf16"))
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=able)
 
 
 @torch.no_grad()
@@ -252,6 +353,7 @@ class _State:
             ):
                 raise InputError("the network to start from has another architecture")
             network.load_state_dict(start.state_dict())
+        self.start = copy.deepcopy(network)
         self.network = channels_last(network.to(device))
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=settings.lr)
@@ -263,15 +365,17 @@ class _State:
         measure_normalisation(self.network, x, context, alpha_bars, self.settings)
         self.average.load_state_dict(self.network.state_dict())
 
-    def step(
-        self, x0: Tensor, context: Tensor, alpha_bars: Tensor, done: int, total: int
-    ) -> float:
-        """One batch, the ``done``-th from 0 of ``total``; returns its loss."""
+    def noised(self, x0: Tensor, context: Tensor, alpha_bars: Tensor) -> Pairs:
+        """The images at times drawn at random, some without their class."""
         n, T = len(x0), len(alpha_bars) - 1
         t = torch.randint(1, T + 1, (n,), generator=self.generator)
         eps = torch.randn(x0.shape, generator=self.generator)
         kept = torch.rand(n, 1, generator=self.generator) >= self.settings.context_drop
-        x = perturb(x0, eps, alpha_bars[t]).to(self.device, memory_format=torch.channels_last)
+        return Pairs(perturb(x0, eps, alpha_bars[t]), t / T, context * kept, eps)
+
+    def step(self, pairs: Pairs, done: int, total: int) -> float:
+        """One batch, the ``done``-th from 0 of ``total``; returns its loss."""
+        x, t, context, eps = (part.to(self.device) for part in pairs)
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.lr * (1 - done / total)
         self.network.train()
@@ -279,9 +383,9 @@ class _State:
             for module in self.network.modules():
                 if isinstance(module, nn.BatchNorm2d):
                     module.eval()
-        with torch.autocast(self.device.type, dtype=torch.bfloat16):
-            predicted = self.network(x, (t / T).to(self.device), (context * kept).to(self.device))
-        loss = mse_loss(predicted.float(), eps.to(self.device))
+        with low_precision(self.device):
+            predicted = self.network(x.to(memory_format=torch.channels_last), t, context)
+        loss = mse_loss(predicted.float(), eps)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()

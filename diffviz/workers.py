@@ -7,6 +7,7 @@ blocks are still under way.
 """
 
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import sys
@@ -25,6 +26,8 @@ LOSSES = 3
 PATIENCE = 60.0
 """Seconds for which a cluster may be without any worker."""
 TOPIC = "diffviz-steps"
+PLACES = 1024
+"""Counters of steps; processes whose numbers agree modulo this share one, and may lose a step."""
 
 
 class Workers(Executor):
@@ -67,12 +70,13 @@ class ProcessWorkers(Workers):
         self.count = count
         # Forking a process that has used torch's threads hangs, so workers start afresh.
         self._context = multiprocessing.get_context("spawn")
-        self._counter = self._context.Value("q", 0)
+        # One place per process and no lock, which a killed process would hold for ever.
+        self._counts = self._context.RawArray("q", PLACES)
         self._pool = self._new()
 
     def _new(self) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(
-            self.count, self._context, initializer=_settle, initargs=(self._counter,)
+            self.count, self._context, initializer=_settle, initargs=(self._counts,)
         )
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -81,7 +85,13 @@ class ProcessWorkers(Workers):
 
     def steps(self) -> int:
         """Steps taken by all workers so far."""
-        return int(self._counter.value)
+        return sum(self._counts)
+
+    def check(self) -> None:
+        """End all processes when one of them is gone, so that the pool knows itself broken."""
+        sentinels = [process.sentinel for process in self._processes()]
+        if sentinels and multiprocessing.connection.wait(sentinels, timeout=0):
+            self._end()
 
     def renew(self) -> None:
         """Begin with new processes."""
@@ -90,11 +100,26 @@ class ProcessWorkers(Workers):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """As `concurrent.futures.Executor.shutdown`; without ``wait`` processes are ended."""
-        processes = list((getattr(self._pool, "_processes", None) or {}).values())
-        self._pool.shutdown(wait=wait, cancel_futures=cancel_futures)
         if not wait:
-            for process in processes:
-                process.kill()
+            self._end()
+        self._pool.shutdown(wait=wait, cancel_futures=cancel_futures)
+
+    def _processes(self) -> list[Any]:
+        return list((getattr(self._pool, "_processes", None) or {}).values())
+
+    def _end(self) -> None:
+        """Kill the processes, and let go of the pipe of results that they write to.
+
+        The pool reads from that pipe and holds its other end as well: after half a result, from a
+        process that was killed while it wrote, it would wait for the rest for ever.
+        """
+        processes = self._processes()
+        for process in processes:
+            process.kill()
+        multiprocessing.connection.wait([process.sentinel for process in processes], timeout=5)
+        results = getattr(self._pool, "_result_queue", None)
+        if results is not None and not results._writer.closed:
+            results._writer.close()
 
 
 class DaskWorkers(Workers):
@@ -192,10 +217,10 @@ def worker_progress() -> Callable[[], None]:
 _shared: Any = None
 
 
-def _settle(counter: Any) -> None:
+def _settle(counts: Any) -> None:
     """Begin life as a worker process."""
     global _shared
-    _shared = counter
+    _shared = counts
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who waits
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -208,8 +233,7 @@ def _end_with_parent() -> None:
 
 
 def _tick() -> None:
-    with _shared.get_lock():
-        _shared.value += 1
+    _shared[os.getpid() % PLACES] += 1
 
 
 class _Messages:
