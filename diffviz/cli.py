@@ -430,8 +430,9 @@ def diagnose(run_file: str, lang: str, out: str | None) -> None:
     "--seconds", type=float, default=60.0, show_default=True, help="Time limit of a run."
 )
 @click.option("--lang", default="en", show_default=True, help="en or zh.")
-@click.option("--json", "out", help="Also write the findings to this file.")
-def xray(sampler: str, lang: str, out: str | None, **options: Any) -> None:
+@click.option("--json", "out", help="Also write the whole verdict, step by step, to this file.")
+@click.option("--report", "page", help="Also write it as a page, NAME.html, with its curves.")
+def xray(sampler: str, lang: str, out: str | None, page: str | None, **options: Any) -> None:
     r"""Identify the update rule of any sampler, FUNCTION(model) -> x_0, and what is wrong in it.
 
     The module is imported from the current folder or from what is installed. Status 1 if a
@@ -440,13 +441,14 @@ def xray(sampler: str, lang: str, out: str | None, **options: Any) -> None:
     \b
     Example:
       diffviz xray my_sampler:sample_ddpm --schedule course --T 500
+      diffviz xray my_sampler:sample_ddpm --report xray.html --json xray.json
     """
     from diffviz.files import check_apart
     from diffviz.schedule import NoiseSchedule
     from diffviz.xray import xray as identify
 
     _check_language(lang)
-    check_apart([out], [])
+    check_apart([out, page], [])
     if options["time"] not in ("auto", "index", "index0", "fraction", "sigma"):
         allowed = "auto, index, index0, fraction, sigma"
         raise InputError(f"time is {options['time']!r}; allowed: {allowed}")
@@ -465,7 +467,13 @@ def xray(sampler: str, lang: str, out: str | None, **options: Any) -> None:
         seconds=options["seconds"],
     )
     _say(f"rule: {seen.rule or 'none that is known'} (t passed as {seen.time})")
-    _tell(seen.findings, lang, out)
+    if out is not None or page is not None:
+        from diffviz.report.xray import write_xray_numbers, write_xray_report
+    if out is not None:
+        write_xray_numbers(seen, out, lang)
+    if page is not None:
+        write_xray_report(seen, page, name=sampler, language=lang)
+    _tell(seen.findings, lang, None)
 
 
 @cli.command()
@@ -529,19 +537,9 @@ def _tell(findings: Any, language: str, out: str | None) -> None:
     if not findings:
         click.echo("no findings")
     if out is not None:
-        rows = [
-            {
-                "id": finding.id,
-                "severity": finding.severity,
-                "arm": finding.arm,
-                "t_range": list(finding.t_range),
-                "evidence": dict(finding.evidence),
-                "message": finding.text(language),
-            }
-            for finding in findings
-        ]
+        rows = [finding.numbers(language) for finding in findings]
         with replacing(out) as temporary:
-            text = json.dumps(rows, ensure_ascii=False, indent=1, default=float)
+            text = json.dumps(rows, ensure_ascii=False, indent=1)
             temporary.write_text(text, encoding="utf-8")
     if any(finding.severity == "error" for finding in findings):
         sys.exit(1)

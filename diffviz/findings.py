@@ -8,6 +8,7 @@ has none.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -68,6 +69,18 @@ class Finding:
         body = text(f"findings.{self.id}.text", language, **values)
         place = f"{self.arm}, {where}" if self.arm else where
         return f"{self.title(language)} ({place}). {body}"
+
+    def numbers(self, language: str = "en") -> dict[str, Any]:
+        """All of it as plain JSON values."""
+        evidence = self.evidence.items()
+        return {
+            "id": self.id,
+            "severity": self.severity,
+            "arm": self.arm,
+            "t_range": list(self.t_range),
+            "evidence": {k: v if isinstance(v, str) else float(v) for k, v in evidence},
+            "message": self.text(language),
+        }
 
 
 def diagnose(run: Run) -> list[Finding]:

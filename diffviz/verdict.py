@@ -12,12 +12,7 @@ from scipy.stats import norm
 from diffviz.evidence import Evidence, carried, finding, gap, only, returning
 from diffviz.findings import Finding
 from diffviz.hypotheses import explain
-from diffviz.identification import (
-    SINGLE,
-    closest,
-    levels_of,
-    scores,
-)
+from diffviz.identification import SINGLE, Expected, closest, levels_of, scores
 from diffviz.schedule import NoiseSchedule
 from diffviz.watching import (
     Time,
@@ -32,10 +27,10 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 
-def judge(evidence: Evidence) -> tuple[tuple[Finding, ...], str | None]:
-    """(findings, errors first and among them the most causal; the closest rule, or None)."""
+def judge(evidence: Evidence) -> tuple[tuple[Finding, ...], str | None, Expected]:
+    """(findings, errors first and among them the most causal; the rule, or None; what it says)."""
     e = evidence
-    found, rule = _steps(e)
+    found, rule, expected = _steps(e)
     found += _start(e)
     straight = e.clipped & ~e.off[:, :2].any(axis=1)
     if any(item.id == "not-linear" for item in found):
@@ -46,31 +41,32 @@ def judge(evidence: Evidence) -> tuple[tuple[Finding, ...], str | None]:
         every = np.ones(len(e.clipped), dtype=bool)
         found.append(finding(e, "half-precision", every, found=e.wild.precision))
     order = {"error": 0, "warning": 1, "information": 2}
-    return tuple(sorted(found, key=lambda item: order[item.severity])), rule
+    return tuple(sorted(found, key=lambda item: order[item.severity])), rule, expected
 
 
-def _steps(e: Evidence) -> tuple[list[Finding], str | None]:
-    """What the steps do wrong, and the rule."""
+def _steps(e: Evidence) -> tuple[list[Finding], str | None, Expected]:
+    """What the steps do wrong, the rule, and what it says of every step."""
     rule: str | None = e.expected.rule
     if e.multistep:
         wrong = e.scores[:, 0] != 0
-        return [
-            finding(e, "x-coefficient", wrong, **gap(e, 0, wrong))
-        ] if wrong.any() else [], rule
+        found = [finding(e, "x-coefficient", wrong, **gap(e, 0, wrong))] if wrong.any() else []
+        return found, rule, e.expected
     law = _noise_law(e)
     if e.clipped.any() and [item.id for item in law] == ["noise-not-normal"]:
         # What is left over of a bent step is no noise.
-        return [finding(e, "not-linear", e.clipped)], None
+        return [finding(e, "not-linear", e.clipped)], None, e.expected
     if any(item.id == "noise-reused-across-steps" for item in law):
-        return law, rule
+        return law, rule, e.expected
     if e.depends.any():
-        return [*law, finding(e, "rule-unknown", e.depends)], None
+        return [*law, finding(e, "rule-unknown", e.depends)], None, e.expected
     off = e.off
     if not off.any():
-        return law, rule
-    found: list[Finding] = []
+        return law, rule, e.expected
+    found = []
+    compared = e.expected
     if off[:, [0, 1, 3]].any():
         reading = explain(e)
+        compared = reading.rule
         e = replace(e, expected=reading.rule, scores=e.scores_of(reading.rule))
         rule, off = reading.rule.rule, e.off
         if reading.cause:
@@ -89,7 +85,7 @@ def _steps(e: Evidence) -> tuple[list[Finding], str | None]:
         rule = rule and rule.split("/")[0]
     if off[:, 2].any() and not (law and law[0].id == "noise-not-normal"):
         found.append(finding(e, "bias", off[:, 2], **gap(e, 2, off[:, 2])))
-    return [*law, *found, *noise], rule
+    return [*law, *found, *noise], rule, compared
 
 
 def judge_order(watched: Watched, schedule: NoiseSchedule, time: Time) -> Finding | None:

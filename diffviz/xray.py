@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffviz.errors import InputError
-from diffviz.evidence import Evidence, weigh
+from diffviz.evidence import TESTS_PER_STEP, Evidence, weigh
 from diffviz.findings import Finding
 from diffviz.identification import DOUBLE, SINGLE, Levels, closest
 from diffviz.schedule import NoiseSchedule
@@ -33,6 +33,7 @@ from diffviz.watching import (
     Watch,
     Watched,
     index_of,
+    score_threshold,
     solve,
     time_kinds,
 )
@@ -52,7 +53,8 @@ class XRay:
     """A sampler seen through.
 
     Attributes:
-        coefficients: one row per step over ``t``: what it did, with errors, and what it should.
+        coefficients: one row per step over ``t``: what it did, with errors, and what it should,
+            with scores; a score beyond the attribute ``threshold`` is beyond chance.
         rule: the closest known rule, or None.
         time: how t was passed: "index", "index0", "fraction", "sigma", or "function".
         answer: what the model is taken to answer, "eps", "x0" or "v".
@@ -101,7 +103,7 @@ def xray(
     wild = watch(sampler, shape, _wild(schedule, time, noise), *limits)
     early = judge_order(wild, schedule, time)
     if early is not None:
-        return XRay(_table(wild), None, "unknown", "eps", (early,))
+        return XRay(_table(wild, schedule), None, "unknown", "eps", (early,))
     if wild.values < MIN_VALUES:
         raise InputError(
             f"the states of the sampler hold {wild.values} values; allowed are {MIN_VALUES} or "
@@ -112,17 +114,18 @@ def xray(
     tame = watch(sampler, shape, _tame(wild, levels, noise), *limits)
     early = judge_order(tame, schedule, time) if tame.broken is not None else None
     if early is not None:
-        return XRay(_table(wild), None, "unknown", "eps", (early,))
+        return XRay(_table(wild, schedule), None, "unknown", "eps", (early,))
     if len(tame.times) != len(wild.times):
         raise InputError(
             f"the sampler took {len(wild.times)} steps once and {len(tame.times)} steps the next "
             "time; adaptive samplers cannot be compared step by step"
         )
     evidence = weigh(schedule, wild, tame, best, time)
-    findings, rule = judge(evidence)
+    findings, rule, expected = judge(evidence)
+    evidence = replace(evidence, expected=expected)
     kind = evidence.expected.levels.kind
     return XRay(
-        _table(evidence.used, evidence),
+        _table(evidence.used, schedule, evidence),
         rule,
         kind if isinstance(kind, str) else "function",
         evidence.expected.levels.answer,
@@ -221,20 +224,26 @@ def _tame(wild: Watched, levels: Levels, generator: torch.Generator) -> Answer:
     return answer
 
 
-def _table(watched: Watched, evidence: Evidence | None = None) -> xr.Dataset:
+def _table(
+    watched: Watched, schedule: NoiseSchedule, evidence: Evidence | None = None
+) -> xr.Dataset:
     """One row per step. Without evidence, the times as passed and what was done."""
-    columns = DOUBLE if evidence is not None and evidence.multistep else SINGLE
+    multistep = evidence is not None and evidence.multistep
+    columns = DOUBLE if multistep else SINGLE
     fit = solve(watched.grams, columns)
     steps = len(watched.grams)
     nothing = np.full(steps, np.nan)
     passed = watched.times[:steps]
     index, following = passed, np.append(watched.times[1:], 0.0)[:steps]
-    expected = np.full((steps, 3), np.nan)
+    expected, scores = np.full((steps, 3), np.nan), np.full((steps, 4), np.nan)
     correlation = nothing
     if evidence is not None:
         index = evidence.expected.levels.index
         following = np.append(index[1:], 0.0)
         expected, correlation = evidence.expected.numbers, evidence.step_correlation
+        scores = evidence.scores
+        if not evidence.multistep:
+            scores = evidence.scores_of(evidence.expected)
     if np.array_equal(index, np.rint(index)):
         index, following = index.astype(np.int64), following.astype(np.int64)
     variables: dict[str, tuple[Array, str]] = {"s": (following, "time after the step")}
@@ -252,13 +261,22 @@ def _table(watched: Watched, evidence: Evidence | None = None) -> xr.Dataset:
     variables["std_error"] = (fit.std / free, "standard error of it")
     for k, name in enumerate(("x", "eps", "std")):
         variables[f"expected_{name}"] = (expected[:, k], f"{name} by the closest rule")
+    for k, name in enumerate(("x", "eps", "bias", "std")):
+        words = f"{name} against the rule, as a normal score"
+        variables[f"{name}_score"] = (scores[:, k], words)
     for name, field, words in (
         ("noise_ks", "ks", "KS distance D of the injected noise, at std 1, from N(0, 1)"),
         ("noise_ks_p", "ks_p", "its p-value"),
-        ("batch_correlation", "batch", "mean correlation of the noise of two samples"),
-        ("grid_correlation", "grid", "largest correlation of the noise of neighbours"),
+        ("noise_skewness", "skewness", "skewness of the injected noise"),
+        ("noise_kurtosis", "kurtosis", "excess kurtosis of it"),
+        ("batch_correlation", "batch", "correlation of the noise of samples that shows most"),
+        ("batch_score", "batch_score", "as a normal score"),
+        ("grid_correlation", "grid", "the same between channels, rows or columns of a sample"),
+        ("grid_score", "grid_score", "as a normal score"),
     ):
-        variables[name] = (np.array([getattr(n, field) for n in watched.noise]), words)
+        # What a multi-step rule takes from the call before is no noise.
+        seen = nothing if multistep else np.array([getattr(n, field) for n in watched.noise])
+        variables[name] = (seen, words)
     variables["step_correlation"] = (correlation, "correlation with the noise of the step before")
     variables["passed"] = (passed, "the time as the sampler passed it")
     return xr.Dataset(
@@ -267,4 +285,10 @@ def _table(watched: Watched, evidence: Evidence | None = None) -> xr.Dataset:
             for k, (v, words) in variables.items()
         },
         {"t": (("t",), index, {"long_name": "time the step leaves", "units": "1"})},
+        {
+            "schedule": schedule.name,
+            "T": schedule.T,
+            "values": watched.values,
+            "threshold": score_threshold(TESTS_PER_STEP * max(steps, 1)),
+        },
     )

@@ -94,23 +94,14 @@ def render(run: Run, language: str = "en", title: str | None = None) -> str:
     pictures = sheets(run)
     opening = () if pictures is not None else ("trajectories",)
     figures = {name: _in_languages(run, name) for name in (*opening, *SECTIONS)}
-    script = _asset("page.js")
-    return _template().render(
+    script = asset("page.js")
+    return template("page.html.j2").render(
         run=run,
         language=language,
         tags=embedding.TAGS,
         title=title,
-        policy="; ".join(
-            (
-                "default-src 'none'",
-                f"script-src '{embedding.digest(script)}' '{embedding.plotly_digest()}'",
-                "style-src 'unsafe-inline'",
-                "img-src data: blob:",
-                "base-uri 'none'",
-                "form-action 'none'",
-            )
-        ),
-        style=Markup(_asset("page.css")),
+        policy=policy(script),
+        style=Markup(asset("page.css")),
         script=Markup(script),
         plotly=embedding.plotly_packed(),
         summary=[
@@ -225,13 +216,29 @@ def _densities(run: Run) -> bytes:
     return np.ascontiguousarray(density.swapaxes(0, 1)).astype("<f4").tobytes()
 
 
+def policy(script: str) -> str:
+    """The Content-Security-Policy of a page that runs this script and plotly.js."""
+    return "; ".join(
+        (
+            "default-src 'none'",
+            f"script-src '{embedding.digest(script)}' '{embedding.plotly_digest()}'",
+            "style-src 'unsafe-inline'",
+            "img-src data: blob:",
+            "base-uri 'none'",
+            "form-action 'none'",
+        )
+    )
+
+
 @cache
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """The text of a file of this package."""
     return files("diffviz.report").joinpath(name).read_text(encoding="utf-8")
 
 
 @cache
-def _template() -> Any:
+def template(name: str) -> Any:
+    """A template of this package; what is put into it is escaped."""
     environment = Environment(
         loader=PackageLoader("diffviz.report", "."),
         autoescape=True,
@@ -241,4 +248,4 @@ def _template() -> Any:
     )
     environment.globals.update(both=embedding.both, number=number, languages=LANGUAGES)
     environment.globals.update(words=lambda key, code: catalogue(code)[f"report.{key}"])
-    return environment.get_template("page.html.j2")
+    return environment.get_template(name)

@@ -1,0 +1,162 @@
+"""An x-ray as one HTML file for people, and as JSON for programs."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import xarray as xr
+from markupsafe import Markup
+
+from diffviz.catalogue import LANGUAGES, catalogue
+from diffviz.errors import InputError
+from diffviz.figures import theme
+from diffviz.figures.xray import xray_data, xray_figure, xray_noise_figure
+from diffviz.files import replacing
+from diffviz.findings import Finding
+from diffviz.report import embedding
+from diffviz.report.numbers import finite
+from diffviz.report.page import asset, policy, template
+
+FORMAT = "diffviz-xray-1"
+COLUMNS = ("x", "eps", "bias", "std")
+
+
+class Seen(Protocol):
+    """What is read of a `diffviz.xray.XRay`."""
+
+    @property
+    def coefficients(self) -> xr.Dataset: ...  # noqa: D102
+    @property
+    def rule(self) -> str | None: ...  # noqa: D102
+    @property
+    def time(self) -> str: ...  # noqa: D102
+    @property
+    def answer(self) -> str: ...  # noqa: D102
+    @property
+    def findings(self) -> Sequence[Finding]: ...  # noqa: D102
+
+
+def xray_numbers(seen: Seen, language: str = "en") -> dict[str, Any]:
+    """The whole verdict as plain JSON values; what is not a number is None.
+
+    ``rule``, ``time`` and ``answer`` are those of the x-ray, ``findings`` a list of objects,
+    ``about`` the schedule, the number of values per state and the score that counts. ``steps``
+    maps each column of ``XRay.coefficients`` to its ``meaning`` and one value per step.
+    """
+    data = seen.coefficients
+    return finite(
+        {
+            "format": FORMAT,
+            "rule": seen.rule,
+            "time": seen.time,
+            "answer": seen.answer,
+            "findings": [finding.numbers(language) for finding in seen.findings],
+            "about": {
+                name: value.item() if isinstance(value, np.generic) else value
+                for name, value in data.attrs.items()
+            },
+            "steps": {
+                str(name): {
+                    "meaning": str(data[name].attrs["long_name"]),
+                    "values": data[name].values.tolist(),
+                }
+                for name in ("t", *data.data_vars)
+            },
+        }
+    )
+
+
+def write_xray_numbers(seen: Seen, path: str | Path, language: str = "en") -> None:
+    """Write ``xray_numbers`` to ``path`` as JSON, whole or not at all.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    text = json.dumps(xray_numbers(seen, language), ensure_ascii=False, allow_nan=False)
+    with replacing(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def write_xray_report(
+    seen: Seen, path: str | Path, *, name: str = "", language: str = "en"
+) -> None:
+    """Write what was seen of the sampler called ``name`` to ``path`` as one HTML file.
+
+    Findings, curves against the rule and every step's numbers are in it, in every language;
+    ``language`` is the one shown first. It asks nothing of any network.
+
+    Raises:
+        InputError: no such language, or the file cannot be written.
+    """
+    if language not in LANGUAGES:
+        raise InputError(f"language is {language!r}; allowed are {', '.join(LANGUAGES)}")
+    page = _render(seen, name, language)
+    with replacing(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def _render(seen: Seen, name: str, language: str) -> str:
+    data, script = seen.coefficients, asset("xray.js")
+    figures = {}
+    if np.isfinite(data["x"]).any():
+        drawn = xray_data(data)
+        for key, draw in (("xray", xray_figure), ("xray_noise", xray_noise_figure)):
+            figures[key] = embedding.figure_json({code: draw(drawn, code) for code in LANGUAGES})
+    view = {
+        "language": language,
+        "tags": embedding.TAGS,
+        "config": theme.CONFIG,
+        "text": {"light": theme.TEXT[False], "dark": theme.TEXT[True]},
+        "narrow": theme.NARROW,
+        "words": {
+            code: {key: catalogue(code)[f"report.page.{key}"] for key in ("language", "theme")}
+            for code in LANGUAGES
+        },
+        "figures": figures,
+    }
+    return template("xray.html.j2").render(
+        seen=seen,
+        name=name,
+        language=language,
+        tags=embedding.TAGS,
+        policy=policy(script),
+        style=Markup(asset("page.css")),
+        script=Markup(script),
+        plotly=embedding.plotly_packed(),
+        findings=[
+            (
+                finding,
+                embedding.in_languages(
+                    {code: Markup.escape(finding.text(code)) for code in LANGUAGES}, "p"
+                ),
+            )
+            for finding in seen.findings
+        ],
+        captions={
+            key: [
+                embedding.in_languages(
+                    {c: Markup.escape(catalogue(c)[f"figures.{key}.{part}"]) for c in LANGUAGES}
+                )
+                for part in ("title", "caption")
+            ]
+            for key in figures
+        },
+        about=data.attrs,
+        steps=_steps(data) if figures else [],
+        view=embedding.script_json(view),
+    )
+
+
+def _steps(data: xr.Dataset) -> list[list[str]]:
+    """Per step its times, then each coefficient, its error and what the rule says, as text."""
+    names = ["t", "s"]
+    for name in COLUMNS:
+        names += [name, f"{name}_error"] + [f"expected_{name}"] * (name != "bias")
+    columns = []
+    for name in [*names, "noise_ks", "batch_correlation"]:
+        digits = 2 if name.endswith(("_error", "_ks", "_correlation")) else 6
+        texts = [f"{float(value):.{digits}g}".replace("-", "−") for value in data[name].values]
+        columns.append([text.replace("nan", "–") for text in texts])
+    return [list(row) for row in zip(*columns, strict=True)]
