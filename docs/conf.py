@@ -12,6 +12,9 @@ from pathlib import Path
 
 from plotly.offline import get_plotlyjs
 
+sys.path.insert(0, str(Path(__file__).parent))
+import chinese_findings
+
 HERE = Path(__file__).parent.resolve()
 ROOT = HERE.parent
 BUILT = HERE / "_build"
@@ -22,8 +25,9 @@ SLIDES = tags.has("slides")  # noqa: F821
 def _sources() -> str:
     """What the output of a cell depends on besides the cell."""
     digest = sha256()
-    folders = ("diffviz", "weights", "docs/_ext", "docs/gallery")
-    for path in sorted(p for folder in folders for p in (ROOT / folder).rglob("*")):
+    folders = ("diffviz", "weights", "docs/gallery")
+    files = [p for folder in folders for p in (ROOT / folder).rglob("*")]
+    for path in sorted([*files, HERE / "_ext" / "lesson.py"]):
         if path.suffix in (".py", ".toml", ".safetensors"):
             digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()[:16]
@@ -34,6 +38,7 @@ def _sources() -> str:
 CACHE = Path(os.environ.setdefault("DIFFVIZ_DOCS_CACHE", str(BUILT / "cache" / _sources())))
 CACHE.mkdir(parents=True, exist_ok=True)
 sys.path.insert(0, str(HERE / "_ext"))
+chinese_findings.write(HERE / "zh" / "findings")
 os.environ["PYTHONPATH"] = os.pathsep.join(
     [str(ROOT), str(HERE / "_ext"), os.environ.get("PYTHONPATH", "")]
 )
@@ -59,7 +64,7 @@ nb_execution_mode = "cache"
 nb_execution_cache_path = str(CACHE)
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
-nb_execution_timeout = 1500
+nb_execution_timeout = -1  # none: on a busy machine a cell is slow, and not wrong
 nb_merge_streams = True
 nb_code_prompt_show = "显示代码" if CHINESE else "Show the code"
 nb_code_prompt_hide = "隐藏代码" if CHINESE else "Hide the code"

@@ -8,11 +8,15 @@ translates, by the SHA-256 of that file::
 ``python docs/translations.py`` lists what is not in step; ``python docs/translations.py --stamp
 PATH…`` writes the digest into those pages after they were translated. Code cells are the same in
 both languages, to the letter: they run once for both.
+
+What a program writes into a page, from ``<!-- made by … -->`` to ``<!-- end -->``, does not count.
+The Chinese page takes it over by the directive ``made``, whose lines say what becomes of words in
+it, English = Chinese. The pages on findings are made as a whole: `chinese_findings`.
 """
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatch
 from hashlib import sha256
 from pathlib import Path
@@ -23,13 +27,11 @@ ENGLISH_ONLY = (
     "architecture.md",
     "api/*",
     "gallery/*",
-    "findings/*",
-    "diffusers.md",
-    "dashboard.md",
-    "trust.md",
-    "performance.md",
 )
 """References of the program, which speaks English in its code and docstrings as well."""
+MADE_AS_A_WHOLE = "findings/*"
+MADE = re.compile(r"(?<=<!-- made by ).*?(?=<!-- end -->)", re.DOTALL)
+TAKEN = re.compile(r"^:::\{made\} (\S+) ?(\d*)\n(.*?)^:::$", re.MULTILINE | re.DOTALL)
 STAMP = re.compile(r"^translates: ?(.*)$", re.MULTILINE)
 CELL = re.compile(r"^```\{code-cell\}.*?^```$", re.MULTILINE | re.DOTALL)
 
@@ -42,12 +44,33 @@ def english_pages() -> list[str]:
 
 def pages_to_translate() -> list[str]:
     """Those that must be there in Chinese."""
-    return [p for p in english_pages() if not any(fnmatch(p, rule) for rule in ENGLISH_ONLY)]
+    rules = (*ENGLISH_ONLY, MADE_AS_A_WHOLE)
+    return [p for p in english_pages() if not any(fnmatch(p, rule) for rule in rules)]
 
 
 def digest(path: str) -> str:
     """What the translation of ``path`` must be stamped with."""
-    return sha256((HERE / path).read_bytes()).hexdigest()
+    text = (HERE / path).read_text(encoding="utf-8")
+    return sha256(MADE.sub("", text).encode()).hexdigest()
+
+
+def made(path: str, number: int = 1) -> str:
+    """What a program has written into the English page, the first, second, … time."""
+    return MADE.findall((HERE / path).read_text(encoding="utf-8"))[number - 1].partition("\n")[2]
+
+
+def words(lines: Iterable[str]) -> dict[str, str]:
+    """The pairs of a directive ``made``."""
+    return {
+        english: chinese for english, _, chinese in (x.partition(" = ") for x in lines) if english
+    }
+
+
+def in_words(text: str, pairs: Mapping[str, str]) -> str:
+    """The text with the words exchanged."""
+    for english, chinese in pairs.items():
+        text = text.replace(english, chinese)
+    return text
 
 
 def cells(text: str) -> list[str]:
@@ -72,9 +95,13 @@ def problems() -> Iterator[str]:
             )
         if cells(text) != cells((HERE / path).read_text(encoding="utf-8")):
             yield f"the code cells of docs/zh/{path} are not those of docs/{path}"
+        for source, number, lines in TAKEN.findall(text):
+            for english in words(lines.splitlines()):
+                if english not in made(source, int(number or 1)):
+                    yield f"docs/zh/{path}: docs/{source} says no more: {english}"
     for page in sorted((HERE / "zh").rglob("*.md")):
         path = page.relative_to(HERE / "zh").as_posix()
-        if path not in wanted:
+        if path not in wanted and not fnmatch(path, MADE_AS_A_WHOLE):
             yield f"docs/zh/{path} translates no page"
 
 

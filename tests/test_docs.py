@@ -19,6 +19,7 @@ def _load(path: Path):
 
 
 translations = _load(DOCS / "translations.py")
+findings = _load(DOCS / "chinese_findings.py")
 LESSONS = [p for p in translations.english_pages() if re.match(r"lessons/\d", p)]
 BOTH = [p for path in LESSONS for p in (path, f"zh/{path}")]
 
@@ -60,6 +61,71 @@ def test_a_stale_or_missing_translation_is_noticed(tmp_path, monkeypatch):
     page.write_text(page.read_text().replace("x = 1", "x = 2"))
     (problem,) = translations.problems()
     assert "code cells" in problem
+
+
+def test_what_a_program_writes_into_a_page_does_not_make_its_translation_stale(
+    tmp_path, monkeypatch
+):
+    """Kills: a table measured again asks for a translation; a word that has gone is let be."""
+    monkeypatch.setattr(translations, "HERE", tmp_path)
+    (tmp_path / "zh").mkdir()
+    english = "one\n\n<!-- made by it -->\n{}\n<!-- end -->\n"
+    (tmp_path / "a.md").write_text(english.format("1 apple"))
+    (tmp_path / "zh" / "a.md").write_text("一\n\n:::{made} a.md\napple = 苹果\n:::\n")
+    translations.stamp("a.md")
+    assert translations.in_words(translations.made("a.md"), {"apple": "苹果"}) == "1 苹果\n"
+    (tmp_path / "a.md").write_text(english.format("2 apples"))
+    assert not list(translations.problems())
+    (tmp_path / "a.md").write_text(english.format("2 pears"))
+    (problem,) = translations.problems()
+    assert "says no more: apple" in problem
+    (tmp_path / "a.md").write_text("two" + english.format("2 apples"))
+    (problem,) = translations.problems()
+    assert "another text" in problem
+
+
+def test_the_table_of_schedulers_is_in_chinese_words():
+    """Kills: a verdict or a reason that is new in the table and stays English."""
+    text = (DOCS / "zh" / "diffusers.md").read_text(encoding="utf-8")
+    taken = translations.TAKEN.findall(text)
+    assert len(taken) == 2
+    for page, number, lines in taken:
+        table = translations.made(page, int(number))
+        table = translations.in_words(table, translations.words(lines.splitlines()))
+        table = re.sub(r"`[^`]*`|\*\*[^*]*\*\*|^\| \w+", "", table, flags=re.MULTILINE)
+        names = {"diffusers", "ddpm", "ddim", "beta", "posterior", "eta", "torchsde"}
+        assert set(re.findall("[a-z]{3,}", table)) <= names
+
+
+def test_every_page_on_findings_can_be_read_in_chinese():
+    """Kills: a new page without Chinese words, a page behind the catalogue, an unused phrase."""
+    assert not list(findings.problems())
+
+
+def test_a_page_on_a_finding_is_put_into_chinese_and_what_is_new_in_it_is_named():
+    """Kills: numbers lost on the way, code that is changed, a paragraph that stays English."""
+    text = (DOCS / "findings" / "noise-missing.md").read_text(encoding="utf-8")
+    page = findings.Page("noise-missing", text)
+    assert not page.untranslated
+    assert findings.Page("noise-missing", page.text).untranslated
+    code = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+    assert code.findall(page.text) == code.findall(text)
+    kept = re.compile(r"\d+\.\d+")
+    assert kept.findall(page.text) == kept.findall(text)
+    new = findings.Page("noise-missing", text + "\nAnd this is new.\n")
+    assert new.untranslated == ["And this is new."]
+    other = findings.Page("noise-missing", text.replace("but add no noise", "without noise"))
+    assert ["not as the catalogue says it" in line for line in other.untranslated] == [True]
+
+
+def test_the_twelve_questions_lead_to_every_lesson_and_stand_on_the_index():
+    """Kills: an answer that names no place, a lesson that no answer needs."""
+    for source in (DOCS, DOCS / "zh"):
+        answers = (source / "questions.md").read_text(encoding="utf-8").split("\n## ")[1:]
+        linked = [set(re.findall(r"\]\(lessons/(\d)-", answer)) for answer in answers]
+        assert len(answers) == 12 and all(linked)
+        assert set().union(*linked) == {page[8] for page in LESSONS}
+        assert "\nquestions\n" in (source / "index.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("page", BOTH)

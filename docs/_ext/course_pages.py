@@ -3,6 +3,7 @@
 - ``:::{short}``: what to remember of a section; on a slide, all that is said.
 - a fourth heading is a solution, folded away until it is asked for.
 - ``{n}`name:.2f` `` shows a number that a cell of the page has put there (`lesson.put`).
+- ``:::{made} page.md 2``: what a program has written there, in Chinese words (`translations`).
 - ``{english}`words <page>` `` on a Chinese page leads to a page that is in English only.
 - formulas are MathML: nothing to load, nothing to run.
 - with the builder ``revealjs`` every lesson becomes a deck (`Deck`).
@@ -17,6 +18,7 @@ from sphinx.addnodes import pending_xref, toctree
 from sphinx.application import Sphinx
 from sphinx.transforms import SphinxTransform
 from sphinx.util.docutils import SphinxDirective, SphinxRole
+from translations import HERE, in_words, made, words
 
 PICTURES = ('class="picture"', 'class="still"')
 LESSONS = "lessons/"
@@ -40,6 +42,21 @@ class Short(SphinxDirective):
         frame = nodes.container(classes=["short"])
         self.state.nested_parse(self.content, self.content_offset, frame)
         return [frame]
+
+
+class Made(SphinxDirective):
+    """What a program has written into an English page, here in other words."""
+
+    required_arguments = 1
+    optional_arguments = 1
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        """The same tables and paragraphs."""
+        page, *number = self.arguments
+        self.env.note_dependency(str(HERE / page))
+        text = in_words(made(page, *map(int, number)), words(self.content))
+        return self.parse_text_to_nodes(text)
 
 
 class English(SphinxRole):
@@ -212,6 +229,7 @@ def _other_language(
 def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
     app.add_directive("short", Short)
+    app.add_directive("made", Made)
     app.add_role("n", PasteTextRole())
     app.add_role("english", English())
     app.add_node(
