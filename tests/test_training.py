@@ -1,5 +1,6 @@
 """What the network is shown, how its weights are averaged, and that a killed training goes on."""
 
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ from diffviz.denoisers.checkpoints import read_tensors
 from diffviz.denoisers.unet import ContextUnet, weights_digest
 from diffviz.errors import CheckpointError, InputError
 from diffviz.images import from_uint8
+from diffviz.sampling import ddpm
 from diffviz.schedule import NoiseSchedule
-from diffviz.training import FORMAT, Epoch, perturb, train, update_average
+from diffviz.training import FORMAT, Epoch, Pairs, own_states, perturb, train, update_average
 
 SCHEDULE = NoiseSchedule.course(T=10)
 CLASSES = ("a", "b", "c")
@@ -246,6 +248,64 @@ def test_a_damaged_state_is_not_resumed(tmp_path: Path) -> None:
         run(checkpoint=path, epochs=1, resume=True)
 
 
+# ---------------------------------------------------------- a network's own trajectories
+
+
+def own_pairs(network: ContextUnet, **changes) -> Pairs:
+    training = train(
+        IMAGES, LABELS, SCHEDULE, start=network, **{**SMALL, "epochs": 1, "own": 3, **changes}
+    )
+    with closing(training), pytest.MonkeyPatch.context() as patch:
+        made = []
+        patch.setattr(
+            "diffviz.training.own_states", lambda *a: made.append(own_states(*a)) or made[0]
+        )
+        next(training)
+    return made[0]
+
+
+def test_own_states_lead_to_their_own_end(whole: Epoch) -> None:
+    """x_0 = (x_t − √(1−ᾱ) ε)/√ᾱ is one point for all states of a trajectory, and at t = 1 it is
+    where the network's answer leads. Kills: the end of another trajectory, ε of one step for that
+    of the whole way, a class that the trajectory was not sampled with."""
+    pairs = own_pairs(whole.network, context_drop=0.0)
+    T = SCHEDULE.T
+    assert len(pairs.t) == 3 * T and pairs.context.sum(1).eq(1).all()
+    t = (pairs.t * T).round().long()
+    bars = torch.tensor(SCHEDULE.alpha_bars, dtype=torch.float32)[t, None, None, None]
+    ends = (pairs.x - (1 - bars).sqrt() * pairs.eps) / bars.sqrt()
+    first = pairs.at((t == 1).nonzero()[:, 0])
+    for end in ends[t == 1]:
+        same = (ends - end).abs().amax(dim=(1, 2, 3)) < 1e-3
+        assert sorted(t[same].tolist()) == list(range(1, T + 1))
+    with torch.no_grad():
+        answer = whole.network(first.x, first.t, first.context)
+    a, b, _ = ddpm().coefficients(SCHEDULE, 1, 0)
+    # Some hardware answers in bfloat16.
+    torch.testing.assert_close(a * first.x + b * answer, ends[t == 1], atol=0.01, rtol=0)
+
+
+def test_a_trajectory_gives_as_many_states_as_are_kept(whole: Epoch, monkeypatch) -> None:
+    """Kills: times with replacement, or always the same."""
+    monkeypatch.setattr("diffviz.training.KEPT", 4)
+    pairs = own_pairs(whole.network, own=50)
+    counts = torch.bincount((pairs.t * SCHEDULE.T).round().long(), minlength=11)
+    assert len(pairs.t) == 200 and counts[0] == 0
+    assert (abs(counts[1:] - 20) < 5 * (20 * 0.6) ** 0.5).all()
+
+
+def test_training_on_own_states_goes_on_after_a_stop(tmp_path: Path, whole: Epoch) -> None:
+    """Kills: other trajectories after a resume; own states that are sampled and not used."""
+    options = {"start": whole.network, "own": 2}
+    path = tmp_path / "state"
+    undisturbed = run(**options)[-1]
+    training = train(IMAGES, LABELS, SCHEDULE, checkpoint=path, **SMALL, **options)
+    next(training)
+    training.close()
+    assert_same(run(checkpoint=path, resume=True, **options)[-1], undisturbed)
+    assert run(start=whole.network)[-1].losses != undisturbed.losses
+
+
 # -------------------------------------------------------------------- the border
 
 FLOATS = np.zeros((10, 3, 16, 16))
@@ -283,6 +343,8 @@ FLOATS = np.zeros((10, 3, 16, 16))
         (IMAGES, LABELS, {"lr": float("nan")}, "lr is nan"),
         (IMAGES, LABELS, {"context_drop": 1.5}, r"context_drop is 1\.5"),
         (IMAGES, LABELS, {"seed": -1}, "seed is -1"),
+        (IMAGES, LABELS, {"own": -1}, "own is -1"),
+        (IMAGES, LABELS, {"own": 5}, "own is 5, and there is no network to start from"),
         (IMAGES, LABELS, {"n_feat": 12}, "n_feat is 12"),
         (IMAGES, LABELS, {"checkpoint": "no/such/folder/state"}, "its folder does not exist"),
     ],
