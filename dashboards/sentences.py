@@ -113,8 +113,8 @@ def _marginal(run: Run, now: dict[str, Array], chance: Array) -> Clause:
 
 
 def _joint(run: Run, now: dict[str, Array], chance: Array) -> Clause:
-    d, near_end, silent = now["residual_d"], _near_end(run), _silent(run)[:, None]
-    cases = [(near_end, 1), (d <= JOINT + chance, 2), (silent & (d > 0), 3), (d > 0, 4)]
+    d, near_end, freer = now["residual_d"], _near_end(run), _freer(run)[:, None]
+    cases = [(near_end, 1), (d <= JOINT + chance, 2), (freer & (d > 0), 3), (d > 0, 4)]
     keys = ("", "joint_end", "joint_kept", "joint_other", "joint_left")
     return Clause(keys, _where(d, cases), "residual_d")
 
@@ -126,11 +126,11 @@ def _dial(run: Run, now: dict[str, Array]) -> Clause:
     cases = [
         (near_end, 1),
         (scale == 0, 4),
-        (_silent(run)[:, None], 5),
+        (_freer(run)[:, None], 5),
         (np.abs(std - scale) <= DIAL + 2 * scale / np.sqrt(2 * np.maximum(values, 1)), 2),
         (std >= 0, 3),
     ]
-    keys = ("", "dial_end", "dial_reads", "dial_off", "dial_missing", "dial_silent")
+    keys = ("", "dial_end", "dial_reads", "dial_off", "dial_missing", "dial_other")
     return Clause(keys, _where(std, cases), "residual")
 
 
@@ -184,8 +184,9 @@ def _near_end(run: Run) -> NDArray[np.bool_]:
     return run.dataset["t"].values < END * run.schedule.T
 
 
-def _silent(run: Run) -> NDArray[np.bool_]:
-    """Whether the arm draws no noise because its rule has none, as DDIM with η = 0."""
-    drawn = np.nanmax(run.dataset["noise_std"].values, axis=1, initial=0) > 0
-    asked = np.array([float(arm["noise_scale"]) > 0 for arm in run.spec.arms])
-    return ~drawn & asked
+def _freer(run: Run) -> NDArray[np.bool_]:
+    """Whether the rule of the arm has another joint law on purpose, as DDIM below η = 1."""
+    rules = [str(arm["rule"]) for arm in run.spec.arms]
+    scales = np.array([float(arm["noise_scale"]) for arm in run.spec.arms])
+    free = [rule.startswith("ddim") and rule != "ddim(eta=1)" for rule in rules]
+    return np.array(free) & (scales > 0)

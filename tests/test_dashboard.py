@@ -287,9 +287,28 @@ def test_sentences_say_what_theory_says(gaussian):
 
     assert keys("ks", 0) == ["law_same", "law_far", "law_close"]
     assert keys("ks", 1) == ["joint_kept", "joint_left", "joint_other"]
-    assert keys("dial") == ["dial_reads", "dial_missing", "dial_silent"]
+    assert keys("dial") == ["dial_reads", "dial_missing", "dial_other"]
     assert keys("stds") == ["between_like", "between_same", "between_like"]
     assert keys("distance") == ["as_far", "pulled", "as_far"]
+
+
+def test_a_rule_with_less_noise_is_not_blamed():
+    """DDIM with 0 < η < 1 leaves the residual's law on purpose; with η = 1 it is DDPM with √β̃.
+
+    Kills: only η = 0 excused, every η excused.
+    """
+    schedule = dv.NoiseSchedule.course(60, 1e-3, 0.15)
+    arms = [dv.Arm(str(eta), dv.ddim(eta=eta)) for eta in (0.1, 1.0)]
+    denoiser = dv.GaussianDenoiser(schedule, 0.5, 0.5)
+    run = dv.record(denoiser, schedule, arms=arms, n=4000, progress=False)
+    i = int(np.flatnonzero(run.dataset["t"].values == 30)[0])
+    said = clauses(run)
+    for plot, clause, keys in (
+        ("ks", 1, ["joint_other", "joint_kept"]),
+        ("dial", 0, ["dial_other", "dial_reads"]),
+    ):
+        found = said[plot][clause]
+        assert [found.keys[code] for code in found.codes[:, i]] == keys
 
 
 def test_silence_where_nothing_is_known(gaussian):
