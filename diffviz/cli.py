@@ -127,7 +127,7 @@ def _schedule(options: dict[str, Any]) -> Any:
 @click.option("--out", "-o", default="run.nc", show_default=True, help="The run file to write.")
 @click.option("--resume", is_flag=True, help="Go on from the finished blocks beside --out.")
 def record(out: str, resume: bool, **options: Any) -> None:
-    r"""Sample all arms from the same noise and record every step.
+    """Sample all arms from the same noise and record every step.
 
     \b
     Example:
@@ -153,7 +153,7 @@ def report(
     title: str | None,
     **options: Any,
 ) -> None:
-    r"""Write one self-contained HTML page about a run, or record one first.
+    """Write one self-contained HTML page about a run, or record one first.
 
     \b
     Example:
@@ -192,7 +192,7 @@ def report(
 @click.option("--height", type=click.IntRange(100, 4000), default=520, show_default=True)
 @click.option("--t", "t", type=int, help="The step shown, for histogram and strips.")
 def figure(name: str, run_file: str, out: str, lang: str, dark: bool, **options: Any) -> None:
-    r"""Draw one picture of a run for a slide.
+    """Draw one picture of a run for a slide.
 
     \b
     Example:
@@ -214,7 +214,7 @@ def figure(name: str, run_file: str, out: str, lang: str, dark: bool, **options:
 @click.option("--out", "-o", help="Also draw it: NAME.png, .svg, .pdf or .html.")
 @click.option("--lang", default="en", show_default=True, help="en or zh.")
 def schedule(out: str | None, lang: str, **options: Any) -> None:
-    r"""Look at a noise schedule: its numbers, and which invariants hold.
+    """Look at a noise schedule: its numbers, and which invariants hold.
 
     \b
     Example:
@@ -247,7 +247,7 @@ def schedule(out: str | None, lang: str, **options: Any) -> None:
 @click.option("--labels", help="Also write the classes, one-hot, as the tutorial does.")
 @click.option("--sheet", help="Also write a PNG that shows some of them.")
 def sprites(n: int, seed: int, out: str, labels: str | None, sheet: str | None) -> None:
-    r"""Make a data set of 16×16 sprites of five kinds. Nothing is downloaded.
+    """Make a data set of 16×16 sprites of five kinds. Nothing is downloaded.
 
     \b
     Example:
@@ -304,7 +304,7 @@ def sprites(n: int, seed: int, out: str, labels: str | None, sheet: str | None) 
 @click.option("--out", "-o", default="weights.safetensors", show_default=True)
 @click.option("--resume", is_flag=True, help="Go on from the last finished epoch.")
 def train(out: str, resume: bool, **options: Any) -> None:
-    r"""Train a ContextUnet on sprites or on your own images.
+    """Train a ContextUnet on sprites or on your own images.
 
     The state after each epoch is kept in OUT.training until the training is whole.
 
@@ -399,7 +399,7 @@ def _training_data(options: dict[str, Any]) -> tuple[Any, Any, tuple[str, ...], 
 @click.option("--lang", default="en", show_default=True, help="en or zh.")
 @click.option("--json", "out", help="Also write the findings to this file.")
 def diagnose(run_file: str, lang: str, out: str | None) -> None:
-    r"""Say what is wrong with the samplers of a recorded run. Status 1 if something is.
+    """Say what is wrong with the samplers of a recorded run. Status 1 if something is.
 
     \b
     Example:
@@ -433,7 +433,7 @@ def diagnose(run_file: str, lang: str, out: str | None) -> None:
 @click.option("--json", "out", help="Also write the whole verdict, step by step, to this file.")
 @click.option("--report", "page", help="Also write it as a page, NAME.html, with its curves.")
 def xray(sampler: str, lang: str, out: str | None, page: str | None, **options: Any) -> None:
-    r"""Identify the update rule of any sampler, FUNCTION(model) -> x_0, and what is wrong in it.
+    """Identify the update rule of any sampler, FUNCTION(model) -> x_0, and what is wrong in it.
 
     The module is imported from the current folder or from what is installed. Status 1 if a
     finding of severity error is there.
@@ -497,7 +497,7 @@ def xray(sampler: str, lang: str, out: str | None, page: str | None, **options: 
 def dashboard(
     runs: tuple[str, ...], host: str, port: int, checkpoints: tuple[str, ...], workers: int
 ) -> None:
-    r"""Serve runs in the browser: scrub through all arms at once, turn the noise dial, record.
+    """Serve runs in the browser: scrub through all arms at once, turn the noise dial, record.
 
     \b
     Example:
