@@ -9,6 +9,7 @@ has to be forward-noised and no second sample adds its own scatter.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -146,14 +147,40 @@ class DataLaw:
         With up to ``SIMPLE`` smooth components D is exact; with more, or with atoms, it is taken
         over the edges of at most 1,024 of its ``buckets``.
         """
+        plan = self.marginal_plan(alpha_bar, buckets)
+        cdf = partial(_cdf, plan.shifts, plan.scales, plan.weights)
+        return Grid.of(cdf, plan.low, plan.high, plan.buckets, exact=plan.exact)
+
+    def marginal_plan(self, alpha_bar: float, buckets: int = BUCKETS) -> "MarginalPlan":
+        """What `marginal_grid` is made of."""
         shifts, scales, weights = self.marginal_components(alpha_bar)
         smooth = bool(scales.min() > 0)
         simple = smooth and len(shifts) <= SIMPLE
         low, high = float((shifts - 5 * scales).min()), float((shifts + 5 * scales).max())
         if not smooth:  # edges between the atoms, never on them
             low, high = low - 0.01, high + 0.0123
-        cdf = partial(_cdf, shifts, scales, weights)
-        return Grid.of(cdf, low, high, buckets if simple else min(buckets, 1024), exact=simple)
+        buckets = buckets if simple else min(buckets, 1024)
+        return MarginalPlan(shifts, scales, weights, low, high, buckets, simple)
+
+
+class MarginalPlan(NamedTuple):
+    """Components of the pooled law of one coordinate of x_t, and even buckets on [low, high].
+
+    D is ``exact``, or taken over the edges.
+    """
+
+    shifts: Array
+    scales: Array
+    weights: Array
+    low: float
+    high: float
+    buckets: int
+    exact: bool
+
+    @property
+    def edges(self) -> Array:
+        """Between the buckets."""
+        return np.linspace(self.low, self.high, self.buckets + 1)[1:-1]
 
 
 def _cdf(shifts: Array, scales: Array, weights: Array, x: Array) -> Array:

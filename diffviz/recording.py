@@ -28,23 +28,14 @@ from diffviz.asking import CALLS, SAMPLES, Answers, compare_answers
 from diffviz.assembly import assemble
 from diffviz.data import DataLaw
 from diffviz.denoisers import Denoiser
+from diffviz.describing import Description, OnHost, Values, on_host, statistics_on
 from diffviz.errors import InputError, NonfiniteError, RunFileError
 from diffviz.files import check_writable
 from diffviz.nonfinite import Guard
 from diffviz.run import Run, RunSpec, array_digest
 from diffviz.sampling import DEFAULT_ARMS, Arm, Step, check_device, sample
 from diffviz.schedule import NoiseSchedule
-from diffviz.statistics import (
-    BUCKETS,
-    CELLS,
-    Grid,
-    Moments,
-    Spread,
-    fitting_buckets,
-    histogram,
-    ks_distances,
-    normal_grid,
-)
+from diffviz.statistics import BUCKETS, CELLS, Moments, Spread, fitting_buckets
 from diffviz.tally import BINS, QUANTITIES, SNAPSHOT_UNIT, Tally
 from diffviz.workers import LOSSES, Workers, worker_progress
 
@@ -58,8 +49,6 @@ MAX_COORDINATES = 4096
 
 MIN_SAMPLED = 33 * CALLS * SAMPLES
 """Answers that a run needs for a question to the denoiser itself to be worth its time."""
-TOGETHER = 2**16
-"""Values described in one go; as many in float64 as a core's own cache holds."""
 MOMENTS = ("n", "mean", "m2", "m3", "m4")
 
 Array = NDArray[np.float64]
@@ -70,7 +59,8 @@ class Recorder:
 
     Call ``observe`` with every step from t = T on, then ``finish`` with the end points. A tally
     that will stay alone need not be ``mergeable``. Steps are copied and described several at a
-    time, about ``TOGETHER`` values, so that small samples do not pay for many small calls.
+    time, so that small samples do not pay for many small calls. On another device than the CPU
+    they are described there, and nothing waits for it before ``finish`` or ``latest``.
 
     Args:
         schedule: gives ᾱ_t of the residual and of q(x_t).
@@ -81,6 +71,7 @@ class Recorder:
         data: the law of the data, for the references.
         keep: how many samples are kept as they are.
         mergeable: whether the tally will be merged with others.
+        device: where the steps' tensors lie.
     """
 
     def __init__(
@@ -94,6 +85,7 @@ class Recorder:
         data: DataLaw | None = None,
         keep: int = 64,
         mergeable: bool = True,
+        device: str = "cpu",
     ) -> None:
         self.schedule, self.times, self.data = schedule, times, data
         self.sample_shape, self.batch = sample_shape, batch
@@ -103,16 +95,16 @@ class Recorder:
         rng = np.random.default_rng(0)  # one fixed choice for all blocks of all runs
         followed = MEMORY // (4 * arms * points)
         chosen = max(1, min(size, followed // batch))
-        self._traced = np.sort(rng.choice(size, chosen, replace=False))
+        traced = np.sort(rng.choice(size, chosen, replace=False))
         self._rows = max(1, min(batch, followed // chosen))
         self._coordinates = np.arange(size)
         if size > MAX_COORDINATES:
             self._coordinates = np.sort(rng.choice(size, MAX_COORDINATES, replace=False))
         # Counts in cells are for merging, and most of a tally's memory. What merges must meet on
         # one grid; what stays alone takes the one that costs least.
-        self._width = width = CELLS if mergeable else 0
-        self._buckets = BUCKETS if mergeable else fitting_buckets(batch * size)
-        self._trace = np.empty((points, arms, self._rows, chosen), dtype=np.float32)
+        width = CELLS if mergeable else 0
+        buckets = BUCKETS if mergeable else fitting_buckets(batch * size)
+        self._on = statistics_on(device, buckets, mergeable, self.edges, data)
         quantities = (arms, len(QUANTITIES), points)
         self._moments = Moments.empty(quantities)
         self._ks = np.full(quantities, np.nan)
@@ -126,18 +118,24 @@ class Recorder:
         self._noise = Moments.empty((points - 1,))
         self._noise_ks = np.full(points - 1, np.nan)
         self._noise_cells = np.zeros((points - 1, width), dtype=np.uint32)
-        self._snapshots: list[NDArray[np.int16]] = []
-        self._snapshot_times = set(snapshot_times(times).tolist())
-        together = max(1, min(points - 1, TOGETHER // (arms * batch * size)))
-        self._x = np.empty((together, arms, batch * size), dtype=np.float32)
-        self._eps = np.empty_like(self._x)
-        self._z = np.empty((together, 1, batch * size), dtype=np.float32)
+        self._shown = {int(t): i for i, t in enumerate(snapshot_times(times))}
+        shown = (arms, len(self._shown), self.keep, *sample_shape)
+        self._snapshots = np.empty(shown, dtype=np.int16)
+        self._later: list[tuple[Callable[..., None], Sequence[object]]] = []
+
+        together = max(1, min(points - 1, self._on.together // (arms * batch * size)))
+        self._x = torch.empty((together, arms, batch * size), device=device)
+        self._eps = torch.empty_like(self._x)
+        self._z = torch.empty((together, 1, batch * size), device=device)
+        self._trace = torch.empty((points, arms, self._rows, chosen), device=device)
+        self._traced = None if chosen == size else torch.from_numpy(traced).to(device)
         self._described = self._waiting = 0
 
     def observe(self, step: Step) -> None:
         """Take in what one ``step`` was given and what it drew."""
         k = self._waiting
-        self._x[k], self._eps[k], self._z[k] = _flat(step.x), _flat(step.eps), _flat(step.z[None])
+        for kept, values in ((self._x, step.x), (self._eps, step.eps), (self._z, step.z)):
+            kept[k].copy_(values.detach().reshape(kept.shape[1:]))
         self._waiting += 1
         if self._waiting == len(self._x):
             self._describe_waiting()
@@ -145,6 +143,7 @@ class Recorder:
     def latest(self) -> dict[str, Array]:
         """The step taken in last, per arm (A,): what needs no end point, NaN where unknown."""
         self._describe_waiting()
+        self._settle()
         i, x, eps = self._described - 1, QUANTITIES.index("x"), QUANTITIES.index("eps")
         batch = np.array(float(self.batch))
         between = Spread(batch, self._pixel_mean[:, i], self._pixel_m2[:, i]).std
@@ -161,8 +160,10 @@ class Recorder:
     def finish(self, x_0: Tensor) -> Tally:
         """The block's tally, given its end points ``x_0`` (A, B, *D)."""
         self._describe_waiting()
-        self._states(_flat(x_0)[None], slice(self._described, self._described + 1))
+        end = x_0.detach().to(self._x).reshape(1, *self._x.shape[1:])
+        self._states(end, slice(self._described, self._described + 1))
         self._residuals()
+        self._settle()
         ends = x_0.detach().to("cpu", torch.float32).numpy()
         nearest, hits, class_counts = _nearest(ends, self.data)
         return Tally(
@@ -180,7 +181,7 @@ class Recorder:
             noise=self._noise,
             noise_ks=self._noise_ks,
             noise_cells=self._noise_cells,
-            snapshots=np.stack(self._snapshots, axis=1),
+            snapshots=self._snapshots,
             samples=ends[:, : self.keep],
             nearest=nearest,
             hits=hits,
@@ -188,128 +189,128 @@ class Recorder:
             ends=np.full(len(ends), len(self.times) - 1),
         )
 
+    # ------------------------------------------------------------------ describing
+
     def _describe_waiting(self) -> None:
         count = self._waiting
         if not count:
             return
         steps = slice(self._described, self._described + count)
         self._states(self._x[:count], steps)
-        self._describe(self._eps[:count], None, "eps", steps)
-        z = self._z[:count]
-        moments = Moments.of(z)
-        for name in MOMENTS:
-            getattr(self._noise, name)[steps] = getattr(moments, name)[:, 0]
-        grid = normal_grid(self._buckets)
-        distance, filling = ks_distances(z.swapaxes(0, 1), [grid])
-        self._noise_ks[steps] = distance[0]
-        if self._width:
-            self._noise_cells[steps] = grid.cells(filling[0])
+        self._describe(self._on.values(self._eps[:count]), "eps", steps)
+        z = self._on.values(self._z[:count])
+        self._keep(self._store_noise, steps, self._on.describe(z, self._on.wide(z)))
         self._described += count
         self._waiting = 0
 
-    def _states(self, x: NDArray[np.float32], steps: slice) -> None:
+    def _states(self, x: Tensor, steps: slice) -> None:
         """Everything about x_t at several times, ``x`` (times, A, values)."""
         count, arms, _ = x.shape
         samples = x.reshape(count, arms, self.batch, -1)
-        samples[:, :, : self._rows].take(self._traced, axis=-1, out=self._trace[steps])
-        for i, values in enumerate(samples, steps.start):
-            if int(self.times[i]) in self._snapshot_times:
-                shown = values[:, : self.keep].astype(np.float64) / SNAPSHOT_UNIT
-                units = np.clip(np.rint(shown), -32767, 32767).astype(np.int16)
-                self._snapshots.append(units.reshape(*units.shape[:2], *self.sample_shape))
+        traced = samples[:, :, : self._rows]
+        if self._traced is None:
+            self._trace[steps] = traced
+        else:
+            torch.index_select(traced, 3, self._traced, out=self._trace[steps])
+        for i, t in enumerate(self.times[steps].tolist()):
+            if t in self._shown:
+                shown = samples[i, :, : self.keep].clone()
+                self._keep(self._store_snapshot, t, self._on.values(shown))
+        values = self._on.values(x)
+        coordinates = self._coordinates if samples.shape[-1] > len(self._coordinates) else None
         for group in self._groups(x.shape):
-            wide = x[:, group].astype(np.float64)
-            self._describe(x[:, group], wide, "x", steps, group)
-            self._spreads(wide.reshape(count, -1, self.batch, samples.shape[-1]), steps, group)
+            wide = self._describe(values[:, group], "x", steps, group)
+            apart = wide.reshape(count, -1, self.batch, samples.shape[-1])
+            self._keep(self._store_spreads, group, steps, *self._on.spreads(apart, coordinates))
         if self.data is None:
             return
         bars = self.schedule.alpha_bars[self.times[steps]]
-        grids = [self.data.marginal_grid(float(bar), self._buckets) for bar in bars]
-        for chosen, together in _alike(grids):
-            distance, filling = ks_distances(x[chosen], together)
+        for chosen, distance, cells in self._on.marginal(values, bars):
             here = slice(steps.start + chosen.start, steps.start + chosen.stop)
-            self._ks_marginal[:, here] = distance.T
-            if self._width:
-                cells = [grid.cells(f) for grid, f in zip(together, filling, strict=True)]
-                self._marginal_cells[:, here] = np.stack(cells, axis=1)
-
-    def _spreads(self, samples: Array, steps: slice, group: slice) -> None:
-        """The spread between and within samples (times, arms, B, values of one)."""
-        across, along = 2, 3
-        if samples.shape[2] > samples.shape[3]:  # the longer axis last, where sums are fast
-            samples = np.ascontiguousarray(samples.swapaxes(2, 3))
-            across, along = 3, 2
-        inside = Spread.of(samples, axis=along).std
-        self._within[group, steps] = inside.sum(axis=-1).T
-        if samples.shape[along] > len(self._coordinates):
-            samples = samples.take(self._coordinates, axis=along)
-        spread = Spread.of(samples, axis=across)
-        self._pixel_mean[group, steps] = spread.mean.swapaxes(0, 1)
-        self._pixel_m2[group, steps] = spread.m2.swapaxes(0, 1)
+            self._keep(self._store_marginal, here, distance, cells)
 
     def _residuals(self) -> None:
         bars = self.schedule.alpha_bars[self.times[:-1]]
-        trace = self._trace.reshape(*self._trace.shape[:2], -1)
-        end = trace[-1].astype(np.float64)
-        together = max(1, TOGETHER // end.size)
+        trace = self._on.values(self._trace.reshape(*self._trace.shape[:2], -1))
+        end = self._on.wide(trace[-1])
+        together = max(1, self._on.together // (end.shape[0] * end.shape[1]))
         for first in range(0, len(bars), together):
             steps = slice(first, min(first + together, len(bars)))
-            bar = bars[steps, None, None]
-            wide = (trace[steps] - np.sqrt(bar) * end) / np.sqrt(1 - bar)
-            self._describe(wide.astype(np.float32), wide, "residual", steps)
+            values, wide = self._on.residual(trace[steps], end, bars[steps])
+            for group in self._groups(values.shape):
+                self._describe(values[:, group], "residual", steps, group, wide[:, group])
 
     def _describe(
         self,
-        values: NDArray[np.float32],
-        wide: Array | None,
+        values: Values,
         quantity: str,
         steps: slice,
         arms: slice | None = None,
-    ) -> None:
-        """Moments, D and histogram of ``values`` (times, arms, n); ``wide`` is their float64."""
+        wide: Values | None = None,
+    ) -> Values:
+        """Describe ``values`` (times, arms, n) in float32; gives them in float64."""
         if arms is None:
             for group in self._groups(values.shape):
-                part = None if wide is None else wide[:, group]
-                self._describe(values[:, group], part, quantity, steps, group)
-            return
+                self._describe(values[:, group], quantity, steps, group)
+            return None
+        wide = self._on.wide(values) if wide is None else wide
         index = (arms, QUANTITIES.index(quantity), steps)
-        moments = Moments.of(values if wide is None else wide)
-        for name in MOMENTS:
-            getattr(self._moments, name)[index] = getattr(moments, name).T
-        rows = values.reshape(1, -1, values.shape[-1])
-        grid = normal_grid(self._buckets)
-        distance, filling = ks_distances(rows, [grid])
-        shape = (len(values), -1)
-        self._ks[index] = distance.reshape(shape).T
-        low, high = self.edges[0], self.edges[-1]
-        if (low, high) == (grid.low, grid.high):
-            bins = filling.reshape(*shape, BINS, grid.buckets // BINS).sum(axis=-1)
-        else:
-            bins = histogram(values, low, high, BINS)
-        self._histogram[index] = bins.swapaxes(0, 1)
-        if self._width:
-            self._cells[index] = grid.cells(filling).reshape(*shape, CELLS).swapaxes(0, 1)
+        self._keep(self._store, index, self._on.describe(values, wide))
+        return wide
 
-    def _groups(self, shape: tuple[int, ...]) -> list[slice]:
+    def _groups(self, shape: Sequence[int]) -> list[slice]:
         """All arms at once, or one by one when that many values leave the fast caches."""
         steps, arms, n = shape
-        if steps * arms * n <= TOGETHER:
+        if steps * arms * n <= self._on.together:
             return [slice(0, arms)]
         return [slice(a, a + 1) for a in range(arms)]
 
+    # ------------------------------------------------------------------ storing
 
-def _flat(x: Tensor) -> NDArray[np.float32]:
-    return x.detach().to("cpu", torch.float32).reshape(len(x), -1).numpy()
+    def _keep(self, store: Callable[..., None], *arguments: object) -> None:
+        """Store numbers now if they are known, when they are asked for if a device makes them."""
+        self._later.append((store, arguments))
+        if isinstance(self._on, OnHost):
+            self._settle()
 
+    def _settle(self) -> None:
+        for store, arguments in self._later:
+            store(*map(on_host, arguments))
+        self._later = []
 
-def _alike(grids: list[Grid]) -> Iterator[tuple[slice, list[Grid]]]:
-    """Runs of neighbours that `ks_distances` takes together."""
-    kinds = [(grid.buckets, grid.cdf is None) for grid in grids]
-    first = 0
-    for last in range(1, len(grids) + 1):
-        if last == len(grids) or kinds[last] != kinds[first]:
-            yield slice(first, last), grids[first:last]
-            first = last
+    def _store(self, index: tuple, description: Description) -> None:
+        for name in MOMENTS:
+            getattr(self._moments, name)[index] = np.transpose(getattr(description, name))
+        self._ks[index] = description.distance.T
+        self._histogram[index] = description.bins.swapaxes(0, 1)
+        if description.cells is not None:
+            self._cells[index] = description.cells.swapaxes(0, 1)
+
+    def _store_noise(self, steps: slice, description: Description) -> None:
+        for name in MOMENTS:
+            getattr(self._noise, name)[steps] = np.ravel(getattr(description, name))
+        self._noise_ks[steps] = description.distance[:, 0]
+        if description.cells is not None:
+            self._noise_cells[steps] = description.cells[:, 0]
+
+    def _store_spreads(
+        self, group: slice, steps: slice, within: Array, mean: Array, m2: Array
+    ) -> None:
+        self._within[group, steps] = within.T
+        self._pixel_mean[group, steps] = mean.swapaxes(0, 1)
+        self._pixel_m2[group, steps] = m2.swapaxes(0, 1)
+
+    def _store_marginal(
+        self, steps: slice, distance: Array, cells: NDArray[np.integer] | None
+    ) -> None:
+        self._ks_marginal[:, steps] = distance.T
+        if cells is not None:
+            self._marginal_cells[:, steps] = cells.swapaxes(0, 1)
+
+    def _store_snapshot(self, t: int, x: NDArray[np.float32]) -> None:
+        units = np.clip(np.rint(x.astype(np.float64) / SNAPSHOT_UNIT), -32767, 32767)
+        here = self._snapshots[:, self._shown[t]]
+        here[:] = units.reshape(here.shape)
 
 
 def _nearest(
@@ -373,6 +374,7 @@ class _Job:
     data: DataLaw | None
     context: NDArray[np.float32] | None
     keep: int
+    device: str
 
     def batch(self, block: int) -> int:
         return min(self.spec.block, self.spec.n - block * self.spec.block)
@@ -411,7 +413,7 @@ def _sample_block(
     watch: Watch | None = None,
 ) -> Tally:
     spec = job.spec
-    device = torch.device(spec.device)
+    device = torch.device(job.device)
     words = _words(job, block)
     generator = torch.Generator(device).manual_seed(int(words[0]) << 31 ^ int(words[1]))
     batch, times = job.batch(block), job.schedule.times(spec.steps)
@@ -428,6 +430,7 @@ def _sample_block(
         data=job.data,
         keep=job.keep,
         mergeable=spec.blocks > 1,
+        device=job.device,
     )
     denoiser = _denoiser_of(job, block) if guard is None else guard
     step = None
@@ -616,7 +619,7 @@ def _job(
     )
     on_device = denoiser.to(device) if device != "cpu" and hasattr(denoiser, "to") else denoiser
     keep = min(int(n), max(256, 2**16 // size))
-    return _Job(on_device, schedule, arms, spec, data, context, keep)
+    return _Job(on_device, schedule, arms, spec, data, context, keep, device)
 
 
 def _check_memory(arms: int, block: int, size: int, points: int) -> None:
@@ -663,7 +666,7 @@ def _answers(job: _Job) -> Answers:
         T,
         spec.seed,
         context=context,
-        device=spec.device,
+        device=job.device,
     )
 
 

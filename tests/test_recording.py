@@ -166,6 +166,41 @@ def test_diversity_counts_modes():
     assert d["distinct_nearest"].sel(arm="z=0") == 1
 
 
+@pytest.mark.parametrize("block", [None, 13])
+@pytest.mark.parametrize("law", ["gaussian", "mixture", "images"])
+def test_a_device_describes_as_the_host_does(monkeypatch, law, block):
+    """Sorting by torch against buckets by numpy, every variable of a run. Kills: counts of a
+    neighbour's edges, a law of another time, D without one of its sides."""
+    import diffviz.recording as recording
+    from diffviz.describing import OnDevice
+
+    denoiser = {
+        "gaussian": GAUSSIAN,
+        "mixture": MixtureDenoiser(SCHEDULE, [[-1.0, 6.0], [1.5, 0.0]], [0.2, 0.3], [0.7, 0.3]),
+        "images": DatasetDenoiser(SCHEDULE, images(size=3)),
+    }[law]
+
+    def run():
+        return record(denoiser, SCHEDULE, n=40, block=block, progress=False).dataset
+
+    host, made = run(), []
+
+    def on_device(device, *arguments):
+        made.append(OnDevice(*arguments, torch.device(device)))
+        return made[-1]
+
+    monkeypatch.setattr(recording, "statistics_on", on_device)
+    device = run()
+    assert made and set(host.variables) == set(device.variables)
+    for name, values in host.variables.items():
+        if values.dtype.kind == "f":
+            np.testing.assert_allclose(device[name], values, rtol=1e-6, atol=2e-6, err_msg=name)
+        elif name == "histogram":  # a value may lie on an edge up to rounding
+            assert np.abs(device[name].values - values.values).sum() <= 8
+        else:
+            assert (device[name] == values).all(), name
+
+
 @pytest.mark.parametrize("block", [7, 64])
 def test_a_run_depends_on_its_seed_alone(block):
     """Computed elsewhere, see `tests.test_workers`. Kills: a global generator."""
