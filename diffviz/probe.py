@@ -43,14 +43,23 @@ from diffviz.recording import MEMORY, Recorder, bin_edges, snapshot_times
 from diffviz.run import Run, RunSpec, array_digest
 from diffviz.sampling import Step
 from diffviz.schedule import NoiseSchedule
-from diffviz.watching import EPS, NEXT, ONE, PREVIOUS_EPS, PREVIOUS_X, Time, X, passed_time
+from diffviz.watching import (
+    EPS,
+    NEXT,
+    ONE,
+    PREVIOUS_EPS,
+    PREVIOUS_X,
+    Time,
+    X,
+    called_with,
+    end_of,
+    passed_time,
+)
 
 Array = NDArray[np.float64]
 ROUNDING = 1e-6
 """What float32 may leave of a deterministic step, per unit of its terms."""
 MAX_ANSWERS = 8
-X_NAMES = ("x", "sample", "x_t", "hidden_states")
-T_NAMES = ("t", "timestep", "timesteps", "sigma", "time")
 
 
 class Tape:
@@ -205,8 +214,9 @@ class Probe:
     def finish(self, x_0: object) -> Run:
         """The run of the loop that has ended in ``x_0`` (B, *D), with one arm, "probe".
 
-        Of a tuple or list, such as the tutorial's loops return, the first item counts. Where the
-        times visited are no integers of the schedule, the run counts the visited levels S…0.
+        Of a tuple, as the tutorial's loops return it, the first state counts, of a list the last.
+        Where the times visited are no integers of the schedule, the run counts the visited levels
+        S…0.
 
         Raises:
             InputError: nothing was recorded, x is not finite, ``x_0`` has another shape, the times
@@ -433,20 +443,8 @@ def _clipping(levels: Levels, i: int, x: Array, answer: Array) -> Array:
 def _called_with(
     arguments: Sequence[object], keywords: Mapping[str, object]
 ) -> tuple[Tensor, object]:
-    """The state and the time of a call, by place or by the names that models give them."""
-    found: list[object] = []
-    for place, names in enumerate((X_NAMES, T_NAMES)):
-        named = [keywords[name] for name in names if name in keywords]
-        if len(arguments) > place:
-            found.append(arguments[place])
-        elif named:
-            found.append(named[0])
-        else:
-            raise InputError(
-                f"the loop called its model without {names[0]}; allowed is model(x, t, ...), "
-                f"or a keyword of {', '.join(names)}"
-            )
-    x, t = found
+    """The state, checked, and the time of a call."""
+    x, t = called_with(arguments, keywords)
     if not isinstance(x, Tensor) or not x.ndim or not x.is_floating_point():
         what = f"{x.dtype} {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
         raise InputError(f"the loop passed {what} as x; allowed is a float tensor (B, *D)")
@@ -481,8 +479,7 @@ def _repeats(x: Tensor, count: int) -> bool:
 
 
 def _end(x_0: object, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    if isinstance(x_0, tuple | list) and x_0:
-        x_0 = x_0[0]
+    x_0 = end_of(x_0, shape)
     if not isinstance(x_0, Tensor | np.ndarray):
         raise InputError(f"x_0 is {type(x_0).__name__}; allowed is a tensor of shape {shape}")
     end = torch.as_tensor(x_0).detach().to("cpu", torch.float32).numpy().copy()

