@@ -25,6 +25,8 @@ from diffviz.watching import (
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
+BENT_AS_WELL = ("noise-not-normal", "noise-reused-across-steps")
+"""What the leftover of a step looks like that is no linear function."""
 
 
 def judge(evidence: Evidence) -> tuple[tuple[Finding, ...], str | None, Expected]:
@@ -52,9 +54,12 @@ def _steps(e: Evidence) -> tuple[list[Finding], str | None, Expected]:
         found = [finding(e, "x-coefficient", wrong, **gap(e, 0, wrong))] if wrong.any() else []
         return found, rule, e.expected
     law = _noise_law(e)
+    bent = np.nan_to_num([noise.bent for noise in e.used.noise]) > e.threshold
     if e.clipped.any() and [item.id for item in law] == ["noise-not-normal"]:
+        bent |= e.clipped
+    if bent.any() and (not law or law[0].id in BENT_AS_WELL):
         # What is left over of a bent step is no noise.
-        return [finding(e, "not-linear", e.clipped)], None, e.expected
+        return [finding(e, "not-linear", bent)], None, e.expected
     if any(item.id == "noise-reused-across-steps" for item in law):
         return law, rule, e.expected
     if e.depends.any():
@@ -141,17 +146,8 @@ def _noise_law(e: Evidence) -> list[Finding]:
         np.nan_to_num([getattr(n, name) for n in noise]) for name in ("batch_score", "grid_score")
     )
     shared, correlated = batch > e.threshold, grid > e.threshold
-    # Dependence along one axis leaves fewer independent values for the test along another.
-    if shared.any() and batch.max() >= grid.max():
-        value = float(
-            np.median([n.batch for n, there in zip(noise, shared, strict=True) if there])
-        )
-        return [finding(e, "noise-shared-in-batch", shared, found=value)]
-    if correlated.any():
-        value = float(
-            np.median([n.grid for n, there in zip(noise, correlated, strict=True) if there])
-        )
-        return [finding(e, "noise-correlated", correlated, found=value)]
+    if shared.any() or correlated.any():
+        return [_together(e, shared, correlated)]
     again, value = returning(e)
     before = np.nan_to_num(e.step_correlation)
     often = np.abs(before) > 0.5
@@ -173,6 +169,26 @@ def _noise_law(e: Evidence) -> list[Finding]:
         }
         return [finding(e, "noise-not-normal", law, **evidence)]
     return []
+
+
+def _together(e: Evidence, shared: Mask, correlated: Mask) -> Finding:
+    """Dependence along one axis, which leaves fewer independent values for another's test.
+
+    The axis is the one along which all slices go together, or else the one that shows most.
+    """
+    off, noise = shared | correlated, e.used.noise
+
+    def median(name: str, mask: Mask) -> float:
+        values = [getattr(n, name) for n, there in zip(noise, mask, strict=True) if there]
+        return float(np.median(values)) if values else 0.0
+
+    found = median("batch", shared), median("grid", correlated)
+    together = abs(median("batch_mean", off)), abs(median("grid_mean", off))
+    scores = median("batch_score", off), median("grid_score", off)
+    batch, grid = together if max(together) > 0.3 else scores
+    if shared.any() and (batch >= grid or not correlated.any()):
+        return finding(e, "noise-shared-in-batch", shared, found=found[0])
+    return finding(e, "noise-correlated", correlated, found=found[1])
 
 
 def _moments_off(e: Evidence) -> bool:

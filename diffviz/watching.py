@@ -12,12 +12,13 @@ of the others can be read off G_i later. Memory does not grow with the size of a
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.stats import f as fisher
 from scipy.stats import norm
 from scipy.stats import t as student
 from torch import Tensor
@@ -44,7 +45,9 @@ class Noise:
     """What is left of one step's x_s after the regression on (1, x_t, m_t), brought to std 1.
 
     ``batch`` is the correlation between samples that shows most, ``grid`` that between slices of
-    a sample, each with a normal score; ``sketch`` are its values at fixed random places.
+    a sample, each with a normal score, and ``batch_mean`` and ``grid_mean`` the mean over all
+    pairs; ``bent`` is the score of what is no linear function of x_t and m_t but still depends on
+    them; ``sketch`` are its values at fixed random places.
     """
 
     std: float
@@ -57,6 +60,9 @@ class Noise:
     batch_score: float = math.nan
     grid: float = math.nan
     grid_score: float = math.nan
+    batch_mean: float = math.nan
+    grid_mean: float = math.nan
+    bent: float = math.nan
     sketch: Array = field(default_factory=lambda: np.zeros(0))
 
     @property
@@ -196,7 +202,8 @@ class Watch(torch.nn.Module):
         if size[[0, 2]].max() > _too_large(self.start, self.start_mean):
             floor = math.inf
         self.grams.append(gram)
-        self.noise.append(_describe(left.reshape(self.shape), floor))
+        noise = _describe(left.reshape(self.shape), floor)
+        self.noise.append(replace(noise, bent=_bent(left, rows[kept])) if noise.there else noise)
 
     def result(self) -> Watched:
         """What was seen so far."""
@@ -368,7 +375,7 @@ def _describe(left: Array, floor: float) -> Noise:
     squares = flat * flat
     ks = ks_statistic(flat)
     axes = [_correlation(z, axis) for axis in range(z.ndim)]
-    nothing = (0.0, 0.0)
+    grid = max(axes[1:], key=lambda found: found[1], default=(0.0, 0.0, 0.0))
     return Noise(
         std,
         floor,
@@ -376,14 +383,16 @@ def _describe(left: Array, floor: float) -> Noise:
         float(ks_pvalue(ks, z.size)),
         float((squares * flat).mean()),
         float((squares * squares).mean() - 3),
-        *axes[0],
-        *max(axes[1:], key=lambda found: found[1], default=nothing),
-        flat[_places(flat.size)],
+        *axes[0][:2],
+        *grid[:2],
+        axes[0][2],
+        max((found[2] for found in axes[1:]), key=abs, default=0.0),
+        sketch=flat[_places(flat.size)],
     )
 
 
-def _correlation(z: Array, axis: int) -> tuple[float, float]:
-    """(correlation that shows most, its normal score) between the slices of z along an axis.
+def _correlation(z: Array, axis: int) -> tuple[float, float, float]:
+    """(correlation that shows most, its score, the mean of all) of slices of z along an axis.
 
     Of k independent slices of n values each, one pair has t = r·√((n − 1)/(1 − r²)) from
     Student's law with n − 1 degrees of freedom, and Σ(slices)²/k over all n is χ²_n.
@@ -391,7 +400,7 @@ def _correlation(z: Array, axis: int) -> tuple[float, float]:
     slices = np.moveaxis(z, axis, 0).reshape(z.shape[axis], -1)
     k, n = slices.shape
     if k < 2 or n < 8:
-        return 0.0, 0.0
+        return 0.0, 0.0, 0.0
     products = slices @ slices.T
     size = np.sqrt(np.diag(products))
     r = (products / np.maximum(size[:, None] * size, 1e-300))[np.triu_indices(k, 1)]
@@ -401,7 +410,33 @@ def _correlation(z: Array, axis: int) -> tuple[float, float]:
     pair = float(norm.isf(min(tail, 0.5))) if tail > 1e-300 else max(37.0, t)
     ratio, spread = float(products.sum()) / (k * n), 2 / (9 * n)
     together = abs(ratio ** (1 / 3) - (1 - spread)) / math.sqrt(spread)
-    return ((ratio - 1) / (k - 1), together) if together > pair else (worst, pair)
+    mean = (ratio - 1) / (k - 1)
+    return (mean, together, mean) if together > pair else (worst, pair, mean)
+
+
+def _bent(left: Array, columns: Array) -> float:
+    """The score of what squares and cubes of x_t and m_t explain of the leftover (n,), R²·n ~ χ².
+
+    The leftover is orthogonal to the ``columns`` 1, x_t, m_t, and if it is noise it is independent
+    of every function of them. At most some 10,000 values are looked at.
+    """
+    every = max(left.size // 10_000, 1)
+    one, x, m = columns[:, ::every]
+    x, m = (v - v.mean() for v in (x, m))
+    m = m - x * ((x @ m) / max(x @ x, 1e-300))
+    x, m = (v / max(np.sqrt((v @ v) / v.size), 1e-300) for v in (x, m))
+    linear = np.stack([one, x, m])
+    bent = np.stack([x * x, x * m, m * m, x * x * x, x * x * m, x * m * m, m * m * m])
+    seen = left[::every]
+    inverse = np.linalg.pinv(linear @ linear.T, hermitian=True)
+    bent = bent - (bent @ linear.T) @ inverse @ linear
+    seen = seen - (linear @ seen) @ inverse @ linear
+    found = bent @ seen
+    explained = found @ np.linalg.pinv(bent @ bent.T, rcond=1e-8, hermitian=True) @ found
+    share = min(float(explained / max(seen @ seen, 1e-300)), 1 - 1e-12)
+    free = max(seen.size - 10, 1)
+    tail = float(fisher.sf(share / (1 - share) * free / 7, 7, free))
+    return float(norm.isf(min(tail, 0.5))) if tail > 1e-300 else 37.0
 
 
 @cache
