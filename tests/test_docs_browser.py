@@ -38,6 +38,17 @@ OVERFLOW = """() => {
   for (const plot of slide.querySelectorAll(".picture"))
     if (!("drawn" in plot.dataset) || plot.clientHeight < 240)
       wrong.push(`a picture is ${plot.clientHeight} pixels high`);
+  // Words of a figure stay inside it, and those of its legend inside the legend.
+  for (const words of slide.querySelectorAll(".picture svg text")) {
+    const box = words.getBoundingClientRect();
+    const legend = words.closest(".legend")?.querySelector(".bg");
+    for (const around of [legend, words.closest(".picture")].filter(Boolean)) {
+      const frame = around.getBoundingClientRect();
+      if (box.width && (box.left < frame.left - 1 || box.right > frame.right + 1
+          || box.top < frame.top - 3 || box.bottom > frame.bottom + 3))
+        wrong.push(`${words.textContent} is cut: ${box.left} to ${box.right}`);
+    }
+  }
   return wrong;
 }"""
 

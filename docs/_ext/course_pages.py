@@ -5,10 +5,12 @@
 - ``{n}`name:.2f` `` shows a number that a cell of the page has put there (`lesson.put`).
 - ``:::{made} page.md 2``: what a program has written there, in Chinese words (`translations`).
 - ``{english}`words <page>` `` on a Chinese page leads to a page that is in English only.
+- in Chinese a line break in the source is no space (`Join`).
 - formulas are MathML: nothing to load, nothing to run.
 - with the builder ``revealjs`` every lesson becomes a deck (`Deck`).
 """
 
+import re
 from typing import Any
 
 from docutils import nodes
@@ -22,6 +24,7 @@ from translations import HERE, in_words, made, words
 
 PICTURES = ('class="picture"', 'class="still"')
 LESSONS = "lessons/"
+BREAK = re.compile(r"(?<=[，。；：、！？（）“”])\n|(?<=[一-鿿])\n(?=[一-鿿“（])")
 
 
 class solution(nodes.General, nodes.Element):
@@ -68,6 +71,20 @@ class English(SphinxRole):
         up = "../" * (self.env.docname.count("/") + 1)
         uri = f"{up}en/{page.rstrip('>')}.html"
         return [nodes.reference(words, words, refuri=uri, internal=True)], []
+
+
+class Join(SphinxTransform):
+    """A line that ends between Chinese characters is no space."""
+
+    default_priority = 850
+
+    def apply(self, **kwargs: Any) -> None:
+        """In Chinese pages only."""
+        if not self.app.tags.has("zh"):
+            return
+        for text in list(self.document.findall(nodes.Text)):
+            if not isinstance(text.parent, nodes.FixedTextElement | nodes.literal | nodes.raw):
+                text.parent.replace(text, nodes.Text(BREAK.sub("", text)))
 
 
 class Fold(SphinxTransform):
@@ -118,14 +135,16 @@ class Deck(SphinxTransform):
                 if not inner or len(section.children) > 1:
                     top += _slides(section, spoken=True)
                 for exercise in inner:
-                    exercise[0].insert(0, nodes.Text(f"{section[0].astext()} "))
+                    one = section[0].astext().removesuffix("s")
+                    exercise[0].insert(0, nodes.Text(f"{one} "))
                     top += _slides(exercise, spoken=False)
 
 
 def _slides(section: nodes.section, spoken: bool) -> list[nodes.section]:
     """One slide, or one per picture; ``spoken`` text is for the speaker.
 
-    A table, or several formulas, leave no room for a picture: it gets a slide of its own.
+    A table or a formula leaves no room for a picture, and a tall picture none for words: it gets a
+    slide of its own.
     """
     title, *blocks = section.children
     notes, shown, pictures = speaker_notes(), [], []
@@ -139,8 +158,7 @@ def _slides(section: nodes.section, spoken: bool) -> list[nodes.section]:
             notes += block
         elif not isinstance(block, nodes.comment | nodes.target):
             shown.append(block)
-    full = sum(isinstance(block, nodes.math_block) for block in shown) > 1
-    full |= any(True for block in shown for _ in block.findall(nodes.table))
+    full = any(True for block in shown for _ in block.findall(_large)) or _tall(pictures[:1])
     contents = [shown] if full or not pictures else [[*shown, pictures.pop(0)]]
     slides = []
     for content in [*contents, *([picture] for picture in pictures)]:
@@ -151,6 +169,15 @@ def _slides(section: nodes.section, spoken: bool) -> list[nodes.section]:
     if len(notes):
         slides[0] += notes
     return slides
+
+
+def _large(node: nodes.Node) -> bool:
+    return isinstance(node, nodes.table | nodes.math_block)
+
+
+def _tall(pictures: list[nodes.Element]) -> bool:
+    raw = "".join(n.astext() for picture in pictures for n in picture.findall(nodes.raw))
+    return any(int(height) > 450 for height in re.findall(r"min-height:(\d+)px", raw))
 
 
 _SPOKEN = (nodes.paragraph, nodes.bullet_list, nodes.enumerated_list, nodes.definition_list)
@@ -241,6 +268,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
         speaker_notes, html=(_visit_notes, _depart_notes), revealjs=(_visit_notes, _depart_notes)
     )
     app.add_html_math_renderer("mathml", (_visit_math, None), (_visit_math_block, None))
+    app.add_transform(Join)
     app.add_transform(Fold)
     app.add_transform(Deck)
     app.connect("html-page-context", _other_language)

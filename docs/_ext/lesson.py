@@ -21,6 +21,7 @@ from PIL import Image
 import diffviz as dv
 from diffviz.catalogue import LANGUAGES
 from diffviz.figures import PICTURES, theme
+from diffviz.figures.strips import StripsData, grid_image, strip_image
 from diffviz.figures.theme import CONFIG, NARROW, TEXT
 from diffviz.images import to_uint8
 from diffviz.report.embedding import figure_json, script_json
@@ -120,11 +121,13 @@ def lines(
     log: str = "",
     reference: str | tuple[str, str] | None = None,
     markers: bool = False,
+    zero: bool = True,
 ) -> Picture:
     """Curves over time, or over something else with a title of its own.
 
     Words are given as (English, Chinese). ``log`` names logarithmic axes, ``"x"``, ``"y"`` or
-    ``"xy"``; the curve named ``reference`` is drawn as what theory says.
+    ``"xy"``; the curve named ``reference`` is drawn as what theory says; a linear axis shows zero
+    unless it should not.
     """
     across = np.asarray(x)
 
@@ -155,24 +158,34 @@ def lines(
         if markers:
             plot.update_traces(mode="lines+markers", marker_size=7)
         if "x" in log:
-            plot.update_xaxes(type="log")
+            plot.update_xaxes(type="log", tickvals=across, ticktext=[f"{v:g}" for v in across])
         plot.update_yaxes(type="log" if "y" in log else "linear")
-        if "y" not in log:
+        if zero and "y" not in log:
             plot.update_yaxes(rangemode="tozero")
         return plot
 
     return draw(figure)
 
 
-def tiles(images: np.ndarray, en: str, zh: str, scale: int = 4, gap: int = 2) -> Still:
-    """Images (rows, columns, 3, H, W) in [−1, 1] as a table, in the fixed range."""
-    rows, columns, _, height, width = images.shape
-    pixels = to_uint8(images.reshape(-1, *images.shape[2:]).astype(np.float32))
-    pixels = pixels.repeat(scale, axis=1).repeat(scale, axis=2)
-    down, right = height * scale + gap, width * scale + gap
-    sheet = np.full((rows * down - gap, columns * right - gap, 3), 128, dtype=np.uint8)
-    for i, tile in enumerate(pixels):
-        row, column = divmod(i, columns)
-        top, left = row * down, column * right
-        sheet[top : top + height * scale, left : left + width * scale] = tile
-    return Still(Image.fromarray(sheet), en=en, zh=zh)
+def tiles(
+    images: np.ndarray,
+    rows: Sequence[str],
+    times: Sequence[int] = (),
+    *,
+    en: str,
+    zh: str,
+    scale: int = 5,
+) -> Still:
+    """Images (rows, columns, 3, H, W) in [−1, 1] as a table, in the fixed range.
+
+    A row has a name, in Latin letters only; a column is a time, or a sample.
+    """
+    shape = images.shape
+    pixels = to_uint8(images.reshape(-1, *shape[2:]).astype(np.float32))
+    pixels = pixels.reshape(*shape[:2], *pixels.shape[1:])
+    names, samples = list(rows), list(range(shape[1]))
+    if len(times):
+        data = StripsData(names, np.asarray(times), [0], pixels[:, :, None], False)
+        return Still(strip_image(data, scale=scale), en=en, zh=zh)
+    data = StripsData(names, np.zeros(1, dtype=int), samples, pixels[:, None], False)
+    return Still(grid_image(data, scale=scale), en=en, zh=zh)

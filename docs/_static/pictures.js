@@ -4,6 +4,7 @@
   const language = document.documentElement.lang.startsWith("zh") ? "zh" : "en";
   const views = new Map(); // element -> {view, narrow}
 
+  const onSlide = (element) => element.closest(".reveal section") !== null;
   const dark = () => document.documentElement.dataset.theme === "dark";
 
   // The figure with the texts of this language, its panels side by side or stacked.
@@ -22,18 +23,28 @@
     }
     layout.font = { ...layout.font, color: view.ink[dark() ? "dark" : "light"] };
     layout.autosize = true;
-    const slide = element.closest(".reveal section.slide, .reveal section");
-    if (slide) {
+    if (onSlide(element)) {
       const around = layout.margin.t + layout.margin.b, before = layout.height - around;
-      layout.height = Math.min(layout.height * 1.25, 690 - element.offsetTop);
+      layout.height = (690 - element.offsetTop) / enlarged(element);
       // The legend keeps its pixels above the titles.
       layout.legend.y = 1 + ((layout.legend.y - 1) * before) / (layout.height - around);
     }
     return { data, layout };
   }
 
+  // On a slide a figure is drawn smaller and shown larger, so that its words can be read from afar.
+  function enlarged(element) {
+    const room = 690 - element.offsetTop, height = views.get(element).view.figure.layout.height;
+    return Math.max(1, Math.min(1.45, room / height));
+  }
+
   function drawNow(element) {
     const entry = views.get(element);
+    if (onSlide(element)) {
+      const zoom = enlarged(element);
+      element.style.width = `${1184 / zoom}px`;
+      element.style.transform = `scale(${zoom})`;
+    }
     entry.narrow = element.clientWidth < entry.view.narrow;
     const { data, layout } = arranged(entry.view, entry.narrow, element);
     Plotly.react(element, data, layout, { ...entry.view.config });
@@ -52,6 +63,13 @@
 
   for (const image of document.querySelectorAll("img.still")) {
     image.alt = image.getAttribute(`data-alt-${language}`) || image.alt;
+    if (onSlide(image)) {
+      const words = document.createElement("p");
+      words.className = "caption";
+      words.setAttribute("aria-hidden", "true");
+      words.textContent = image.alt;
+      image.after(words);
+    }
   }
   for (const element of document.querySelectorAll(".picture")) {
     views.set(element, { view: JSON.parse(element.querySelector("script").textContent) });
@@ -60,7 +78,7 @@
   // On a slide a picture of pixels fills what its text leaves.
   function fit() {
     for (const image of document.querySelectorAll(".reveal section.present img.still")) {
-      const room = (680 - image.offsetTop) / image.naturalHeight;
+      const room = (640 - image.offsetTop) / image.naturalHeight;
       const zoom = Math.min(room, 1184 / image.naturalWidth, 2.2);
       image.style.width = `${image.naturalWidth * zoom}px`;
     }
