@@ -366,14 +366,10 @@ def gaussian_trajectory(
         spread = variances - 2 * np.sqrt(bars) * to_end * variances + bars * variances[-1]
         residual_std = np.sqrt(np.maximum(spread, 0) / (1 - bars))
         residual_mean = (means - np.sqrt(bars) * means[-1]) / np.sqrt(1 - bars)
+        eps_mean = answer * (means - np.sqrt(bars) * mean)
+        eps_std = answer * np.sqrt(variances)
     return GaussianTrajectory(
-        grid,
-        means,
-        np.sqrt(variances),
-        answer * (means - np.sqrt(bars) * mean),
-        answer * np.sqrt(variances),
-        residual_mean,
-        residual_std,
+        grid, means, np.sqrt(variances), eps_mean, eps_std, residual_mean, residual_std
     )
 
 

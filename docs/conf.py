@@ -66,6 +66,7 @@ nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_execution_timeout = -1  # none: on a busy machine a cell is slow, and not wrong
 nb_merge_streams = True
+nb_output_stderr = "remove-warn"  # and a warning ends the build
 nb_code_prompt_show = "显示代码" if CHINESE else "Show the code"
 nb_code_prompt_hide = "隐藏代码" if CHINESE else "Hide the code"
 autodoc_member_order = "bysource"

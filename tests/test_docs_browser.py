@@ -86,6 +86,34 @@ def test_a_page_asks_for_nothing_outside_and_draws_its_pictures(opened, path):
     assert not wrong
 
 
+CONTRAST = """() => {
+  const parts = (colour) => colour.match(/[\\d.]+/g).map(Number);
+  const light = (colour) => parts(colour).slice(0, 3).map((v) => v / 255)
+    .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const opaque = (node) => (parts(getComputedStyle(node).backgroundColor)[3] ?? 1) > 0.5;
+  const words = document.querySelector(".picture svg .xtick text");
+  let ground = words.closest(".picture");
+  while (!opaque(ground) && ground.parentElement) ground = ground.parentElement;
+  const [high, low] = [getComputedStyle(words).fill, getComputedStyle(ground).backgroundColor]
+    .map(light).sort((a, b) => b - a);
+  return (high + 0.05) / (low + 0.05);
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_words_of_a_picture_can_be_read_on_its_ground(opened, scheme, language):
+    """Kills: light words on the light ground that the theme lays under outputs in the dark."""
+    page, wrong = opened
+    page.emulate_media(color_scheme=scheme)
+    page.goto((HTML / language / "lessons/4-measuring.html").as_uri())
+    picture = page.query_selector(".picture")
+    picture.scroll_into_view_if_needed()
+    page.wait_for_function("(x) => 'drawn' in x.dataset", arg=picture)
+    assert page.evaluate(CONTRAST) > 4.5 and not wrong
+
+
 @pytest.mark.parametrize("path", DECKS)
 def test_no_slide_overflows(opened, path):
     page, wrong = opened
