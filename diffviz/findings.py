@@ -96,6 +96,7 @@ def diagnose(run: Run) -> list[Finding]:
         found += _collapse(data, arm, run.spec.n)
         found += _modes(data, arm)
         found += _marginal(data, arm, run.spec.n)
+    found += _formula(run)
     found += _terminal(run)
     found += _answers(run)
     return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
@@ -193,6 +194,40 @@ def _marginal(data: xr.Dataset, arm: str, n: int) -> Iterator[Finding]:
         worst = int(np.nanargmax(np.where(inner, distance, -1)))
         evidence = {"found": float(distance[worst]), "t": float(times[worst])}
         yield Finding("marginal-off", "warning", arm, _range(times[off]), evidence)
+
+
+def _formula(run: Run) -> Iterator[Finding]:
+    """A denoiser fitted to x_t = √ᾱ x_0 + (1−ᾱ) ε, without the root.
+
+    Under a right rule and a right denoiser Var x_t = ᾱ Var x_0 + 1 − ᾱ, whatever the data. With
+    this one x_t is too narrow in the middle, but not near T, where 1−ᾱ and its root are the same;
+    a denoiser that is wrong by one factor at every t shows it there as well.
+    """
+    t, bars = _times(run.dataset), run.schedule.alpha_bars
+    level = 1 - bars[t]
+    start, middle = (level >= 0.95) & (level <= 0.985), (level >= 0.2) & (level <= 0.7)
+    # With steps larger than this a right denoiser leaves the law as well.
+    stride = np.append(1 - bars[t[:-1]] / bars[t[1:]], 0)
+    if not start.any() or not middle.any() or stride[middle].max() > 0.08:
+        return
+    arms = {}
+    for arm, spec in zip(run.arms, run.spec.arms, strict=True):
+        rule, data = str(spec["rule"]), run.dataset.sel(arm=arm)
+        if not rule.startswith(("ddpm", "ddim")) or float(spec["noise_scale"]) != 1:
+            continue
+        std, reference = data["std"].sel(quantity="x").values, data["reference_std"].values[-1]
+        # Of its own end, unless the last steps ran away.
+        end = reference if std[-1] > 3 * reference else std[-1]
+        share = std**2 / np.maximum(bars[t] * end**2 + level, 1e-12)
+        lacking, before = 1 - share[middle].mean(), 1 - share[start].mean()
+        values = float(data["values"].sel(quantity="x").values[0])
+        # DDIM forgets nothing, so that what happens near T adds up.
+        most = 0.5 if rule.startswith("ddpm") else 0.25
+        if lacking > max(0.05, 4 * np.sqrt(2 / values)) and before < most * lacking:
+            arms[arm] = {"found": np.sqrt(1 - lacking), "start": np.sqrt(1 - before)}
+    for arm, evidence in list(arms.items())[:1]:  # the arms share their denoiser
+        name = "" if len(arms) == len(run.arms) else arm
+        yield Finding("perturbation-formula", "error", name, _range(t[middle]), evidence)
 
 
 def _terminal(run: Run) -> Iterator[Finding]:

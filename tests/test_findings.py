@@ -142,6 +142,46 @@ BAD_ANSWERS = {
 }
 
 
+def without_root(exact, schedule):
+    """Exact for x_t = √ᾱ x_0 + (1−ᾱ) ε: then x_t/c has ᾱ' = ᾱ/c² with c² = ᾱ + (1−ᾱ)²."""
+    bars = schedule.alpha_bars
+    c = np.sqrt(bars + (1 - bars) ** 2)
+    other = bars / c**2
+    alphas = np.append(1, other[1:] / other[:-1])
+    inner = exact(NoiseSchedule(1 - alphas, alphas, other))
+    return lambda x, t, context=None: inner(x / float(c[t]), t).clamp(-4, 4)
+
+
+FORMULA = {
+    "gaussian": (lambda s: GaussianDenoiser(s, 2.0, 0.5), 3000, ()),
+    "narrow": (lambda s: GaussianDenoiser(s, 0.0, 0.1), 3000, ()),
+    "images": (lambda s: DatasetDenoiser(s, sprites()), 64, (2, 4, 4)),
+}
+
+
+@pytest.mark.parametrize("schedule", [SCHEDULE, NoiseSchedule.cosine(100)], ids=str)
+@pytest.mark.parametrize("name", FORMULA)
+def test_a_root_missing_in_training_is_named(name, schedule):
+    """Kills: the residual asked instead, a dip of any denoiser taken for this one."""
+    make, n, shape = FORMULA[name]
+    arms = [Arm("ddpm", ddpm()), Arm("posterior", ddpm("posterior")), Arm("z=0", ddpm(), 0.0)]
+
+    def found(denoiser, arms=arms, steps=None):
+        run = record(
+            denoiser, schedule, arms=arms, n=n, seed=5, steps=steps, sample_shape=shape,
+            progress=False,
+        )  # fmt: skip
+        return [f.arm for f in diagnose(run) if f.id == "perturbation-formula"]
+
+    exact = make(schedule)
+    assert found(without_root(make, schedule)) == ["ddpm"]
+    for factor in (0.8, 1.0, 1.2):  # wrong at every t alike, or right
+        scaled = lambda x, t, context=None, k=factor: k * exact(x, t)  # noqa: E731
+        assert found(scaled) == found(scaled, [Arm("ddim", ddim())]) == []
+    for steps in (10, 25, 50):  # a right denoiser, with what large steps leave
+        assert found(lambda x, t, context=None: exact(x, t), steps=steps) == []
+
+
 @pytest.mark.parametrize("how", BAD_ANSWERS)
 @pytest.mark.parametrize("name", ["gaussian", "gaussian image"])
 def test_a_denoiser_that_is_no_function_of_one_sample_is_named(name, how):
