@@ -51,8 +51,8 @@ class OnHost:
         data: the law behind the marginals.
     """
 
-    together = 2**16
-    """Values described in one go; as many in float64 as a core's own cache holds."""
+    together = 2**17
+    """Values described in one go, so that small samples do not pay for many small calls."""
 
     def __init__(self, buckets: int, merging: bool, edges: Array, data: DataLaw | None) -> None:
         self.grid, self.merging, self.data = normal_grid(buckets), merging, data

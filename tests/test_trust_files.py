@@ -313,10 +313,10 @@ WRITER = """
 import sys
 from diffviz.files import replacing
 path, size = sys.argv[1], 2_000_000
-print("ready", flush=True)
 number = 0
 while True:
     number += 1
+    print(number, flush=True)
     with replacing(path) as temporary:
         temporary.write_bytes(bytes([number % 250 + 1]) * size)
 """
@@ -329,8 +329,11 @@ def kills(tmp_path: Path, count: int, seed: int) -> set[int]:
     for _ in range(count):
         command = [sys.executable, "-c", WRITER, str(path)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT)
-        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
-        time.sleep(rng.random() * 0.05)
+        assert process.stdout is not None and process.stdout.readline() == b"1\n"
+        begun, begins = time.monotonic(), rng.randrange(1, 5)
+        for _ in range(begins):
+            process.stdout.readline()
+        time.sleep(rng.random() * (time.monotonic() - begun) / begins)
         process.kill()
         process.wait()
         process.stdout.close()
