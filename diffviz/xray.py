@@ -202,11 +202,7 @@ def _wild(schedule: NoiseSchedule, time: Time, generator: torch.Generator) -> An
             return e
         index = index_of(np.array([value]), kind, schedule)[0]
         bar = schedule.alpha_bars[int(np.clip(np.rint(index), 0, schedule.T))]
-        return (
-            min(float(__import__("os").environ.get("LOUD", "1")), WILDEST * float(np.sqrt(bar)))
-            * e
-            + float(np.sqrt(1 - bar)) * x
-        )
+        return min(1.0, WILDEST * float(np.sqrt(bar))) * e + float(np.sqrt(1 - bar)) * x
 
     return answer
 
