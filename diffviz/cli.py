@@ -355,7 +355,7 @@ def train(out: str, resume: bool, **options: Any) -> None:
             bar.n = epoch.epoch * steps
             bar.set_postfix_str(f"epoch {epoch.epoch}, loss {epoch.loss:.4f}")
     facts = {
-        "command": " ".join(["diffviz", *(word for word in sys.argv[1:] if word != "--resume")]),
+        "command": _command(),
         "seed": options["seed"],
         "epochs": epoch.epochs,
         "batch": options["batch"],
@@ -372,6 +372,50 @@ def train(out: str, resume: bool, **options: Any) -> None:
     )
     state.unlink(missing_ok=True)
     _say(f"{out}: {epoch.epochs} epochs, loss {epoch.loss:.4f}")
+
+
+def _command() -> str:
+    """What was typed, as it goes into a file of weights."""
+    return " ".join(["diffviz", *(word for word in sys.argv[1:] if word != "--resume")])
+
+
+@cli.command()
+@click.argument("weights", nargs=-1, required=True, metavar="WEIGHTS WEIGHTS…")
+@click.option("--out", "-o", default="weights.safetensors", show_default=True)
+def average(weights: tuple[str, ...], out: str) -> None:
+    """Average the weights of networks that were trained from one start.
+
+    \b
+    Example:
+      diffviz average first.safetensors second.safetensors -o mean.safetensors
+    """
+    import numpy as np
+
+    from diffviz.denoisers.checkpoints import load_denoiser, save_denoiser
+    from diffviz.files import check_apart
+    from diffviz.training import averaged
+
+    check_apart([out], list(weights))
+    parts = [load_denoiser(path) for path in weights]
+    first, law = parts[0], parts[0].data
+    if law is None:
+        raise InputError(
+            f"{weights[0]}: does not say what it was trained on, as files written by train do"
+        )
+    for path, part in zip(weights, parts, strict=True):
+        same = part.facts.get("data") == first.facts["data"] and part.classes == first.classes
+        if not same or not np.array_equal(part.schedule.alpha_bars, first.schedule.alpha_bars):
+            raise InputError(f"{path}: has other data, classes or schedule than {weights[0]}")
+    save_denoiser(
+        out,
+        averaged([part.network for part in parts]),
+        first.schedule,
+        classes=first.classes,
+        data_recipe=first.facts["data"],
+        data=law,
+        facts={"command": _command(), "parts": [dict(part.facts) for part in parts]},
+    )
+    _say(f"{out}: the mean of {len(parts)} networks")
 
 
 def _training_data(options: dict[str, Any]) -> tuple[Any, Any, tuple[str, ...], str]:

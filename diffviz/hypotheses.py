@@ -15,7 +15,15 @@ from scipy.optimize import least_squares
 
 from diffviz.errors import InputError
 from diffviz.evidence import Evidence
-from diffviz.identification import Expected, expect, in_form, levels_of, numbers_of, rules_for
+from diffviz.identification import (
+    Expected,
+    expect,
+    in_form,
+    levels_of,
+    numbers_of,
+    rules_for,
+    writings,
+)
 from diffviz.sampling import Rule, ddim, ddpm
 from diffviz.schedule import NoiseSchedule
 
@@ -57,10 +65,12 @@ class Reading:
 
 def explain(e: Evidence) -> Reading:
     """The reading with the least cost."""
-    levels, precision = e.expected.levels, e.used.values**-0.5
-    sources = [source for source in rules_for(e.fit, levels, precision) if source != ddim(1.0)]
+    precision = e.used.values**-0.5
     rules = [e.expected]
-    rules += [expect(source, levels) for source in sources if source != e.expected.source]
+    for levels in writings(e.expected.levels):
+        sources = [source for source in rules_for(e.fit, levels, precision) if source != ddim(1.0)]
+        found = [expect(source, levels) for source in sources]
+        rules += [rule for rule in found if not np.array_equal(rule.numbers, rules[0].numbers)]
     readings = [reading for rule in rules for reading in _coefficients(e, rule)]
     readings += [reading for rule in rules for reading in _indices(e, rule)]
     readings += [reading for rule in rules for reading in _schedules(e, rule)]

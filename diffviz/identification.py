@@ -117,6 +117,19 @@ def levels_of(
     return Levels(index, kind, sigma_form, answer, visited)
 
 
+def writings(levels: Levels) -> list[Levels]:
+    """The same levels with α as the schedule has it, and as ᾱ_t/ᾱ_s where that is another one.
+
+    In the course's schedule it is, at t = 1; with the ratio the last step ends at x̂_0.
+    """
+    bars = levels.visited.alpha_bars
+    alphas = np.concatenate([[1.0], bars[1:] / bars[:-1]])
+    if np.allclose(alphas, levels.visited.alphas, rtol=1e-9):
+        return [levels]
+    visited = NoiseSchedule(1 - alphas, alphas, bars, levels.visited.name)
+    return [levels, replace(levels, visited=visited)]
+
+
 def expect(rule: Rule, levels: Levels) -> Expected:
     """The rule at these levels, in the form the loop is written in."""
     numbers = _numbers(rule, levels, levels.visited)
@@ -229,7 +242,7 @@ def arrangements(watched: Watched, schedule: NoiseSchedule, time: Time) -> Itera
                 for log in (False, True) if between else (False,):
                     levels = levels_of(index, schedule, kind, sigma_form, answer, log)
                     if levels is not None and not (answer == "v" and sigma_form):
-                        yield levels
+                        yield from writings(levels)
 
 
 def rules_for(fit: Fit, levels: Levels, precision: float) -> list[Rule]:

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from diffviz.cli import cli, main
+from diffviz.denoisers.checkpoints import load_denoiser
 from diffviz.figures import theme
 from diffviz.run import Run
 
@@ -113,6 +115,24 @@ def test_train_then_record_with_it(capsys):
     assert run.spec.steps == 10 and run.spec.label == "hero"
 
 
+def test_the_average_of_two_trainings_says_what_it_is_made_of(capsys):
+    """Kills: facts of one part only; weights for other data or of another schedule taken in."""
+    call("sprites", "--n", 20, "-o", "s.npy", "--labels", "l.npy")
+    data = ("--images", "s.npy", "--labels", "l.npy", "--epochs", 1, "--features", 8)
+    assert call("train", *data, "--T", 10, "-o", "a.safetensors") == 0
+    going_on = ("--start", "a.safetensors", "--own", 2)
+    assert call("train", *data, "--T", 10, *going_on, "-o", "b.safetensors") == 0
+    assert call("train", *data, "--T", 12, "-o", "c.safetensors") == 0
+    assert call("average", "a.safetensors", "b.safetensors", "-o", "m.safetensors") == 0
+    a, b, m = (load_denoiser(f"{name}.safetensors") for name in "abm")
+    assert m.facts["parts"] == [dict(a.facts), dict(b.facts)]
+    middle = (a.network.out[0].weight + b.network.out[0].weight) / 2
+    assert torch.equal(m.network.out[0].weight, middle)
+    assert call("average", "a.safetensors", "c.safetensors", "-o", "n.safetensors") == 2
+    assert "c.safetensors: has other data, classes or schedule" in capsys.readouterr().err
+    assert not Path("n.safetensors").exists()
+
+
 GOOD = ("record", "--denoiser", "gaussian:2,0.5", "--T", "5", "--n", "4", "-o", "x.nc")
 
 
@@ -168,6 +188,7 @@ MISTAKES = {
     "train images": (["train", "--images", "page.html"], "page.html"),
     "train labels": (["train", "--labels", "page.html"], "labels without images"),
     "train epochs": (["train", "--epochs", "0"], "epochs is 0"),
+    "average": (["average", "page.html", "page.html"], "page.html"),
     "train size": (["train", "--images", "wide.npy"], "allowed are 16×16"),
 }
 

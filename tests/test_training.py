@@ -1,5 +1,6 @@
 """What the network is shown, how its weights are averaged, and that a killed training goes on."""
 
+import copy
 from contextlib import closing
 from pathlib import Path
 
@@ -16,7 +17,16 @@ from diffviz.errors import CheckpointError, InputError
 from diffviz.images import from_uint8
 from diffviz.sampling import ddpm
 from diffviz.schedule import NoiseSchedule
-from diffviz.training import FORMAT, Epoch, Pairs, own_states, perturb, train, update_average
+from diffviz.training import (
+    FORMAT,
+    Epoch,
+    Pairs,
+    averaged,
+    own_states,
+    perturb,
+    train,
+    update_average,
+)
 
 SCHEDULE = NoiseSchedule.course(T=10)
 CLASSES = ("a", "b", "c")
@@ -304,6 +314,30 @@ def test_training_on_own_states_goes_on_after_a_stop(tmp_path: Path, whole: Epoc
     training.close()
     assert_same(run(checkpoint=path, resume=True, **options)[-1], undisturbed)
     assert run(start=whole.network)[-1].losses != undisturbed.losses
+
+
+def test_the_average_lies_in_the_middle(whole: Epoch) -> None:
+    """(w + (w + d))/2 = w + d/2, batch norm's statistics too. Kills: the first or the last network
+    returned, a sum, statistics of one of them."""
+    other = copy.deepcopy(whole.network)
+    with torch.no_grad():
+        for value in (*other.parameters(), *other.buffers()):
+            if value.is_floating_point():
+                value.add_(0.5)
+    middle = averaged([whole.network, other])
+    for name, value in middle.state_dict().items():
+        expected = whole.network.state_dict()[name]
+        torch.testing.assert_close(
+            value, expected + 0.25 if value.is_floating_point() else expected
+        )
+    assert not middle.training
+    for networks, words in (
+        ([other], "1 networks to average"),
+        ([other, other, ContextUnet(3, 8, 3, 16, shortcut="frozen")], "network 3 .* another"),
+        ([other, ContextUnet(3, 16, 3, 16)], "network 2 .* another"),
+    ):
+        with pytest.raises(InputError, match=words):
+            averaged(networks)
 
 
 # -------------------------------------------------------------------- the border

@@ -71,6 +71,30 @@ def test_other_schedules(schedule, name):
     assert (seen.findings, seen.rule in rules) == ((), True)
 
 
+@pytest.mark.parametrize(("scale", "found"), [(1.0, []), (0.9, ["noise-scale"])])
+def test_alphas_that_are_ratios_of_the_course_are_right_too(scale, found):
+    """The course's ᾱ_1 is not its α_1, and a loop that takes α_t = ᾱ_t/ᾱ_{t−1} ends at x̂_0.
+
+    Kills: only one of the two last steps allowed.
+    """
+    schedule = NoiseSchedule.course(T)
+    bars = torch.tensor(schedule.alpha_bars, dtype=torch.float32)
+
+    def sampler(model):
+        x = torch.randn(SHAPE)
+        for i in range(T, 0, -1):
+            alpha = bars[i] / bars[i - 1]
+            eps = model(x, i)
+            x = (x - (1 - alpha) / (1 - bars[i]).sqrt() * eps) / alpha.sqrt()
+            if i > 1:
+                x = x + scale * (1 - alpha).sqrt() * torch.randn_like(x)
+        return x
+
+    torch.manual_seed(0)
+    seen = xray(sampler, schedule)
+    assert ([f.id for f in seen.findings], seen.rule) == (found, "ddpm/beta")
+
+
 def test_half_precision_states():
     """Rounding to bfloat16 is not a fault. Kills: a floor for float32 only."""
     schedule = NoiseSchedule.linear(50, 1e-3, 0.2)
