@@ -173,7 +173,9 @@ def _elsewhere(
     numbers = rule.numbers.copy()
     for i in off.tolist():
         best = e.threshold
-        for s in (s for s in range(e.schedule.T + 1) if s not in (now[i], then[i])):
+        # A last step that leads to the level it starts from leaves x as it is.
+        known = {then[i]} if i == len(now) - 1 else {then[i], now[i]}
+        for s in (s for s in range(e.schedule.T + 1) if s not in known):
             source = rule.source if s < now[i] else ddim(0.0)
             found = _form(e, rule, source, int(now[i]), s)
             error = e.fit.errors[i, 1:] * e.inflation + rule.floor[i, :2] + 2e-6

@@ -227,7 +227,7 @@ def _noise_size(e: Evidence, off: Mask) -> list[Finding]:
     std, target = e.fit.std, e.expected.numbers[:, 2]
     wanted = target > 0
     missing = off & wanted & (std < 0.02 * target)
-    if missing.sum() > 0.5 * wanted.sum():
+    if missing.sum() > 0.8 * wanted.sum():
         return [finding(e, "noise-missing", missing, measure="std", **gap(e, 3, missing))]
     found = []
     last = np.arange(len(off)) == len(off) - 1

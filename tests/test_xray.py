@@ -95,6 +95,21 @@ def test_alphas_that_are_ratios_of_the_course_are_right_too(scale, found):
     assert ([f.id for f in seen.findings], seen.rule) == (found, "ddpm/beta")
 
 
+@pytest.mark.parametrize(
+    ("name", "want"),
+    [
+        ("ddpm, index", []),
+        ("no noise", ["noise-missing"]),
+        ("one noise for the whole batch", ["noise-shared-in-batch"]),
+        ("5 % more noise", ["noise-scale"]),
+    ],
+)
+def test_rows_of_numbers(name, want):
+    """States without pixels. Kills: shared rows taken for columns that go together."""
+    seen = look(name, (zoo.CORRECT | zoo.FAULTY)[name][1], shape=(400, 8))
+    assert [f.id for f in seen.findings][:1] == want
+
+
 def test_half_precision_states():
     """Rounding to bfloat16 is not a fault. Kills: a floor for float32 only."""
     schedule = NoiseSchedule.linear(50, 1e-3, 0.2)

@@ -636,6 +636,113 @@ FAULTY |= {
 }  # fmt: skip
 
 
+# --------------------------------------------------- an exam, set after the verdict was made
+
+
+def held(every):
+    """A noise that is drawn anew in every k-th step only."""
+
+    def noise(x, i, state):
+        if i % every == 0 or "z" not in state:
+            state["z"] = torch.randn_like(x)
+        return state["z"]
+
+    return noise
+
+
+def ends_at_first(eta=0.0):
+    """DDIM in strides of 5 that ends at the level of t = 1, as ``set_alpha_to_one=False`` does."""
+
+    def make(schedule, shape):
+        ab = schedule.alpha_bars
+
+        def sampler(model):
+            x = torch.randn(shape)
+            for t in range(schedule.T - 4, 0, -5):
+                s = max(t - 5, 1)
+                e = model(x, t - 1)
+                sigma = eta * np.sqrt((1 - ab[s]) / (1 - ab[t]) * max(1 - ab[t] / ab[s], 0))
+                x0 = (x - np.sqrt(1 - ab[t]) * e) / np.sqrt(ab[t])
+                x = np.sqrt(ab[s]) * x0 + np.sqrt(1 - ab[s] - sigma**2) * e
+                x = x + sigma * torch.randn_like(x)
+            return x
+
+        return sampler
+
+    return make
+
+
+def heavy(x, i, state):
+    return (3 / 5) ** 0.5 * torch.distributions.StudentT(5.0).sample(x.shape)
+
+
+def half_resolution(x, i, state):
+    return torch.randn_like(x[..., ::2, ::2]).repeat_interleave(2, -1).repeat_interleave(2, -2)
+
+
+FAULTY |= {
+    "answer clamped": (
+        "not-linear",
+        ddpm(mean=lambda x, e, b, a, ab, i: _right(x, e.clamp(-1, 1), b, a, ab, i)),
+    ),
+    "x clamped to 3": ("not-linear", ddpm(after=lambda x, i: x.clamp(-3, 3))),
+    "noise kept for two steps": ("noise-reused-across-steps", ddpm(noise=held(2))),
+    "noise kept for five steps": ("noise-reused-across-steps", ddpm(noise=held(5))),
+    "three noises in turn": (
+        "noise-reused-across-steps",
+        ddpm(noise=lambda x, i, s: s.setdefault(i % 3, torch.randn_like(x))),
+    ),
+    "heavy tails": ("noise-not-normal", ddpm(noise=heavy)),
+    "dropout on the noise": (
+        "noise-not-normal",
+        ddpm(noise=lambda x, i, s: torch.nn.functional.dropout(torch.randn_like(x), 0.1)),
+    ),
+    "noise of half the resolution": ("noise-correlated", ddpm(noise=half_resolution)),
+    "two samples share their noise": (
+        "noise-shared-in-batch",
+        ddpm(noise=lambda x, i, s: torch.randn_like(x)[[0, *range(len(x) - 1)]]),
+    ),
+    "four noises over the batch": (
+        "noise-shared-in-batch",
+        ddpm(noise=lambda x, i, s: torch.randn_like(x[:4]).repeat(len(x) // 4, 1, 1, 1)),
+    ),
+    "noise in every second step": (
+        "noise-scale",
+        ddpm(std=lambda b, a, ab, i: b[i].sqrt() * (i % 2)),
+    ),
+    "noise that falls with t": (
+        "noise-scale",
+        ddpm(std=lambda b, a, ab, i: b[i].sqrt() * i / (len(b) - 1)),
+    ),
+    "posterior with its root misplaced": (
+        "noise-scale",
+        ddpm(std=lambda b, a, ab, i: b[i] * (1 - ab[i - 1]).sqrt() / (1 - ab[i])),
+    ),
+    "product of beta for alpha_bar": (
+        "eps-coefficient",
+        ddpm(
+            mean=lambda x, e, b, a, ab, i: (
+                (x - e * b[i] / (1 - b[1 : i + 1].prod()).sqrt()) / a[i].sqrt()
+            )
+        ),
+    ),
+    "last update left out": (
+        "time-ends-early",
+        ddpm(mean=lambda x, e, b, a, ab, i: _right(x, e, b, a, ab, i) if i > 1 else x),
+    ),
+    "ddim that ends at the first level": ("time-ends-early", ends_at_first()),
+    "ddim(eta=0.5) that ends at the first level": ("time-ends-early", ends_at_first(0.5)),
+    "beta backwards": (
+        "schedule-mismatch",
+        ddpm(using=lambda T: NoiseSchedule.from_betas(NoiseSchedule.linear(T).betas[:0:-1])),
+    ),
+    "beta constant": (
+        "schedule-mismatch",
+        ddpm(using=lambda T: NoiseSchedule.from_betas(np.full(T, 0.01))),
+    ),
+}
+
+
 def fraction(i, T):
     return torch.tensor([i / T])[:, None, None, None]
 
@@ -662,6 +769,68 @@ CORRECT = {
     "euler ancestral, eps": (("euler-ancestral",), sigma_form(ancestral=True, denoised=False)),
     "dpm-solver++(2m)": (("dpm-solver++(2m)",), multistep()),
     "dpm-solver++(2m), 40 steps": (("dpm-solver++(2m)",), multistep(n=40)),
+}
+
+
+def in_place(dtype):
+    """DDPM that works on x and on the answer themselves."""
+
+    def make(schedule, shape):
+        b, a, ab = tables(schedule, dtype)
+
+        def sampler(model):
+            x = torch.randn(shape, dtype=dtype)
+            for i in range(schedule.T, 0, -1):
+                e = model(x, i)
+                e.mul_(b[i] / (1 - ab[i]).sqrt())
+                x.sub_(e).div_(a[i].sqrt())
+                if i > 1:
+                    x.add_(torch.randn_like(x), alpha=float(b[i].sqrt()))
+            return x
+
+        return sampler
+
+    return make
+
+
+def returning(wrap):
+    """DDPM that calls its model by keywords and returns something that holds x_0."""
+
+    def make(schedule, shape):
+        def sampler(model):
+            states = []
+
+            def named(x, i):
+                states.append(x)
+                return model(sample=x, timestep=torch.full((len(x),), i))
+
+            return wrap(ddpm()(schedule, shape)(named), states)
+
+        return sampler
+
+    return make
+
+
+def respaced(schedule, shape):
+    """The betas of every fifth step made anew, as improved diffusion does."""
+    times = np.arange(schedule.T, 0, -5)[::-1]
+    ab = schedule.alpha_bars[times]
+    b = 1 - ab / np.append(1, ab[:-1])
+    own = NoiseSchedule.from_betas(b)
+
+    def sampler(model):
+        inner = ddpm(std=posterior)(own, shape)
+        return inner(lambda x, i: model(x, torch.full((len(x),), int(times[i - 1]) - 1)))
+
+    return sampler
+
+
+CORRECT |= {
+    "in place, float64": (("ddpm/beta",), in_place(torch.float64)),
+    "in place, float32": (("ddpm/beta",), in_place(torch.float32)),
+    "a list of states": (("ddpm/beta",), returning(lambda x, states: [*states, x])),
+    "a dict": (("ddpm/beta",), returning(lambda x, states: {"samples": x, "steps": len(states)})),
+    "respaced": (("ddpm/posterior",), respaced),
 }
 
 # The plain loops that readers see.
