@@ -60,7 +60,8 @@ def look(name: str) -> bytes:
     """
     specimen, schedule = SPECIMENS[name], _denoiser().schedule
     torch.manual_seed(0)
-    found = xray(specimen.sampler(schedule, SHAPE), schedule, shape=SHAPE)
+    sampler = specimen.sampler(schedule, SHAPE)
+    found = xray(sampler, schedule, shape=SHAPE, seconds=300)
     data = xray_data(found.coefficients)
     right = _right(specimen)
     return _packed(

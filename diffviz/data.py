@@ -152,7 +152,7 @@ class DataLaw:
         return Grid.of(cdf, plan.low, plan.high, plan.buckets, exact=plan.exact)
 
     def marginal_plan(self, alpha_bar: float, buckets: int = BUCKETS) -> "MarginalPlan":
-        """What `marginal_grid` is made of."""
+        """What `marginal_grid` is made of; ``alpha_bar`` and ``buckets`` are its own."""
         shifts, scales, weights = self.marginal_components(alpha_bar)
         smooth = bool(scales.min() > 0)
         simple = smooth and len(shifts) <= SIMPLE

@@ -148,8 +148,9 @@ def _noise_law(e: Evidence) -> list[Finding]:
     shared, correlated = batch > e.threshold, grid > e.threshold
     if shared.any() or correlated.any():
         return [_together(e, shared, correlated)]
-    if e.depends.any() and not e.used.noise[0].there:
-        return []  # a multi-step rule: noise that comes again is in the first step too
+    first = np.abs(e.scores_of(e.expected)[0, :2])
+    if e.depends.any() and not e.used.noise[0].there and (first < e.threshold).all():
+        return []  # a multi-step rule; noise that is x_T again bends the first step too
     again, value = returning(e)
     before = np.nan_to_num(e.step_correlation)
     often = np.abs(before) > 0.5

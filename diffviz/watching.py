@@ -131,6 +131,7 @@ class Watch(torch.nn.Module):
         self._x: Tensor | None = None
         self._last: Tensor | None = None
         self._columns: list[Array] = []
+        self._rows = np.ones((7, 0))
         self._first: Array | None = None
 
     def forward(self, *arguments: object, **keywords: object) -> object:
@@ -171,6 +172,7 @@ class Watch(torch.nn.Module):
         """Take in x_T; a second time if its equal halves were not those of guidance."""
         self.shape = tuple(x.shape)
         self._first = _flat(x)
+        self._rows = np.ones((7, x.numel()))
         self.start_mean = float(self._first.mean())
         self.start = _describe((self._first - self.start_mean).reshape(self.shape), 0.0)
         if self._last is not None:
@@ -191,11 +193,15 @@ class Watch(torch.nn.Module):
             self._begin(x, value or 0.0)
         if self._x is None or self._first is None:
             return
-        rows = np.stack([np.ones(x.numel()), *self._columns, self._first, _flat(x)])
+        rows = self._rows  # one array for all steps: fetching pages costs as much as the sums
+        for row, values in zip(rows[1:], [*self._columns, self._first, _flat(x)], strict=True):
+            row[:] = values
         gram = rows @ rows.T
         kept = [ONE, X, EPS]
         coefficients = solve(gram[None], kept).coefficients[0]
-        left = rows[NEXT] - coefficients @ rows[kept]
+        left = rows[NEXT] - coefficients[0]
+        for column, coefficient in zip(kept[1:], coefficients[1:], strict=True):
+            left -= coefficient * rows[column]
         self.precision = max(float(torch.finfo(x.dtype).eps), 2 * ROUNDING)
         size = np.sqrt(np.diag(gram)[[X, EPS, NEXT]] / x.numel())
         floor = 4 * self.precision * float(size @ np.append(np.abs(coefficients[1:]), 1.0))
@@ -203,7 +209,7 @@ class Watch(torch.nn.Module):
             floor = math.inf
         self.grams.append(gram)
         noise = _describe(left.reshape(self.shape), floor)
-        self.noise.append(replace(noise, bent=_bent(left, rows[kept])) if noise.there else noise)
+        self.noise.append(replace(noise, bent=_bent(left, rows, kept)) if noise.there else noise)
 
     def result(self) -> Watched:
         """What was seen so far."""
@@ -414,14 +420,14 @@ def _correlation(z: Array, axis: int) -> tuple[float, float, float]:
     return (mean, together, mean) if together > pair else (worst, pair, mean)
 
 
-def _bent(left: Array, columns: Array) -> float:
+def _bent(left: Array, rows: Array, columns: list[int]) -> float:
     """The score of what squares and cubes of x_t and m_t explain of the leftover (n,), R²·n ~ χ².
 
-    The leftover is orthogonal to the ``columns`` 1, x_t, m_t, and if it is noise it is independent
-    of every function of them. At most some 10,000 values are looked at.
+    The leftover is orthogonal to the ``columns`` 1, x_t, m_t of ``rows``, and if it is noise it is
+    independent of every function of them. At most some 10,000 values are looked at.
     """
     every = max(left.size // 10_000, 1)
-    one, x, m = columns[:, ::every]
+    one, x, m = rows[:, ::every][columns]
     x, m = (v - v.mean() for v in (x, m))
     m = m - x * ((x @ m) / max(x @ x, 1e-300))
     x, m = (v / max(np.sqrt((v @ v) / v.size), 1e-300) for v in (x, m))

@@ -24,7 +24,7 @@ from dashboards.order import FIELDS, SHIPPED, Refused, order
 from tests.test_dashboard import JSON, Server
 
 QUICK = {"denoiser": "gaussian", "data": "1,0.5", "plan": "linear", "length": 20, "n": 30}
-LONG = QUICK | {"length": 10_000, "n": 20_000, "arms": "ddpm"}
+LONG = QUICK | {"length": 2000, "n": 20_000, "arms": "ddpm"}
 FRUGAL = [dict(QUICK, seed=seed) for seed in range(40)]
 
 

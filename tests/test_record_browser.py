@@ -120,7 +120,7 @@ def test_a_recording_from_order_to_compare_by_keys_alone(visit, server):
 def test_two_guests_queue_and_end_on_their_own(visit, server):
     """Kills: a queue without a place in it, a cancel that hits the wrong job, a dead worker that
     leaves its page waiting."""
-    long = "denoiser=gaussian&plan=linear&length=10000&n=20000&arms=ddpm"
+    long = "denoiser=gaussian&plan=linear&length=2000&n=20000&arms=ddpm"
     mine, yours = visit(f"/record?{long}"), visit(f"/record?{ORDER}&lang=zh")
     mine.click("#order-begin:enabled")
     until(mine, "Number(document.documentElement.dataset.points) > 0", 90)
