@@ -105,10 +105,15 @@ class DataLaw:
         The pooled second moment about each sample's own mean, with n − 1:
         Σ_c Var + Σ_c (μ_c − μ̄)² less the variance of the sample's mean, known for points only.
         """
+        return float(np.sqrt(alpha_bar * self._variance_within + 1 - alpha_bar))
+
+    @cached_property
+    def _variance_within(self) -> float:
+        """Mean over the points of the variance within one; NaN where it is not known."""
         if self.points is None or self.mean.size < 2 or not np.all(self.scales == 0):
             return float("nan")
-        within = self.points.reshape(len(self.points), -1).var(axis=1, ddof=1, dtype=np.float64)
-        return float(np.sqrt(alpha_bar * within.mean() + 1 - alpha_bar))
+        rows = self.points.reshape(len(self.points), -1)
+        return float(rows.var(axis=1, ddof=1, dtype=np.float64).mean())
 
     def distance_to_mean(self, alpha_bar: float) -> float:
         """RMS distance of x_t to √ᾱ μ, per coordinate: √(ᾱ·mean σ² + 1 − ᾱ), ᾱ = ``alpha_bar``."""
