@@ -342,6 +342,7 @@ def test_the_keyboard_does_everything(visit):
     assert pixels(page, "#forward canvas") != before
 
 
+@pytest.mark.slow
 def test_the_x_ray_page_shows_lines_verdict_and_pictures(visit):
     """Kills: a verdict beside another loop's lines, a menu without keys, a look that is lost."""
     page = visit("/xray?loop=ddim", ready="xray")
