@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffviz.figures.strips import is_image
+from diffviz.report.numbers import leaves_joint_law
 from diffviz.run import Run
 
 Array = NDArray[np.float64]
@@ -185,8 +186,7 @@ def _near_end(run: Run) -> NDArray[np.bool_]:
 
 
 def _freer(run: Run) -> NDArray[np.bool_]:
-    """Whether the rule of the arm has another joint law on purpose, as DDIM below η = 1."""
-    rules = [str(arm["rule"]) for arm in run.spec.arms]
-    scales = np.array([float(arm["noise_scale"]) for arm in run.spec.arms])
-    free = [rule.startswith("ddim") and rule != "ddim(eta=1)" for rule in rules]
-    return np.array(free) & (scales > 0)
+    """Whether the arm, as it is meant to be, has another joint law than the forward process."""
+    arms = run.spec.arms
+    free = [leaves_joint_law(str(arm["rule"])) for arm in arms]
+    return np.array(free) & np.array([float(arm["noise_scale"]) > 0 for arm in arms])

@@ -240,7 +240,10 @@ def _correlation(a: Array, b: Array, gram: Array) -> float:
 
 
 def gap(e: Evidence, which: int, off: Mask) -> dict[str, float]:
-    """The numbers of the step where it shows most, and the median ratio over all."""
+    """The numbers of the step where it shows most, and the median ratio over all.
+
+    Of the noise, which has one factor for all steps, those of the step with the median ratio.
+    """
     columns = (
         e.fit.coefficients[:, 1],
         e.fit.coefficients[:, 2],
@@ -253,7 +256,10 @@ def gap(e: Evidence, which: int, off: Mask) -> dict[str, float]:
     score = np.abs(e.scores[:, which]) * off
     i = int(np.argmax(np.minimum(score, 1e5) + np.abs(values - target) * off))
     with np.errstate(all="ignore"):
-        ratio = float(np.median((values / target)[off]))
+        ratios = values / target
+        ratio = float(np.median(ratios[off]))
+        if which == 3 and np.isfinite(ratio):
+            i = int(np.nanargmin(np.where(off, np.abs(ratios - ratio), np.nan)))
     t = float(e.expected.levels.index[i])
     return {"found": float(values[i]), "expected": float(target[i]), "ratio": ratio, "t": t}
 

@@ -172,3 +172,12 @@ def write_numbers(run: Run, path: str | Path) -> None:
     text = json.dumps(report_numbers(run), ensure_ascii=False, allow_nan=False)
     with replacing(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def leaves_joint_law(rule: str) -> bool:
+    """Whether the rule of that name is DDIM below η = 1.
+
+    It has the right marginals, and another joint law of (x_0, x_t) than the forward process on
+    purpose.
+    """
+    return rule.startswith("ddim") and rule != "ddim(eta=1)"

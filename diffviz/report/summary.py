@@ -15,7 +15,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from diffviz.catalogue import catalogue
-from diffviz.report.numbers import on_the_way, scale_of
+from diffviz.report.numbers import leaves_joint_law, on_the_way, scale_of
 from diffviz.run import Run
 
 LEVEL = 0.05
@@ -143,15 +143,13 @@ def _noise(run: Run) -> list[Statement]:
         way = "path" if ends == set(path.values()) and len(ends) > 1 else "range"
         rule = str(spec.get("rule", ""))
         silent = scale > 0 and np.nanmax(np.append(drawn[i], -1)) == 0
-        # DDIM below η = 1 has another joint law on purpose, with the same marginals.
-        kept = rule.startswith("ddim") and rule != "ddim(eta=1)"
         if np.abs(residual[i] - 1).max() <= level:
             key, item = "noise_kept", "one" if numbers["low"] == numbers["high"] else "range"
         elif scale > 0 and np.abs(residual[i] - scale).max() <= level:
             key, item = "noise_dial", "dial"
         elif silent or rule == "ddim(eta=0)":
             key, item = "noise_silent", way
-        elif kept and scale == 1:
+        elif scale == 1 and leaves_joint_law(rule):
             key, item = "noise_part", way
         elif high < 1 + level and residual[i, -1] < 1 - level:
             key, item = "noise_less", way
