@@ -12,7 +12,8 @@ from scipy.stats import norm
 from diffviz.evidence import Evidence, carried, finding, gap, only, returning
 from diffviz.findings import Finding
 from diffviz.hypotheses import explain
-from diffviz.identification import SINGLE, Expected, closest, levels_of, scores
+from diffviz.identification import SINGLE, Expected, closest, expect, levels_of, scores
+from diffviz.sampling import ddim
 from diffviz.schedule import NoiseSchedule
 from diffviz.watching import (
     Time,
@@ -148,9 +149,11 @@ def _noise_law(e: Evidence) -> list[Finding]:
     shared, correlated = batch > e.threshold, grid > e.threshold
     if shared.any() or correlated.any():
         return [_together(e, shared, correlated)]
-    first = np.abs(e.scores_of(e.expected)[0, :2])
+    first = np.abs(e.scores_of(expect(ddim(0.0), e.expected.levels))[0, :2])
     if e.depends.any() and not e.used.noise[0].there and (first < e.threshold).all():
-        return []  # a multi-step rule; noise that is x_T again bends the first step too
+        # A rule with a memory, which has none yet: its first step is DDIM's. Noise that comes
+        # again from the seed of x_T bends the first step.
+        return []
     again, value = returning(e)
     before = np.nan_to_num(e.step_correlation)
     often = np.abs(before) > 0.5
