@@ -37,7 +37,7 @@ from diffviz.sampling import DEFAULT_ARMS, Arm, Step, check_device, sample
 from diffviz.schedule import NoiseSchedule
 from diffviz.statistics import BUCKETS, CELLS, Moments, Spread, fitting_buckets
 from diffviz.tally import BINS, QUANTITIES, SNAPSHOT_UNIT, Tally
-from diffviz.workers import LOSSES, Workers, worker_progress
+from diffviz.workers import LOSSES, Workers, hold_memory, worker_progress
 
 MEMORY = 64 * 2**20
 """Bytes that a block may keep of its trajectories."""
@@ -748,6 +748,7 @@ def _block_of_worker(job: _Job, block: int) -> Tally:
     """A block as a worker computes it; a process of its own takes one torch thread."""
     if multiprocessing.parent_process() is not None:
         torch.set_num_threads(1)
+        hold_memory()
     return record_block(job, block, worker_progress())
 
 

@@ -6,6 +6,7 @@ machine, ``DaskWorkers`` those of a Dask cluster. Both tell how many steps have 
 blocks are still under way.
 """
 
+import ctypes
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -14,7 +15,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
+from concurrent.futures import (
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+)
 from contextlib import suppress
 from types import TracebackType
 from typing import Any
@@ -142,7 +149,8 @@ class DaskWorkers(Workers):
                 "install diffviz[dask]"
             ) from None
         self.address = address
-        self.losses = (KilledWorker, FutureCancelledError)
+        # A block is cancelled when every worker that held the job is gone.
+        self.losses = (KilledWorker, FutureCancelledError, CancelledError)
         try:
             self._client = Client(f"tcp://{address}", timeout=timeout, set_as_default=False)
         except (OSError, ValueError) as error:
@@ -152,7 +160,7 @@ class DaskWorkers(Workers):
             ) from None
         self._executor = self._client.get_executor(pure=False)
         self._job: tuple[Any, Any] = (None, None)
-        self._steps = 0
+        self._steps = self._submitted = 0
         self._seen = time.monotonic()
         self._asked = 0.0
         self._client.subscribe_topic(TOPIC, self._count)
@@ -165,9 +173,17 @@ class DaskWorkers(Workers):
         """As `concurrent.futures.Executor.submit`; the first argument is sent only once."""
         job, *rest = args
         if job is not self._job[0]:
-            # As a task, so that the cluster can make it again when its holder is lost.
-            self._job = (job, self._client.submit(_itself, job, pure=False))
-        return self._executor.submit(fn, self._job[1], *rest, **kwargs)
+            # Everywhere before the first block, so that blocks start in their order and none
+            # waits at one worker while another is idle.
+            try:
+                sent = self._client.scatter(job, broadcast=True, hash=False, timeout=PATIENCE)
+            except TimeoutError:
+                raise self._nobody() from None
+            except OSError:
+                raise self._gone() from None
+            self._job = (job, sent)
+        self._submitted += 1
+        return self._executor.submit(fn, self._job[1], *rest, priority=-self._submitted, **kwargs)
 
     def steps(self) -> int:
         """Steps that workers have told of so far."""
@@ -187,12 +203,18 @@ class DaskWorkers(Workers):
             if self._client.nthreads():
                 self._seen = now
         except OSError:
-            raise InputError(f"dask://{self.address}: the scheduler is gone") from None
+            raise self._gone() from None
         if now - self._seen > PATIENCE:
-            raise InputError(
-                f"dask://{self.address}: no worker for {PATIENCE:g} s; start one with: "
-                f"dask worker {self.address}"
-            )
+            raise self._nobody()
+
+    def _gone(self) -> InputError:
+        return InputError(f"dask://{self.address}: the scheduler is gone")
+
+    def _nobody(self) -> InputError:
+        return InputError(
+            f"dask://{self.address}: no worker for {PATIENCE:g} s; start one with: "
+            f"dask worker {self.address}"
+        )
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Leave the cluster, which stays; with ``cancel_futures`` blocks under way are dropped."""
@@ -200,6 +222,19 @@ class DaskWorkers(Workers):
             self._executor.shutdown(wait=wait)
         self._job = (None, None)
         self._client.close(timeout=5)
+
+
+def hold_memory() -> None:
+    """Let this process keep what it frees for its next array, where its C library is glibc.
+
+    Dask starts workers with ``MALLOC_TRIM_THRESHOLD_`` = 64 KiB: then the pages of every array of
+    every step are asked for anew, and a block takes three times as long.
+    """
+    trim_threshold, mmap_threshold = -1, -3  # of <malloc.h>
+    with suppress(AttributeError, OSError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(trim_threshold, 2**28)
+        mallopt(mmap_threshold, 2**25)
 
 
 def worker_progress() -> Callable[[], None]:
@@ -248,7 +283,3 @@ class _Messages:
         if now - self.told > 0.5:
             self.worker.log_event(TOPIC, self.steps)
             self.steps, self.told = 0, now
-
-
-def _itself(job: Any) -> Any:
-    return job

@@ -322,7 +322,7 @@ def test_mixture_denoiser(benchmark, table, particles):
 
 
 GROWTH = """
-import resource, sys, time, torch
+import re, resource, sys, time, torch
 from diffviz.denoisers.exact import MixtureDenoiser
 from diffviz.recording import record
 from diffviz.schedule import NoiseSchedule
@@ -335,7 +335,12 @@ for _ in range(max(1, min(7, 100_000 // n))):
     begun = time.process_time()
     record(denoiser, schedule, n=n, progress=False)
     best = min(best, time.process_time() - begun)
-print(best, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+try:  # ru_maxrss would also count what the parent held before it became this process
+    status = open("/proc/self/status").read()
+    peak = int(re.search(r"VmHWM:\\s+(\\d+)", status)[1]) / 1024
+except OSError:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+print(best, peak)
 """
 
 
@@ -374,33 +379,32 @@ def test_cost_and_memory_as_n_grows(benchmark, table):
         )
 
 
-def test_workers(benchmark, table):
+def test_workers(benchmark, table, network):
     """Two workers beside one, started before: processes, and a Dask cluster on this machine."""
     from distributed import LocalCluster
 
-    schedule = NoiseSchedule.course(100, 5e-4, 0.1)
-    denoiser = MixtureDenoiser(schedule, [[-1.0, 0.0], [1.0, 0.5]], [0.2, 0.3], [1.0, 2.0])
-
-    def seconds(workers, n=80_000) -> float:
-        record(denoiser, schedule, n=4000, block=1000, executor=workers, progress=False)
+    def seconds(workers) -> float:
+        arguments = {"block": 16, "executor": workers, "progress": False}
+        record(network, network.schedule, n=32, steps=2, **arguments)
         begun = time.perf_counter()
-        record(denoiser, schedule, n=n, block=8000, executor=workers, progress=False)
+        record(network, network.schedule, n=128, steps=20, **arguments)
         return time.perf_counter() - begun
 
     def measure() -> dict[str, list[float]]:
         found: dict[str, list[float]] = {"processes": [], "Dask workers": []}
         for count in (1, 2):
             with ProcessWorkers(count) as workers:
-                found["processes"].append(min(seconds(workers) for _ in range(2)))
+                found["processes"].append(seconds(workers))
             options = {"threads_per_worker": 1, "dashboard_address": None}
             with LocalCluster(n_workers=count, silence_logs="CRITICAL", **options) as cluster:
                 name = f"dask://{cluster.scheduler_address.removeprefix('tcp://')}"
                 with executor(name) as workers:
-                    found["Dask workers"].append(min(seconds(workers) for _ in range(2)))
+                    found["Dask workers"].append(seconds(workers))
         return found
 
     for name, (one, two) in benchmark.pedantic(measure, rounds=1).items():
-        table.add(f"two {name} (wall)", f"{two:.3g} s", "one", f"{one:.3g} s", two / one, "≤ 0.59")
+        what = f"two {name}, 8 blocks of the shipped network (wall)"
+        table.add(what, f"{two:.3g} s", "one", f"{one:.3g} s", two / one, "≤ 0.59")
 
 
 @pytest.fixture(scope="module")

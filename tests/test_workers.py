@@ -7,6 +7,8 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -43,6 +45,15 @@ class Deadly:
                 with suppress(FileExistsError):
                     os.close(os.open(f"{self.folder}/death-{i}", os.O_CREAT | os.O_EXCL))
                     os.kill(os.getpid(), signal.SIGKILL)
+        return MIXTURE(x, t)
+
+
+class Slow(Deadly):
+    """The mixture's denoiser, which takes its time; a file in ``folder`` tells that it began."""
+
+    def __call__(self, x, t, context=None):
+        (Path(self.folder) / "asked").touch()
+        time.sleep(0.01)
         return MIXTURE(x, t)
 
 
@@ -174,3 +185,23 @@ def test_a_dask_cluster_gives_the_same_bits_and_outlives_a_worker(here, cluster,
     assert len(list(tmp_path.iterdir())) == 1
     assert run == here
     assert np.isfinite(run.dataset["samples"]).all()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_dask_cluster_outlives_the_loss_of_all_its_workers(here, cluster, tmp_path):
+    """Both killed at once, and the job with them. Kills: blocks cancelled for want of the job."""
+    pids = [worker.process.process.pid for worker in cluster.workers.values()]
+
+    def kill():
+        while not (tmp_path / "asked").exists():
+            time.sleep(0.01)
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+
+    killer = Thread(target=kill)
+    killer.start()
+    address = cluster.scheduler_address.removeprefix("tcp://")
+    with executor(f"dask://{address}") as workers:
+        run = record(Slow(tmp_path, 0), SCHEDULE, executor=workers, **ARGUMENTS)
+    killer.join()
+    assert run == here
