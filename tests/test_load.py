@@ -23,7 +23,6 @@ import diffviz as dv
 pytest.importorskip("uvicorn")
 
 SECONDS = float(os.environ.get("DIFFVIZ_LOAD_SECONDS", "60"))
-CLIENTS, RECORDING = 50, 3
 JSON = {"Content-Type": "application/json"}
 
 
@@ -58,6 +57,7 @@ class Guest:
         return raw
 
     def scrub(self, end, wait):
+        """Open the page, then ask for something once a second."""
         time.sleep(wait)
         for path in ("/", "/assets/1-core.js", "/data/start", "/data/run/1"):
             self.ask(path)
@@ -98,57 +98,86 @@ def free_port():
         return probe.getsockname()[1]
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_fifty_scrub_while_three_record(tmp_path):
-    """No error, 95 % of answers within half a second, memory bounded, no process left.
-
-    Kills: sampling in the process that answers pages; runs, payloads or streams that stay.
-    """
+@pytest.fixture
+def server(tmp_path):
+    """(its process, its port) of a dashboard that shows one run; it must end well."""
     images, labels = dv.make_sprites(60)
     schedule = dv.NoiseSchedule.linear(200)
     denoiser = dv.DatasetDenoiser(schedule, images, labels, ("a", "b", "c", "d", "e"))
     dv.record(denoiser, schedule, n=8, progress=False, out=tmp_path / "run.nc")
     port = free_port()
     command = [sys.executable, "-m", "diffviz", "dashboard", str(tmp_path / "run.nc")]
-    server = subprocess.Popen([*command, "--port", str(port)], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*command, "--port", str(port)], stderr=subprocess.PIPE, text=True)
     try:
         first = Guest(port)
         while not first.ask("/health"):
             time.sleep(0.2)
-        first.trouble.clear()
         for path in ("/", "/data/start", "/data/run/1"):
             first.ask(path)
-        before, peak = memory(server.pid), 0.0
-        end = time.monotonic() + SECONDS
-        guests = [Guest(port) for _ in range(CLIENTS + RECORDING)]
-        work = [
-            threading.Thread(target=g.scrub, args=(end, 4 * i / CLIENTS))
-            if i < CLIENTS
-            else threading.Thread(target=g.record, args=(end, i))
-            for i, g in enumerate(guests)
-        ]
-        for thread in work:
-            thread.start()
-        while any(thread.is_alive() for thread in work):
-            peak = max(peak, memory(server.pid))
-            time.sleep(0.2)
-        time.sleep(3)
-        after = memory(server.pid)
-        times = sorted(t for guest in guests for t in guest.times)
-        p95 = times[int(0.95 * len(times))]
-        print(
-            f"\n{len(times)} answers, median {1e3 * statistics.median(times):.0f} ms, "
-            f"p95 {1e3 * p95:.0f} ms, longest {1e3 * times[-1]:.0f} ms; "
-            f"memory {before:.0f} MB before, {peak:.0f} at most, {after:.0f} after"
-        )
-        for guest in (first, *guests):
-            guest.connection.close()
-        assert [line for guest in (first, *guests) for line in guest.trouble] == []
-        assert p95 < 0.5
-        assert peak < before + 150 and after < before + 60
+        first.connection.close()
+        yield process, port
     finally:
-        server.send_signal(signal.SIGINT)
-        said = server.communicate(timeout=20)[1]
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=20)[1]
     assert "Traceback" not in said and "refused" not in said, said
-    assert server.returncode == 0
+    assert process.returncode == 0
+
+
+def crowd(server, seconds, scrubbing, recording):
+    """(times of answers, sorted; megabytes before, at most and 3 s after) of a crowd of guests."""
+    process, port = server
+    before, peak = memory(process.pid), 0.0
+    end = time.monotonic() + seconds
+    guests = [Guest(port) for _ in range(scrubbing + recording)]
+    work = [
+        threading.Thread(target=g.scrub, args=(end, 4 * i / scrubbing))
+        if i < scrubbing
+        else threading.Thread(target=g.record, args=(end, i))
+        for i, g in enumerate(guests)
+    ]
+    for thread in work:
+        thread.start()
+    while any(thread.is_alive() for thread in work):
+        peak = max(peak, memory(process.pid))
+        time.sleep(0.2)
+    time.sleep(3)
+    after = memory(process.pid)
+    times = sorted(t for guest in guests for t in guest.times)
+    print(
+        f"\n{scrubbing} scrub, {recording} record, {seconds:g} s: {len(times)} answers, "
+        f"median {1e3 * statistics.median(times):.1f} ms, p95 {1e3 * p95(times):.1f} ms, "
+        f"longest {1e3 * times[-1]:.0f} ms; memory {before:.0f} MB before, {peak:.0f} at most, "
+        f"{after:.0f} after"
+    )
+    for guest in guests:
+        guest.connection.close()
+    assert [line for guest in guests for line in guest.trouble] == []
+    return times, before, peak, after
+
+
+def p95(times):
+    return times[int(0.95 * len(times))]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(
+    ("scrubbing", "recording", "limit"), [(30, 1, 0.05), (50, 3, 0.5), (100, 1, 0.1)]
+)
+def test_many_scrub_while_some_record(server, scrubbing, recording, limit):
+    """No error, answers in time, memory bounded, no process left.
+
+    Kills: sampling in the process that answers pages; runs, payloads or streams that stay.
+    """
+    times, before, peak, after = crowd(server, SECONDS, scrubbing, recording)
+    assert p95(times) < limit
+    assert peak < before + 150 and after < before + 60
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_stays_where_it_is(server):
+    """Ten minutes, after one to get warm. Kills: anything kept per request, stream or job."""
+    crowd(server, SECONDS, 10, 1)
+    _, before, _, after = crowd(server, 10 * SECONDS, 10, 1)
+    assert after < before + 20
