@@ -14,22 +14,23 @@ from scipy.stats import t as student
 
 from diffviz.findings import Finding
 from diffviz.identification import (
-    DOUBLE,
     MULTISTEP,
-    SINGLE,
     Expected,
     arrangements,
     closest,
     scores,
     solves_multistep,
 )
+from diffviz.pairing import crooked, fitted
 from diffviz.sampling import Rule, ddim
 from diffviz.schedule import NoiseSchedule
 from diffviz.watching import (
+    DOUBLE,
     NEXT,
     ONE,
     PREVIOUS_EPS,
     PREVIOUS_X,
+    SINGLE,
     Fit,
     Time,
     Watched,
@@ -112,7 +113,7 @@ def weigh(
     if depends.any() and not noisy:
         solved = _multistep(wild, schedule, time)
         if solved is not None:
-            fit = solve(wild.grams, SINGLE)
+            fit = fitted(wild)
             wrong = np.where(solved[1], 0.0, 1e6)
             table = np.column_stack([wrong, wrong, np.zeros(steps), np.zeros(steps)])
             nothing = np.zeros(steps, dtype=bool)
@@ -127,7 +128,7 @@ def weigh(
         clipped = _clipped(wild, tame, threshold, inflation)
     used = tame if clipped.any() else wild
     expected = closest(used, schedule, time) if clipped.any() else best
-    fit = solve(used.grams, SINGLE)
+    fit = fitted(used)
     return Evidence(
         schedule, wild, tame, used, fit, expected, scores(fit, used, expected, inflation), clipped,
         _depends(used, threshold), _step_correlation(used, fit), False, threshold, inflation,
@@ -175,6 +176,9 @@ def _clipped(wild: Watched, tame: Watched, threshold: float, inflation: float) -
     # The leftover of a clipped step is not independent of x, hence the factor.
     off = square > 2 * threshold**2
     off &= wild.sane[:n] & tame.sane
+    if wild.pairs is not None and tame.pairs is not None:
+        off &= ~wild.pairs.same[:n]
+        off |= crooked(wild.pairs, threshold)[:n] & tame.pairs.same
     return np.concatenate([off, np.zeros(len(one.std) - n, dtype=bool)])
 
 

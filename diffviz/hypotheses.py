@@ -218,6 +218,9 @@ def _schedules(e: Evidence, rule: Expected) -> Iterator[Reading]:
     alphas = _implied(e, rule)
     if alphas is None or levels.answer != "eps":
         return
+    others = int((alphas != levels.visited.alphas[1:]).sum())
+    if others < 3:  # one or two steps are no schedule
+        return
     bars = np.concatenate([[1.0], np.cumprod(alphas)])
     visited = NoiseSchedule(
         np.append(0, 1 - alphas), np.append(1, alphas), bars, f"with ᾱ from {bars[-1]:.3g}"
@@ -226,7 +229,7 @@ def _schedules(e: Evidence, rule: Expected) -> Iterator[Reading]:
     told: dict[str, float | str] = {"expected": float(e.schedule.alpha_bars[-1])}
     yield Reading(
         rule, own, "schedule-mismatch",
-        {**told, "name": "…", "found": float(bars[-1])}, 2.5 * len(alphas),
+        {**told, "name": "…", "found": float(bars[-1])}, 2.5 * others,
     )  # fmt: skip
     for other, numbers in _families(e, levels.index[::-1], bars[1:]):
         if other == e.schedule:
@@ -240,35 +243,54 @@ def _schedules(e: Evidence, rule: Expected) -> Iterator[Reading]:
 
 
 def _implied(e: Evidence, rule: Expected) -> Array | None:
-    """α of every step, from the last one up: from σ where the rule draws noise, else from a."""
+    """α of every step, from the last one up: from whichever of a, b and σ tells it best.
+
+    The rule's own wherever that may be it.
+    """
     if rule.levels.sigma_form:
         return None
-    a, std = e.fit.coefficients[::-1, 1], e.fit.std[::-1]
+    a, b = e.fit.coefficients[::-1, 1], e.fit.coefficients[::-1, 2]
+    std, errors = e.fit.std[::-1], e.fit.errors[::-1]
     alphas, bar = np.zeros(len(a)), 1.0
     for i, wanted in enumerate(rule.numbers[::-1, 2]):
-        if wanted == 0:
-            alphas[i] = a[i] ** -2 if a[i] > 0 else 0.0
-        elif rule.source == ddpm("beta"):
-            alphas[i] = 1 - std[i] ** 2
-        elif rule.source == ddpm("posterior"):
-            # β̃ = β(1 − ᾱ_s)/(1 − ᾱ_s(1 − β)), solved for β.
-            alphas[i] = 1 - std[i] ** 2 * (1 - bar) / (1 - bar - bar * std[i] ** 2)
-        else:
-            return None
-        alphas[i] = np.clip(alphas[i], 1e-6, 1 - 1e-9)
+        with np.errstate(all="ignore"):
+            found = [(2 * errors[i, 1], a[i] ** -2)]
+            if wanted and rule.source in (ddpm("beta"), ddpm("posterior")):
+                beta = std[i] ** 2
+                if rule.source == ddpm("posterior"):
+                    # β̃ = β(1 − ᾱ_s)/(1 − ᾱ_s(1 − β)), solved for β.
+                    beta = beta * (1 - bar) / (1 - bar - bar * beta)
+                found.append((beta * np.sqrt(2 / e.used.values), 1 - beta))
+                if errors[i, 2] < 0.01 * errors[i, 1]:
+                    # b = −(1 − α)/√(α(1 − αᾱ_s)), solved for α.
+                    square = b[i] ** 2
+                    half = (1 + square / 2) / (1 + square * bar)
+                    alpha = half - np.sqrt(half**2 - 1 / (1 + square * bar))
+                    found.append(((1 - alpha) * errors[i, 2] / abs(b[i]), alpha))
+            elif wanted:
+                return None
+        known = [(error, alpha) for error, alpha in found if np.isfinite([error, alpha]).all()]
+        error, alpha = min(known) if known and a[i] > 0 else (0.0, 0.0)
+        own = rule.levels.visited.alphas[i + 1]
+        near = abs(alpha - own) < e.threshold * error + 1e-4 * (1 - own)
+        alphas[i] = own if near else np.clip(alpha, 1e-6, 1 - 1e-9)
         bar *= alphas[i]
     return alphas
 
 
 def _families(e: Evidence, index: Array, bars: Array) -> Iterator[tuple[NoiseSchedule, int]]:
-    """Usual schedules of T steps near ᾱ at ``index``, and how many numbers were fitted."""
+    """Usual schedules of T steps near those steps, and how many numbers were fitted.
+
+    The steps end at ``index``, rising, and have the product ``bars`` of their α up to there. Steps
+    are compared, not ᾱ, for the course's ᾱ is not quite the product of its α.
+    """
     T = e.schedule.T
     yield NoiseSchedule.linear(T), 1
     yield NoiseSchedule.course(T), 1
     yield NoiseSchedule.cosine(T), 1
     yield NoiseSchedule.scaled_linear(T), 1
     start = np.log(np.clip(e.schedule.betas[[1, -1]], 1e-6, 0.9))
-    target = np.log(np.maximum(bars, 1e-300))
+    target = np.diff(np.log(np.maximum(bars, 1e-300)), prepend=0.0)
     # The last step draws no noise, so its level is known to rounding.
     weight = np.where(np.arange(len(bars)) == 0, 1e4, 1.0)
     makers: tuple[Callable[[int, float, float], NoiseSchedule], ...] = (
@@ -283,13 +305,17 @@ def _families(e: Evidence, index: Array, bars: Array) -> Iterator[tuple[NoiseSch
             return make(T, float(min(low, high)), float(high))
 
         def residual(ends: Array, other: Callable = other) -> Array:
-            there = np.interp(
-                index, np.arange(T + 1), np.log(np.maximum(other(ends).alpha_bars, 1e-300))
-            )
+            found = other(ends)
+            logs = np.log(np.maximum(found.alpha_bars, 1e-300))
+            there = np.diff(np.interp(index, np.arange(T + 1), logs), prepend=0.0)
+            if index[0] == 1:
+                there[0] = np.log(found.alphas[1])
             return (there - target) / np.abs(target) * weight
 
         try:
-            fitted = least_squares(residual, start, diff_step=1e-4, max_nfev=60)
+            fitted = least_squares(
+                residual, start, diff_step=1e-5, ftol=1e-15, xtol=1e-12, gtol=1e-15, max_nfev=60
+            )
         except (InputError, ValueError):
             continue
         yield other(fitted.x), 2

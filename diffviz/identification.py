@@ -18,12 +18,12 @@ from scipy.stats import norm
 from scipy.stats import t as student
 
 from diffviz.errors import InputError
+from diffviz.pairing import fitted
 from diffviz.sampling import Rule, ddim, ddpm
 from diffviz.schedule import NoiseSchedule
 from diffviz.watching import (
     EPS,
     NEXT,
-    ONE,
     PREVIOUS_EPS,
     PREVIOUS_X,
     ROUNDING,
@@ -33,13 +33,10 @@ from diffviz.watching import (
     X,
     index_of,
     score_threshold,
-    solve,
     time_kinds,
 )
 
 Array = NDArray[np.float64]
-SINGLE = [ONE, X, EPS]
-DOUBLE = [ONE, X, EPS, PREVIOUS_X, PREVIOUS_EPS]
 MULTISTEP = "dpm-solver++(2m)"
 FITS = 2.0
 """The misfit of (a, b) that a rule stays below; a right one has 1.06 on average."""
@@ -150,6 +147,9 @@ def expect(rule: Rule, levels: Levels) -> Expected:
     for bar, alpha in changed:
         other = _numbers(rule, levels, NoiseSchedule(1 - alpha, alpha, bar))
         floor += np.abs(other - numbers)
+    if rule in (ddpm("beta"), ddpm("posterior")):
+        # Through x̂_0 (DDPM, eq. 7), 1 − α_t, rounded, does not quite meet 1 − ᾱ_t and 1 − ᾱ_s.
+        floor[:-1, 0] += ROUNDING / (1 - bars[:1:-1])
     return Expected(rule.name, rule, levels, numbers, floor)
 
 
@@ -282,7 +282,7 @@ def closest(watched: Watched, schedule: NoiseSchedule, time: Time) -> Expected:
     Raises:
         InputError: the times are on no part of the schedule.
     """
-    fit = solve(watched.grams, SINGLE)
+    fit = fitted(watched)
     precision = 3 / np.sqrt(2 * watched.values * len(fit.std))
     kinds: dict[Time, list[tuple[float, float, Expected]]] = {}
     for levels in arrangements(watched, schedule, time):

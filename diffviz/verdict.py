@@ -12,7 +12,8 @@ from scipy.stats import norm
 from diffviz.evidence import Evidence, carried, finding, gap, only, returning
 from diffviz.findings import Finding
 from diffviz.hypotheses import explain
-from diffviz.identification import SINGLE, Expected, closest, expect, levels_of, scores
+from diffviz.identification import Expected, closest, expect, levels_of, scores
+from diffviz.pairing import crooked, fitted
 from diffviz.sampling import ddim
 from diffviz.schedule import NoiseSchedule
 from diffviz.watching import (
@@ -20,7 +21,6 @@ from diffviz.watching import (
     Watched,
     index_of,
     score_threshold,
-    solve,
     time_kinds,
 )
 
@@ -58,6 +58,13 @@ def _steps(e: Evidence) -> tuple[list[Finding], str | None, Expected]:
     bent = np.nan_to_num([noise.bent for noise in e.used.noise]) > e.threshold
     if e.clipped.any() and [item.id for item in law] == ["noise-not-normal"]:
         bent |= e.clipped
+    if e.tame.pairs is not None and not e.depends.any():
+        seen = crooked(e.tame.pairs, e.threshold)[: len(bent)]
+        bent[: len(seen)] |= seen
+    if any(item.id == "noise-reused-across-steps" for item in law):
+        unused = _unused(e)
+        if unused.mean() > 0.5:  # what comes again is an answer that was kept
+            return [finding(e, "eps-coefficient", unused, **gap(e, 1, unused))], None, e.expected
     if bent.any() and (not law or law[0].id in BENT_AS_WELL):
         # What is left over of a bent step is no noise.
         return [finding(e, "not-linear", bent)], None, e.expected
@@ -120,7 +127,7 @@ def judge_order(watched: Watched, schedule: NoiseSchedule, time: Time) -> Findin
             moved = levels_of(index + shift, schedule)
             if moved is not None:
                 found = closest(watched, schedule, _moved(index + shift, watched))
-                table = scores(solve(watched.grams, SINGLE), watched, found)
+                table = scores(fitted(watched), watched, found)
                 if (np.abs(table[:, :2]) < score_threshold(len(table))).all(axis=1).mean() > 0.9:
                     evidence = {"shift": float(-shift)}
                     return Finding("time-off-by-one", "error", "", (first, last), evidence)
@@ -175,6 +182,12 @@ def _noise_law(e: Evidence) -> list[Finding]:
         }
         return [finding(e, "noise-not-normal", law, **evidence)]
     return []
+
+
+def _unused(e: Evidence) -> Mask:
+    """Steps that do nothing with the answer that they were given."""
+    found, errors = e.fit.coefficients[:, 2], e.fit.errors[:, 2]
+    return (np.abs(found) < 5 * errors) & (np.abs(e.expected.numbers[:, 1]) > 10 * errors)
 
 
 def _together(e: Evidence, shared: Mask, correlated: Mask) -> Finding:

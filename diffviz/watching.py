@@ -32,12 +32,16 @@ Time = str | Callable[[float], float]
 Answer = Callable[[Tensor, float, bool], Tensor]
 
 ONE, X, EPS, PREVIOUS_X, PREVIOUS_EPS, START, NEXT = range(7)
+SINGLE = [ONE, X, EPS]
+DOUBLE = [ONE, X, EPS, PREVIOUS_X, PREVIOUS_EPS]
 ROUNDING = 2.0**-24
 """Half a unit in the last place of a float32 near 1."""
 X_NAMES = ("x", "sample", "x_t", "hidden_states")
 T_NAMES = ("t", "timestep", "timesteps", "sigma", "time")
 SKETCH = 256
 """Values of the noise of every step that are kept, to see it come again."""
+PLACES = 512
+"""Places at which x_t and m_t themselves are kept, to compare two runs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +81,8 @@ class Watched:
 
     A state has ``values`` numbers in ``batch`` samples; ``precision`` is the last place of their
     type. ``start`` is x_T as if it were noise, and its mean; ``broken`` is the time of the last
-    call before x was not finite.
+    call before x was not finite. ``places`` (S + 1, 2, K) are x_t and m_t at K fixed places, the
+    last of them x at the end; ``pairs`` is what the comparison with another run says.
     """
 
     times: Array
@@ -90,6 +95,8 @@ class Watched:
     start: Noise = field(default_factory=lambda: Noise(math.nan, math.nan))
     start_mean: float = math.nan
     broken: float | None = None
+    places: Array = field(default_factory=lambda: np.zeros((0, 2, 0)))
+    pairs: "Pairs | None" = None
 
     @property
     def sane(self) -> NDArray[np.bool_]:
@@ -103,6 +110,21 @@ class Watched:
         return np.array([noise.there for noise in self.noise], dtype=bool)
 
 
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """What the difference of two runs says of a and b at each step; see `pairing`.
+
+    ``same`` (S,) are the steps that drew the same noise and are linear; for these ``information``
+    (S, 2, 2) is the inverse covariance of (a, b), ``product`` (S, 2) that times their estimate.
+    ``alike`` (S,) is the normal score of the correlation of both leftovers.
+    """
+
+    same: NDArray[np.bool_]
+    information: Array
+    product: Array
+    alike: Array
+
+
 class Stopped(BaseException):
     """Ends a sampler from inside or from outside; no handler of a sampler should hold it."""
 
@@ -111,11 +133,12 @@ class Watch(torch.nn.Module):
     """A model that answers as told and keeps the products of consecutive calls.
 
     Repeated calls with one x and t, and a batch of two equal halves, as guidance makes them, get
-    one answer and count once.
+    one answer and count once. With ``briefly`` only the values at places are kept.
     """
 
-    def __init__(self, answer: Answer, calls: int) -> None:
+    def __init__(self, answer: Answer, calls: int, briefly: bool = False) -> None:
         super().__init__()
+        self._briefly = briefly
         # Loops ask a model for its parameters to learn the device.
         self.nothing = torch.nn.Parameter(torch.zeros(1), requires_grad=False)
         self._answer, self._calls = answer, calls
@@ -133,6 +156,7 @@ class Watch(torch.nn.Module):
         self._columns: list[Array] = []
         self._rows = np.ones((7, 0))
         self._first: Array | None = None
+        self._kept: list[Array] = []
 
     def forward(self, *arguments: object, **keywords: object) -> object:
         """The scripted answer to (x, t); whatever else is passed is context and ignored."""
@@ -163,6 +187,7 @@ class Watch(torch.nn.Module):
             self._x = x.detach().clone()
             before = self._columns[:2] if self._columns else [np.zeros(x.numel())] * 2
             self._columns = [_flat(x), _flat(self._last), *before]
+            self._keep(*self._columns[:2])
         answer = self._last.repeat(len(whole) // len(x), *[1] * (x.ndim - 1))
         # As the models of diffusers answer: a tuple when asked for one, and an attribute.
         answer.sample = answer.view_as(answer)  # type: ignore[attr-defined]
@@ -178,6 +203,12 @@ class Watch(torch.nn.Module):
         if self._last is not None:
             self._last = self._last.repeat(2, *[1] * (x.ndim - 1))
             self._columns = [self._first, _flat(self._last), *[np.zeros(x.numel())] * 2]
+            self._kept = []
+            self._keep(*self._columns[:2])
+
+    def _keep(self, x: Array, m: Array) -> None:
+        places = _places(x.size)[:PLACES]
+        self._kept.append(np.stack([x[places], m[places]]))
 
     def see(self, x: Tensor, value: float | None) -> None:
         """Take in x_s, the state at the next call or, with no time, the end of the sampler."""
@@ -193,14 +224,17 @@ class Watch(torch.nn.Module):
             self._begin(x, value or 0.0)
         if self._x is None or self._first is None:
             return
+        if value is None:
+            self._keep(_flat(x), np.zeros(x.numel()))
+        if self._briefly:
+            return
         rows = self._rows  # one array for all steps: fetching pages costs as much as the sums
         for row, values in zip(rows[1:], [*self._columns, self._first, _flat(x)], strict=True):
             row[:] = values
         gram = rows @ rows.T
-        kept = [ONE, X, EPS]
-        coefficients = solve(gram[None], kept).coefficients[0]
+        coefficients = solve(gram[None], SINGLE).coefficients[0]
         left = rows[NEXT] - coefficients[0]
-        for column, coefficient in zip(kept[1:], coefficients[1:], strict=True):
+        for column, coefficient in zip(SINGLE[1:], coefficients[1:], strict=True):
             left -= coefficient * rows[column]
         self.precision = max(float(torch.finfo(x.dtype).eps), 2 * ROUNDING)
         size = np.sqrt(np.diag(gram)[[X, EPS, NEXT]] / x.numel())
@@ -209,12 +243,16 @@ class Watch(torch.nn.Module):
             floor = math.inf
         self.grams.append(gram)
         noise = _describe(left.reshape(self.shape), floor)
-        self.noise.append(replace(noise, bent=_bent(left, rows, kept)) if noise.there else noise)
+        self.noise.append(replace(noise, bent=_bent(left, rows, SINGLE)) if noise.there else noise)
 
     def result(self) -> Watched:
         """What was seen so far."""
         return Watched(
-            np.array(self.times if self.broken is not None else self.times[: len(self.grams)]),
+            np.array(
+                self.times
+                if self.broken is not None or self._briefly
+                else self.times[: len(self.grams)]
+            ),
             self.floating,
             np.array(self.grams).reshape(-1, 7, 7),
             tuple(self.noise),
@@ -224,6 +262,7 @@ class Watch(torch.nn.Module):
             self.start,
             self.start_mean,
             self.broken,
+            np.array(self._kept),
         )
 
 
@@ -393,7 +432,7 @@ def _describe(left: Array, floor: float) -> Noise:
         *grid[:2],
         axes[0][2],
         max((found[2] for found in axes[1:]), key=abs, default=0.0),
-        sketch=flat[_places(flat.size)],
+        sketch=flat[_places(flat.size)[:SKETCH]],
     )
 
 
@@ -447,7 +486,7 @@ def _bent(left: Array, rows: Array, columns: list[int]) -> float:
 
 @cache
 def _places(size: int) -> NDArray[np.int64]:
-    return np.random.default_rng(0).permutation(size)[:SKETCH]
+    return np.random.default_rng(0).permutation(size)[: max(SKETCH, PLACES)]
 
 
 def score_threshold(tests: int) -> float:

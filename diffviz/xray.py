@@ -22,11 +22,14 @@ from torch import Tensor
 from diffviz.errors import InputError
 from diffviz.evidence import TESTS_PER_STEP, Evidence, weigh
 from diffviz.findings import Finding
-from diffviz.identification import DOUBLE, SINGLE, Levels, closest
+from diffviz.identification import Levels, closest
+from diffviz.pairing import Randomness, crooked, fitted, pair
 from diffviz.schedule import NoiseSchedule
 from diffviz.timelimit import time_limit
 from diffviz.verdict import judge, judge_order
 from diffviz.watching import (
+    DOUBLE,
+    SINGLE,
     Answer,
     Stopped,
     Time,
@@ -81,7 +84,8 @@ def xray(
     """Identify ``sampler(model) -> x_0``, any loop that calls ``model(x, t, ...)``.
 
     Args:
-        sampler: the loop; it runs twice. One with a second required argument is handed ``shape``,
+        sampler: the loop; it runs twice, three times if it clips, each time from the same state of
+            the global random generators. One with a second required argument is handed ``shape``,
             any other draws a shape of its own choice.
         schedule: what its coefficients should follow.
         shape: (B, *D) of the states.
@@ -101,6 +105,7 @@ def xray(
     # Not the seed itself: a sampler that seeds its own generator alike would draw the answers.
     word = np.random.SeedSequence([seed, 0x78726179]).generate_state(1, np.uint64)[0]
     noise = torch.Generator().manual_seed(int(word))
+    randomness = Randomness()
     wild = watch(sampler, shape, _wild(schedule, time, noise), *limits)
     early = judge_order(wild, schedule, time)
     if early is not None:
@@ -112,6 +117,7 @@ def xray(
         )
     best = closest(wild, schedule, time)
     levels = best.levels if best.levels.sigma_form else replace(best.levels, answer="eps")
+    randomness.again()
     tame = watch(sampler, shape, _tame(wild, levels, noise), *limits)
     early = judge_order(tame, schedule, time) if tame.broken is not None else None
     if early is not None:
@@ -121,7 +127,14 @@ def xray(
             f"the sampler took {len(wild.times)} steps once and {len(tame.times)} steps the next "
             "time; adaptive samplers cannot be compared step by step"
         )
-    evidence = weigh(schedule, wild, tame, best, time)
+    wild, tame = replace(wild, pairs=pair(wild, tame)), replace(tame, pairs=pair(tame, wild))
+    threshold = score_threshold(TESTS_PER_STEP * len(tame.grams))
+    if tame.pairs is not None and crooked(tame.pairs, threshold).any():
+        # Clipped outside of (−1, 1), or bent inside too? Another answer from inside tells.
+        randomness.again()
+        echo = watch(sampler, shape, _tame(wild, levels, noise), *limits, briefly=True)
+        tame = replace(tame, pairs=pair(tame, echo))
+    evidence = weigh(schedule, wild, tame, closest(wild, schedule, time), time)
     findings, rule, expected = judge(evidence)
     evidence = replace(evidence, expected=expected)
     kind = evidence.expected.levels.kind
@@ -135,10 +148,16 @@ def xray(
 
 
 def watch(
-    sampler: Sampler, shape: tuple[int, ...], answer: Answer, calls: int, seconds: float
+    sampler: Sampler,
+    shape: tuple[int, ...],
+    answer: Answer,
+    calls: int,
+    seconds: float,
+    *,
+    briefly: bool = False,
 ) -> Watched:
     """Run the sampler once on a scripted model and keep what is seen."""
-    model = Watch(answer, calls)
+    model = Watch(answer, calls, briefly)
     try:
         with torch.no_grad(), time_limit(seconds, Stopped):
             end = sampler(model, shape) if _takes_shape(sampler) else sampler(model)
@@ -231,14 +250,18 @@ def _table(
     """One row per step. Without evidence, the times as passed and what was done."""
     multistep = evidence is not None and evidence.multistep
     columns = DOUBLE if multistep else SINGLE
-    fit = solve(watched.grams, columns)
+    fit = solve(watched.grams, columns) if multistep else fitted(watched)
     steps = len(watched.grams)
     nothing = np.full(steps, np.nan)
     passed = watched.times[:steps]
     index, following = passed, np.append(watched.times[1:], 0.0)[:steps]
     expected, scores = np.full((steps, 3), np.nan), np.full((steps, 4), np.nan)
     correlation = nothing
+    rounding = np.zeros((steps, len(columns)))
     if evidence is not None:
+        if watched.pairs is not None and not multistep:
+            # Known so well that what float32 does to the tables of a loop is what is not known.
+            rounding[:, 1:] = watched.pairs.same[:, None] * evidence.expected.floor[:, :2]
         index = evidence.expected.levels.index
         following = np.append(index[1:], 0.0)
         expected, correlation = evidence.expected.numbers, evidence.step_correlation
@@ -254,7 +277,7 @@ def _table(
         known = k < len(columns)
         what = words if name == "bias" else f"coefficient of {words}"
         values = fit.coefficients[:, k] if known else nothing
-        errors = fit.errors[:, k] if known else nothing
+        errors = np.hypot(fit.errors[:, k], rounding[:, k]) if known else nothing
         variables[name] = (values, what)
         variables[f"{name}_error"] = (errors, f"standard error: {what}")
     free = np.sqrt(2 * max(watched.values - len(columns), 1))

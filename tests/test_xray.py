@@ -1,5 +1,6 @@
 """The x-ray against samplers whose rule and faults are known."""
 
+import random
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -110,6 +111,87 @@ def test_rows_of_numbers(name, want):
     assert [f.id for f in seen.findings][:1] == want
 
 
+def _steps(schedule, change=lambda numbers: numbers, draw=torch.randn_like):
+    """DDPM in float64 with its (a, b, σ) changed."""
+
+    def sampler(model):
+        x = torch.randn(SHAPE)
+        for i in range(schedule.T, 0, -1):
+            a, b, std = change(ddpm("beta").coefficients(schedule, i, i - 1))
+            x = (a * x.double() + b * model(x, i).double() + std * draw(x)).float()
+        return x
+
+    return sampler
+
+
+def test_noise_that_comes_again_hides_nothing():
+    """Both runs draw the same noise, so a and b are known to rounding under it, from the second
+    step on. Kills: the noise of one run taken for an error."""
+    schedule = NoiseSchedule.linear(T)
+    torch.manual_seed(3)
+    seen = xray(_steps(schedule), schedule).coefficients
+    true = np.array([ddpm("beta").coefficients(schedule, i, i - 1) for i in range(T, 0, -1)])
+    for k, name in enumerate(("x", "eps")):
+        away, error = np.abs(seen[name].values - true[:, k]), seen[f"{name}_error"].values
+        assert (away[1:] < 1e-6).all() and (away < 4 * error).all()
+        assert (error[1:] < 2e-4).all()  # noise alone leaves 0.0005 to 0.02
+
+
+@pytest.mark.parametrize(
+    ("change", "want"),
+    [
+        (lambda n: (n[0], n[1] / n[0], n[2]), "eps-coefficient"),  # not divided by √α
+        (lambda n: (n[0] * 1.0001, n[1], n[2]), "x-coefficient"),
+        (lambda n: (n[0], n[1] * 0.999, n[2]), "eps-coefficient"),
+    ],
+)
+def test_faults_smaller_than_the_noise(change, want):
+    """Kills: a comparison of the two runs that is left out."""
+    schedule = NoiseSchedule.linear(T)
+    torch.manual_seed(0)
+    seen = xray(_steps(schedule, change), schedule)
+    assert [f.id for f in seen.findings] == [want]
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.9])
+def test_noise_of_a_generator_that_goes_on(scale):
+    """Other noise in the second run. Kills: a difference of runs believed without a look."""
+    schedule = NoiseSchedule.linear(T)
+    generator = torch.Generator().manual_seed(0)
+    draw = lambda x: scale * torch.randn(x.shape, generator=generator)  # noqa: E731
+    seen = xray(_steps(schedule, draw=draw), schedule)
+    assert [f.id for f in seen.findings] == [[], ["noise-scale"]][scale < 1]
+    assert seen.rule == "ddpm/beta"
+    assert (seen.coefficients.x_error[:-1] > 1e-4).all()
+
+
+def test_betas_that_are_clipped():
+    """A schedule that leaves the right one at a few steps only. Kills: each of a, b and σ taken
+    for a mistake of its own."""
+    schedule = NoiseSchedule.cosine(50)
+    other = NoiseSchedule.from_betas(np.minimum(schedule.betas[1:], 0.3))
+    torch.manual_seed(0)
+    seen = xray(_steps(other), schedule)
+    assert ([f.id for f in seen.findings], seen.rule) == (["schedule-mismatch"], "ddpm/beta")
+
+
+def test_an_answer_that_is_kept_for_ever():
+    """Kills: what comes again at every step taken for noise."""
+    schedule = NoiseSchedule.linear(40, 2.5e-3, 0.4)
+
+    def sampler(model):
+        x, kept = torch.randn(SHAPE), None
+        for i in range(40, 0, -1):
+            a, b, std = ddpm("beta").coefficients(schedule, i, i - 1)
+            answer = model(x, i)
+            kept = answer if kept is None else kept
+            x = a * x + b * kept + std * torch.randn_like(x)
+        return x
+
+    torch.manual_seed(0)
+    assert [f.id for f in xray(sampler, schedule).findings] == ["eps-coefficient"]
+
+
 def test_half_precision_states():
     """Rounding to bfloat16 is not a fault. Kills: a floor for float32 only."""
     schedule = NoiseSchedule.linear(50, 1e-3, 0.2)
@@ -172,9 +254,27 @@ def test_coefficients_are_those_of_the_rule(rule, make, steps):
         assert (gap < np.maximum(4.2 * table[f"{name}_error"].values, 1e-6)).all(), name
         quiet = truth[:, 2] == 0
         assert (gap[quiet] < 1e-6).all(), name
-    noisy = truth[:, 2] > 0
-    scores = ((table["x"] - truth[:, 0]) / table["x_error"]).values[noisy]
-    if noisy.any():  # the errors are neither too small nor too large
+
+
+@pytest.mark.parametrize("rule", [ddpm("beta"), ddpm("posterior"), ddim(0.5)])
+def test_errors_are_standard_errors(rule):
+    """Where the noise of the two runs differs. Kills: errors too small or too large by a half."""
+    schedule = NoiseSchedule.linear(T)
+    generator = torch.Generator().manual_seed(0)
+
+    def sampler(model):
+        x = torch.randn(SHAPE)
+        for i in range(T, 0, -1):
+            a, b, std = rule.coefficients(schedule, i, i - 1)
+            x = a * x + b * model(x, i) + std * torch.randn(SHAPE, generator=generator)
+        return x
+
+    table = xray(sampler, schedule).coefficients
+    truth = np.array([rule.coefficients(schedule, t, t - 1) for t in range(T, 0, -1)])
+    for k, name in enumerate(("x", "eps", "std")):
+        noisy = truth[:, 2] > 0
+        scores = ((table[name] - truth[:, k]) / table[f"{name}_error"]).values[noisy]
+        assert np.abs(scores).max() < 4.2
         assert 0.75 < scores.std() < 1.25
 
 
@@ -226,23 +326,30 @@ def test_a_wrong_convention_is_off_by_one():
 
 
 def test_the_sampler_keeps_its_own_randomness():
-    """Kills: answers drawn from the global generator."""
+    """Both runs draw what one would have drawn by itself, and so does what comes after.
+
+    Kills: answers drawn from a global generator, a second run from another state.
+    """
     schedule = NoiseSchedule.linear(20, 5e-3, 0.4)
     ends = []
 
     def sampler(model):
         x = zoo.ddpm(noise=lambda x, i, s: torch.randn_like(x))(schedule, SHAPE)(model)
-        ends.append(torch.randn(3))
+        ends.append((torch.randn(3).tolist(), np.random.rand(), random.random()))  # noqa: NPY002
         return x
 
-    torch.manual_seed(11)
+    def seed():
+        torch.manual_seed(11)
+        np.random.seed(11)  # noqa: NPY002
+        random.seed(11)
+
+    seed()
     xray(sampler, schedule, seed=11)
-    torch.manual_seed(11)
-    for _ in range(2):
-        for _ in range(20):  # the start, and 19 or 20 draws of the loop
-            torch.randn(SHAPE)
-        torch.randn(SHAPE)
-        assert torch.equal(ends.pop(0), torch.randn(3))
+    after = torch.randn(3).tolist(), np.random.rand(), random.random()  # noqa: NPY002
+    seed()
+    sampler(lambda x, t: x)
+    assert ends == [ends[0]] * 3
+    assert after == (torch.randn(3).tolist(), np.random.rand(), random.random())  # noqa: NPY002
 
 
 def test_guidance_does_not_hide_the_rule():
