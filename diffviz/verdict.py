@@ -58,14 +58,16 @@ def _steps(e: Evidence) -> tuple[list[Finding], str | None, Expected]:
     bent = np.nan_to_num([noise.bent for noise in e.used.noise]) > e.threshold
     if e.clipped.any() and [item.id for item in law] == ["noise-not-normal"]:
         bent |= e.clipped
+    mostly = False
     if e.tame.pairs is not None and not e.depends.any():
         seen = crooked(e.tame.pairs, e.threshold)[: len(bent)]
         bent[: len(seen)] |= seen
+        mostly = seen.mean() > 0.5
     if any(item.id == "noise-reused-across-steps" for item in law):
         unused = _unused(e)
         if unused.mean() > 0.5:  # what comes again is an answer that was kept
             return [finding(e, "eps-coefficient", unused, **gap(e, 1, unused))], None, e.expected
-    if bent.any() and (not law or law[0].id in BENT_AS_WELL):
+    if bent.any() and (not law or law[0].id in BENT_AS_WELL or mostly):
         # What is left over of a bent step is no noise.
         return [finding(e, "not-linear", bent)], None, e.expected
     if any(item.id == "noise-reused-across-steps" for item in law):

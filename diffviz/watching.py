@@ -190,7 +190,8 @@ class Watch(torch.nn.Module):
             self._keep(*self._columns[:2])
         answer = self._last.repeat(len(whole) // len(x), *[1] * (x.ndim - 1))
         # As the models of diffusers answer: a tuple when asked for one, and an attribute.
-        answer.sample = answer.view_as(answer)  # type: ignore[attr-defined]
+        # No view: one would hold its base, which holds it, for ever.
+        answer.sample = answer.clone()  # type: ignore[attr-defined]
         return (answer,) if keywords.get("return_dict") is False else answer
 
     def _begin(self, x: Tensor, value: float) -> None:

@@ -10,7 +10,8 @@ there, and only there.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -159,7 +160,7 @@ def watch(
     """Run the sampler once on a scripted model and keep what is seen."""
     model = Watch(answer, calls, briefly)
     try:
-        with torch.no_grad(), time_limit(seconds, Stopped):
+        with torch.no_grad(), _one_thread(), time_limit(seconds, Stopped):
             end = sampler(model, shape) if _takes_shape(sampler) else sampler(model)
         state = end_of(end, model.shape)
         if not model.times:
@@ -186,6 +187,17 @@ def watch(
             f"the sampler raised {type(error).__name__}: {line}; {_place(model)}"
         ) from error
     return model.result()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One torch thread. More that spin while they wait, beside numpy's own, take twice as long."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _place(model: Watch) -> str:

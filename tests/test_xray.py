@@ -1,8 +1,10 @@
 """The x-ray against samplers whose rule and faults are known."""
 
+import gc
 import random
 import signal
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -190,6 +192,28 @@ def test_an_answer_that_is_kept_for_ever():
 
     torch.manual_seed(0)
     assert [f.id for f in xray(sampler, schedule).findings] == ["eps-coefficient"]
+
+
+def test_no_answer_is_held():
+    """Each is free when its step is over, so memory does not grow with T. Kills: an answer that
+    holds a view of itself, which no collector frees."""
+    schedule, held = NoiseSchedule.linear(20), []
+
+    def sampler(model):
+        x = torch.randn(SHAPE)
+        for i in range(20, 0, -1):
+            answer = model(x, i)
+            held.extend([weakref.ref(answer), weakref.ref(answer.sample)])
+            a, b, _ = ddim(0.0).coefficients(schedule, i, i - 1)
+            x = a * x + b * answer
+        return x
+
+    gc.disable()
+    try:
+        xray(sampler, schedule)
+    finally:
+        gc.enable()
+    assert [answer() for answer in held] == [None] * 80
 
 
 def test_half_precision_states():
