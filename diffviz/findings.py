@@ -71,7 +71,8 @@ class Finding:
             values["measure"] = text(f"findings.measure.{measure}", language)
         body = text(f"findings.{self.id}.text", language, **values)
         place = f"{self.arm}, {where}" if self.arm else where
-        return f"{self.title(language)} ({place}). {body}"
+        title = self.title(language)
+        return text("report.list.finding", language, title=title, place=place, body=body)
 
     def numbers(self, language: str = "en") -> dict[str, Any]:
         """All of it as plain JSON values."""

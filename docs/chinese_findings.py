@@ -111,7 +111,9 @@ class Page:
             if name.startswith("findings.measure.") and text == values.get("measure"):
                 values["measure"] = translated[name]
         chinese = FIELD.sub(lambda field: values[field[1]], translated[f"{key}.text"])
-        return f"{translated[f'{key}.title']}（{values['place']}）。{chinese}"
+        title, place = translated[f"{key}.title"], values["place"]
+        whole = translated["report.list.finding"]
+        return whole.format(title=title, place=place, body=chinese)
 
 
 @cache
