@@ -135,12 +135,14 @@ def expect(rule: Rule, levels: Levels) -> Expected:
     steps = np.concatenate([[0.0], levels.index[::-1]])
     # An index between two others was rounded itself, which σ feels a few times over.
     unit = 2 * ROUNDING if np.array_equal(steps, np.rint(steps)) else 16 * ROUNDING
+    # A rule that draws noise has 1 − α, which some write as 1 − e^(−2h) with h from log-SNRs.
+    tables = 16 if (numbers[:, 2] > 0).any() else 2
     alternating = np.where(np.arange(len(bars)) % 2 == 0, 0, unit)
     changed = [
         (bars * (1 - steps * ROUNDING / 2), alphas),
         (bars * (1 - alternating), alphas),
         (bars * (1 - alternating[::-1] * (bars < 1)), alphas),
-        (bars, alphas * (1 - 2 * ROUNDING * (alphas < 1))),
+        (bars, alphas * (1 - tables * ROUNDING * (alphas < 1))),
     ]
     floor = 4 * ROUNDING * (np.abs(numbers) + np.abs(numbers).max(axis=1, keepdims=True))
     floor[:, 2] *= numbers[:, 2] > 0
@@ -202,7 +204,8 @@ def scores(fit: Fit, watched: Watched, expected: Expected, inflation: float = 1.
         errors = fit.errors[:, columns] * inflation + 1e-300
         over = np.maximum(np.abs(away) - allowed, 0) / errors
         result[:, :3] = np.sign(away) * normal_score(over, free)
-        result[:, 3] = std_score(fit.std, expected.numbers[:, 2], rounding, expected, free)
+        alone = max(watched.values / inflation**2 - 3, 1.0)
+        result[:, 3] = std_score(fit.std, expected.numbers[:, 2], rounding, expected, alone)
     result = np.clip(np.nan_to_num(result, nan=1e6, posinf=1e6, neginf=-1e6), -1e6, 1e6)
     return result * watched.sane[:, None]
 
@@ -214,7 +217,9 @@ def normal_score(value: Array, free: int) -> Array:
     return np.where(value < 30, mapped, np.maximum(value, 30.0))
 
 
-def std_score(std: Array, target: Array, rounding: Array, expected: Expected, free: int) -> Array:
+def std_score(
+    std: Array, target: Array, rounding: Array, expected: Expected, free: float
+) -> Array:
     """Wilson and Hilferty's normal score of a variance; for no noise, all or nothing."""
     gap = std - target
     shrunk = target + np.sign(gap) * np.maximum(np.abs(gap) - expected.floor[:, 2] - rounding, 0)

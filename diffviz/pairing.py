@@ -53,7 +53,8 @@ def pair(one: Watched, two: Watched) -> Pairs:
     steps = min(len(one.grams), len(two.places) - 1)
     apart = one.places[: steps + 1] - two.places[: steps + 1]
     before, after = apart[:steps], apart[1:, 0]  # (S, 2, K) of x_t and m_t, (S, K) of x_s
-    floor = 2 * np.array([noise.floor for noise in one.noise[:steps]])
+    noises = zip(one.noise[:steps], (two.noise or one.noise)[:steps], strict=True)
+    floor = np.array([first.floor + second.floor for first, second in noises])
     clear = np.array([noise.std for noise in one.noise[:steps]]) > CLEAR * floor
     squares = np.einsum("sik,sjk->sij", before, before)
     product = np.einsum("sik,sk->si", before, after)

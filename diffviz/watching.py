@@ -161,7 +161,11 @@ class Watch(torch.nn.Module):
     def forward(self, *arguments: object, **keywords: object) -> object:
         """The scripted answer to (x, t); whatever else is passed is context and ignored."""
         x, t = called_with(arguments, keywords)
-        value, floating = passed_time(t)
+        try:
+            value, floating = passed_time(t)
+        except InputError as error:
+            last = f"after t = {self.times[-1]:g}" if self.times else "at its first call"
+            raise InputError(f"{error}; {last}") from None
         if isinstance(x, np.ndarray):
             answer = self.forward(torch.as_tensor(x), t)
             return answer.numpy() if isinstance(answer, Tensor) else answer
