@@ -7,6 +7,9 @@ sampler depends on the call before too.
 
 A second excitation answers so that x̂_0 always lies inside (−1, 1). A loop that clips x̂_0 is linear
 there, and only there.
+
+Both runs start from the same state of the global random generators. A loop that draws from these
+injects the same noise in both, and their difference tells a and b to rounding; see `pairing`.
 """
 
 import inspect
@@ -128,13 +131,19 @@ def xray(
             f"the sampler took {len(wild.times)} steps once and {len(tame.times)} steps the next "
             "time; adaptive samplers cannot be compared step by step"
         )
+    if wild.values != tame.values:
+        raise InputError(
+            f"the states of the sampler held {wild.values} values once and {tame.values} the next "
+            "time; its runs cannot be compared"
+        )
     wild, tame = replace(wild, pairs=pair(wild, tame)), replace(tame, pairs=pair(tame, wild))
     threshold = score_threshold(TESTS_PER_STEP * len(tame.grams))
     if tame.pairs is not None and crooked(tame.pairs, threshold).any():
         # Clipped outside of (−1, 1), or bent inside too? Another answer from inside tells.
         randomness.again()
         echo = watch(sampler, shape, _tame(wild, levels, noise), *limits, briefly=True)
-        tame = replace(tame, pairs=pair(tame, echo))
+        if (len(echo.times), echo.values, echo.broken) == (len(tame.times), tame.values, None):
+            tame = replace(tame, pairs=pair(tame, echo))
     evidence = weigh(schedule, wild, tame, closest(wild, schedule, time), time)
     findings, rule, expected = judge(evidence)
     evidence = replace(evidence, expected=expected)

@@ -194,6 +194,21 @@ def test_an_answer_that_is_kept_for_ever():
     assert [f.id for f in xray(sampler, schedule).findings] == ["eps-coefficient"]
 
 
+def test_states_that_change_their_size_between_runs():
+    """Kills: a comparison of two runs that breaks off with an error of numpy."""
+    sizes, schedule = iter([4, 5, 6]), NoiseSchedule.linear(20)
+
+    def sampler(model):
+        x = torch.randn(next(sizes), 3, 4, 4)
+        for i in range(20, 0, -1):
+            a, b, _ = ddim(0.0).coefficients(schedule, i, i - 1)
+            x = a * x + b * model(x, i)
+        return x
+
+    with pytest.raises(InputError, match="held 192 values once and 240 the next time"):
+        xray(sampler, schedule)
+
+
 def test_no_answer_is_held():
     """Each is free when its step is over, so memory does not grow with T. Kills: an answer that
     holds a view of itself, which no collector frees."""
