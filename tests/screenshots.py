@@ -7,7 +7,6 @@ network, and leaves ``docs/images/dashboard/PAGE-THEME-LANGUAGE.webp``.
 import io
 import socket
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -20,8 +19,9 @@ from playwright.sync_api import Browser, sync_playwright
 
 import dashboards
 import diffviz as dv
-from diffviz.cli import main as diffviz
+from diffviz.denoisers.checkpoints import load_denoiser
 from diffviz.files import replacing
+from diffviz.specs import shipped_weights
 from tests.browser import FLAGS, find_chromium
 
 FOLDER = Path(__file__).parents[1] / "docs" / "images" / "dashboard"
@@ -43,10 +43,8 @@ def shown(path: str | None) -> dv.Run:
     """The run at ``path``, or a new one."""
     if path is not None:
         return dv.Run.load(path)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "run.nc"
-        diffviz(["record", "--n", "16", "--out", str(file)], standalone_mode=False)
-        return dv.Run.load(file)
+    network = load_denoiser(shipped_weights())
+    return dv.record(network, network.schedule, n=16)
 
 
 @contextmanager
