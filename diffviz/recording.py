@@ -725,8 +725,9 @@ def _elsewhere(job: _Job, todo: range, executor: Executor, bar: tqdm) -> Iterato
             taken(finished + 1)
             yield tally
     finally:
-        for _, future in waiting:
-            future.cancel()
+        if workers is None:  # Workers end what they do with themselves
+            for _, future in waiting:
+                future.cancel()
 
 
 def _losses(workers: Workers | None) -> tuple[type[BaseException], ...]:

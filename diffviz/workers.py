@@ -102,14 +102,18 @@ class ProcessWorkers(Workers):
 
     def renew(self) -> None:
         """Begin with new processes."""
-        self.shutdown(wait=False, cancel_futures=True)
+        self.shutdown(wait=False)
         self._pool = self._new()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """As `concurrent.futures.Executor.shutdown`; without ``wait`` processes are ended."""
+        """As `concurrent.futures.Executor.shutdown`; without ``wait`` processes are ended.
+
+        Then all that waits fails with them and needs no cancelling, which the pool's own thread
+        would stumble over: it sets an exception on every future (mended only in later Pythons).
+        """
         if not wait:
             self._end()
-        self._pool.shutdown(wait=wait, cancel_futures=cancel_futures)
+        self._pool.shutdown(wait=wait, cancel_futures=wait and cancel_futures)
 
     def _processes(self) -> list[Any]:
         return list((getattr(self._pool, "_processes", None) or {}).values())
