@@ -23,12 +23,10 @@ from pathlib import Path
 
 HERE = Path(__file__).parent.resolve()
 ENGLISH_ONLY = (
-    "science.md",
-    "architecture.md",
     "api/*",
     "gallery/*",
 )
-"""References of the program, which speaks English in its code and docstrings as well."""
+"""Made of docstrings and scripts: the program speaks English in its code."""
 MADE_AS_A_WHOLE = "findings/*"
 MADE = re.compile(r"(?<=<!-- made by ).*?(?=<!-- end -->)", re.DOTALL)
 TAKEN = re.compile(r"^:::\{made\} (\S+) ?(\d*)\n(.*?)^:::$", re.MULTILINE | re.DOTALL)
