@@ -24,6 +24,9 @@ LACKING = 0.1
 """Of the variance of x_t, for want of a root. Denoisers that lack it leave 0.18 to 0.45; a network
 that is merely small leaves 0.05 under DDPM and 0.08 under DDIM."""
 
+FAR = 5.0
+"""Times the distance of the data from their mean, for samples that have run away."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -98,6 +101,7 @@ def diagnose(run: Run) -> list[Finding]:
         found += _start(data, arm, run.spec.n)
         found += _noise(data, arm, spec)
         found += _collapse(data, arm, run.spec.n)
+        found += _divergence(data, arm)
         found += _modes(data, arm)
         found += _marginal(data, arm, run.spec.n)
     found += _formula(run)
@@ -171,6 +175,31 @@ def _collapse(data: xr.Dataset, arm: str, n: int) -> Iterator[Finding]:
         below = found < 0.9 * target
         evidence = {"found": found[-1], "expected": target[-1], "ratio": least}
         yield Finding("collapse-to-mean", "error", arm, _range(times[below]), evidence)
+
+
+def _divergence(data: xr.Dataset, arm: str) -> Iterator[Finding]:
+    """An end several times as far from the middle as the data, or as x_T where those are unknown.
+
+    Networks are trained on data whose values are about as large as the noise.
+    """
+    found, reference = data["distance_to_mean"].values, data["reference_distance_to_mean"].values
+    if known := bool(np.isfinite(reference[-1])):
+        expected = np.maximum(reference, 0.1)
+    else:
+        x = data.sel(quantity="x")
+        variance = x["std"].values ** 2 * (1 - 1 / x["values"].values)
+        found, expected = np.sqrt(x["mean"].values ** 2 + variance), np.ones(len(found))
+    ratio = found / expected
+    if ratio[-1] > FAR:
+        evidence: dict[str, float | str] = {
+            "found": float(found[-1]),
+            "ratio": float(ratio[-1]),
+            "measure": "data" if known else "start",
+        }
+        severity = "error" if known else "warning"
+        yield Finding(
+            "samples-diverge", severity, arm, _range(_times(data)[ratio > FAR]), evidence
+        )
 
 
 def _modes(data: xr.Dataset, arm: str) -> Iterator[Finding]:

@@ -93,6 +93,38 @@ def test_collapse_needs_both_signs():
     assert "collapse-to-mean" not in [f.id for f in diagnose(point)]
 
 
+@pytest.mark.parametrize("name", DENOISERS)
+@pytest.mark.parametrize("known", [True, False])
+def test_samples_that_run_away_are_named(name, known):
+    """ε̂ with the other sign, whether or not the data are known; of a right one in no arm.
+
+    Kills: an end that is compared with the data at another t, more noise taken for it.
+    """
+    exact = DENOISERS[name]()
+
+    class Model:
+        sample_shape, name = exact.sample_shape, "a function"
+        data = exact.data if known else None
+
+        def __init__(self, sign):
+            self.sign = sign
+
+        def __call__(self, x, t, context=None):
+            return self.sign * exact(x, t, context)
+
+    for seed in range(2):
+        right = record(Model(1), SCHEDULE, arms=ARMS, n=16, seed=seed, progress=False)
+        assert "samples-diverge" not in [f.id for f in diagnose(right)]
+    wrong = record(Model(-1), SCHEDULE, arms=ARMS, n=16, progress=False)
+    found = [f for f in diagnose(wrong) if f.id == "samples-diverge"]
+    assert [f.arm for f in found] == [arm.name for arm in ARMS]
+    assert {f.severity for f in found} == {"error" if known else "warning"}
+    end = wrong.dataset["samples"].values.astype(np.float64)[0]
+    middle = exact.data.mean if known else 0.0
+    assert found[0].evidence["found"] == pytest.approx(np.sqrt(np.mean((end - middle) ** 2)))
+    assert found[0].t_range[1] == 0
+
+
 def test_a_lost_mode_is_counted():
     """z = 0 falls into one mode. Kills: the shares of samples and data exchanged."""
     run = record(DENOISERS["mixture"](), SCHEDULE, n=200, seed=0, progress=False)

@@ -227,12 +227,14 @@ SEEN_IN_CODE = {
 class Recorded:
     """A finding about a recorded run: code that leaves ``run``, and what mends it.
 
-    It finds ``schedule``, ``dv`` and ``torch``. Its data are numbers around 2.
+    It finds ``schedule``, ``dv`` and ``torch``. Its data are numbers around 2; ``span`` is how far
+    its samples reach.
     """
 
     why: str
     right: str
     lines: tuple[tuple[str, str], ...]
+    span: int = 4
 
     @property
     def wrong(self) -> str:
@@ -267,6 +269,32 @@ SEEN_IN_RUNS = {
         "trained on. Whatever is wrong with a step ends in this.",
         MIXTURE,
         (("noise_scale=1.0", "noise_scale=0.5"),),
+    ),
+    "samples-diverge": Recorded(
+        "The samples end far from where data can be. A step pushes x_t away instead of drawing it "
+        "in: a wrong sign, a coefficient that grows near t = 0, or, as here, a network that "
+        "answers with v = √ᾱ_t·ε − √(1−ᾱ_t)·x_0 and is taken for one that answers with ε.",
+        """\
+exact = dv.GaussianDenoiser(schedule, 2.0, 0.5)
+
+
+def v(x, t):
+    bar = schedule.alpha_bars[t]
+    eps = exact(x, t)
+    x0 = (x - (1 - bar) ** 0.5 * eps) / bar**0.5
+    return bar**0.5 * eps - (1 - bar) ** 0.5 * x0
+
+
+def model(x, t, context=None):
+    bar = schedule.alpha_bars[t]
+    return bar**0.5 * v(x, t) + (1 - bar) ** 0.5 * x
+
+
+arm = dv.Arm("mine", dv.ddpm())
+run = dv.record(model, schedule, arms=[arm], n=4096, seed=0, sample_shape=(), progress=False)
+""",
+        (("return bar**0.5 * v(x, t) + (1 - bar) ** 0.5 * x", "return v(x, t)"),),
+        span=16,
     ),
     "mode-lost": Recorded(
         "A part of the data gets less than half of its share of the samples. A sampler that "

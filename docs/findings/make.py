@@ -225,14 +225,14 @@ def in_runs(name, recorded):
     if found is None or name in mended:
         sys.exit(f"{name}: seen {[f.id for f in dv.diagnose(runs[1])]}, mended {mended}")
     parts = [recorded.why, "## The fault", f"```python\n{recorded.wrong}```", "## What it does"]
-    histograms(name, runs)
+    histograms(name, runs, recorded.span)
     rows = []
     for text, run in zip(("mended", "fault"), runs, strict=True):
         end = run.dataset.isel(arm=0, t=-1).sel(quantity="x")
         rows.append([text, f"{float(end['mean']):.3f}", f"{float(end['std']):.3f}"])
     parts += [
         f"![histograms of the samples](images/{name}.png)",
-        "Histograms of the samples, mended above, the fault below, from 0 to 4.",
+        f"Histograms of the samples, mended above, the fault below, from 0 to {recorded.span}.",
         table(["", "mean of the samples", "their std"], rows),
     ]
     return [
@@ -245,12 +245,11 @@ def in_runs(name, recorded):
     ]
 
 
-def histograms(name, runs):
-    """Histograms of numbers, one above the other, from 0 to 4."""
+def histograms(name, runs, span):
+    """Histograms of numbers, one above the other, from 0 to ``span``."""
     height, rows = 80, []
     for run in runs:
-        end = run.dataset.isel(arm=0, t=-1).sel(quantity="x")
-        counts = end["histogram"].values[(end["bin"].values > 0) & (end["bin"].values < 4)]
+        counts, _ = np.histogram(run.dataset["samples"], bins=64, range=(0, span))
         tall = np.rint(counts / counts.max() * height).astype(int)
         row = np.full((height, len(tall), 3), 255, np.uint8)
         row[np.arange(height)[:, None] >= height - tall] = (70, 110, 180)
