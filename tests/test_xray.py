@@ -464,6 +464,23 @@ def catching(model):
         return torch.zeros(4, 2)
 
 
+def stubborn(model):
+    while True:
+        try:
+            model(torch.randn(4, 2), 3)
+            time.sleep(0.01)
+        except BaseException:
+            pass
+
+
+def deaf(model):
+    while True:
+        try:
+            time.sleep(600)
+        except BaseException:
+            model(torch.randn(4, 2), 3)
+
+
 @pytest.mark.parametrize(
     ("sampler", "words"),
     [
@@ -482,6 +499,8 @@ def catching(model):
         (endless, "called its model 1200 times and did not end"),
         (catching, "called its model 1200 times and did not end"),
         (forever, "within 1 s; its last call, number 1, was at t = 3"),
+        (stubborn, "within 1 s; its last call"),
+        (deaf, "within 1 s; its last call"),
         (asleep, "within 1 s; it had not called its model yet"),
         (loop(change=lambda x: x.int()), "x of type torch.int32 at t = 6"),
         (lambda model: model(torch.zeros(()), 3), "x of type Tensor"),
