@@ -29,6 +29,9 @@ Mask = NDArray[np.bool_]
 BENT_AS_WELL = ("noise-not-normal", "noise-reused-across-steps")
 """What the leftover of a step looks like that is no linear function."""
 
+WEAK = 0.3
+"""A correlation between samples or pixels below this may come of noise that is used again."""
+
 
 def judge(evidence: Evidence) -> tuple[tuple[Finding, ...], str | None, Expected]:
     """(findings, errors first and among them the most causal; the rule, or None; what it says)."""
@@ -158,14 +161,17 @@ def _noise_law(e: Evidence) -> list[Finding]:
         np.nan_to_num([getattr(n, name) for n in noise]) for name in ("batch_score", "grid_score")
     )
     shared, correlated = batch > e.threshold, grid > e.threshold
-    if shared.any() or correlated.any():
+    again, value = returning(e)
+    # Noise that comes again is in x_t already; a regression on x_t then ties samples together.
+    ties = np.nan_to_num([[n.batch, n.grid] for n in noise])[shared | correlated]
+    weak = np.abs(ties).max(initial=0.0) < WEAK
+    if (shared.any() or correlated.any()) and not (again.any() and weak):
         return [_together(e, shared, correlated)]
     first = np.abs(e.scores_of(expect(ddim(0.0), e.expected.levels))[0, :2])
     if e.depends.any() and not e.used.noise[0].there and (first < e.threshold).all():
         # A rule with a memory, which has none yet: its first step is DDIM's. Noise that comes
         # again from the seed of x_T bends the first step.
         return []
-    again, value = returning(e)
     before = np.nan_to_num(e.step_correlation)
     often = np.abs(before) > 0.5
     alone = e.depends.any() and carried(e)[e.depends].mean() > 0.9

@@ -139,6 +139,25 @@ def test_noise_that_comes_again_hides_nothing():
         assert (error[1:] < 2e-4).all()  # noise alone leaves 0.0005 to 0.02
 
 
+def test_noise_that_goes_round_in_the_batch():
+    """Drawn once, and every step hands it to another sample: x_t holds it, so the samples seem to
+    go together, weakly. Kills: the consequence named for its cause."""
+    schedule = NoiseSchedule.linear(60, 1e-3, 0.3)
+
+    def sampler(model):
+        x, bank = torch.randn(SHAPE), torch.randn(SHAPE)
+        for i in range(60, 0, -1):
+            a, b, std = ddpm().coefficients(schedule, i, i - 1)
+            x = a * x + b * model(x, i) + std * bank.roll(i, 0)
+        return x
+
+    for seed in range(5):
+        torch.manual_seed(seed)
+        seen = xray(sampler, schedule)
+        assert [f.id for f in seen.findings] == ["noise-reused-across-steps"]
+        assert seen.rule == "ddpm/beta"
+
+
 @pytest.mark.parametrize(
     ("change", "want"),
     [
