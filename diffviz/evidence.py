@@ -32,6 +32,7 @@ from diffviz.watching import (
     PREVIOUS_X,
     SINGLE,
     Fit,
+    Pairs,
     Time,
     Watched,
     X,
@@ -92,8 +93,18 @@ class Evidence:
         """
         single = np.abs(self.scores) > self.threshold
         noisy = (self.expected.numbers[:, 2] > 0) & self.used.noisy & self.used.sane
-        total = np.clip(self.scores[noisy], -5, 5).sum(axis=0) / np.sqrt(max(noisy.sum(), 1))
-        return single | (noisy[:, None] & (np.abs(total) > self.threshold))
+        # If those that show something by themselves are all there is, the others are right.
+        clear = np.abs(self.scores) > 3
+        every = noisy[:, None] & self._together(noisy[:, None] & np.ones((1, 4), bool))
+        rest = noisy[:, None] & ~clear
+        few = every & clear & ~self._together(rest)
+        return single | np.where(few.any(axis=0), few, every)
+
+    def _together(self, steps: Mask) -> Mask:
+        """(4,): whether the scores of these steps (S, 4) are off taken together."""
+        table = np.clip(self.scores, -5, 5) * steps
+        total = table.sum(axis=0) / np.sqrt(np.maximum(steps.sum(axis=0), 1))
+        return np.abs(total) > self.threshold
 
     def scores_of(self, expected: Expected) -> Array:
         """(S, 4) against another expectation."""
@@ -126,6 +137,8 @@ def weigh(
     clipped = np.zeros(steps, dtype=bool)
     if not _depends(tame, threshold).any():
         clipped = _clipped(wild, tame, threshold, inflation)
+    elif wild.pairs is not None and tame.pairs is not None:
+        clipped[: len(tame.grams)] = _bent_outside(wild.pairs, tame.pairs, threshold)
     used = tame if clipped.any() else wild
     expected = closest(used, schedule, time) if clipped.any() else best
     fit = fitted(used)
@@ -170,7 +183,7 @@ def _clipped(wild: Watched, tame: Watched, threshold: float, inflation: float) -
     n = len(two.std)
     gap = one.coefficients[:n, 1:] - two.coefficients[:, 1:]
     covariance = (one.covariance[:n] + two.covariance)[:, 1:, 1:] * inflation**2
-    rounding = 1e-5 * np.abs(two.coefficients[:, 1:]).max(axis=1)
+    rounding = 1e-5 * np.maximum(np.abs(two.coefficients[:, 1:]).max(axis=1), 1e-3)
     covariance += (rounding**2)[:, None, None] * np.eye(2)
     square = np.einsum("si,sij,sj->s", gap, np.linalg.inv(covariance), gap)
     # The leftover of a clipped step is not independent of x, hence the factor.
@@ -178,8 +191,13 @@ def _clipped(wild: Watched, tame: Watched, threshold: float, inflation: float) -
     off &= wild.sane[:n] & tame.sane
     if wild.pairs is not None and tame.pairs is not None:
         off &= ~wild.pairs.same[:n]
-        off |= crooked(wild.pairs, threshold)[:n] & tame.pairs.same
+        off |= _bent_outside(wild.pairs, tame.pairs, threshold)
     return np.concatenate([off, np.zeros(len(one.std) - n, dtype=bool)])
+
+
+def _bent_outside(wild: Pairs, tame: Pairs, threshold: float) -> Mask:
+    """Steps that are linear, by two runs each, inside of (−1, 1) and not beyond."""
+    return crooked(wild, threshold)[: len(tame.same)] & tame.same
 
 
 def _step_correlation(watched: Watched, fit: Fit) -> Array:

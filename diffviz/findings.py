@@ -123,7 +123,9 @@ def _start(data: xr.Dataset, arm: str, samples: int) -> Iterator[Finding]:
     shared = max(1 - (float(data["std_between"].values[0]) / max(std, 1e-12)) ** 2, 0.0)
     if (n > 1 and gap > 0.02 + 6 / np.sqrt(n)) or (samples >= 4 and shared > 0.75):
         t = int(_times(data)[0])
-        evidence = {"mean": mean, "std": std, "ks": float(x["ks_normal"]), "correlation": shared}
+        distance = float(x["ks_normal"])
+        evidence = {"mean": mean, "std": std, "expected": 1.0, "ks": distance}
+        evidence["correlation"] = shared
         yield Finding("start-not-normal", "error", arm, (t, t), evidence)
 
 

@@ -128,9 +128,12 @@ def _coefficients(e: Evidence, rule: Expected) -> Iterator[Reading]:
     for factors in ((1, over_eps, 1), (over_x, 1, 1), (over_x,) * 3):
         changed = replace(rule, numbers=rule.numbers * np.array(factors))
         yield Reading(rule, changed, price=PRICE)
-    off = (np.abs(e.scores_of(rule)[:, [0, 1, 3]]) > e.threshold).any(axis=1)
+    wrong = np.abs(e.scores_of(rule)) > e.threshold
+    off = wrong[:, [0, 1, 3]].any(axis=1)
     if 0 < off.mean() <= FEW:
-        yield Reading(rule, rule, valid=np.asarray(~off))
+        # A rule whose noise alone is off there says more than one with other coefficients too.
+        price = PRICE * int(wrong[:, :2].any(axis=1).sum())
+        yield Reading(rule, rule, price=price, valid=np.asarray(~off))
     for free in ((1,), (0,), (0, 1)):
         yield Reading(rule, rule, price=2.0 * len(free) * steps, free=free)
 
@@ -223,13 +226,16 @@ def _schedules(e: Evidence, rule: Expected) -> Iterator[Reading]:
         return
     bars = np.concatenate([[1.0], np.cumprod(alphas)])
     visited = NoiseSchedule(
-        np.append(0, 1 - alphas), np.append(1, alphas), bars, f"with ᾱ from {bars[-1]:.3g}"
+        np.append(0, 1 - alphas),
+        np.append(1, alphas),
+        bars,
+        f"β = {1 - alphas[0]:.3g}…{1 - alphas[-1]:.3g}",
     )
     own = expect(rule.source, replace(levels, visited=visited))
     told: dict[str, float | str] = {"expected": float(e.schedule.alpha_bars[-1])}
     yield Reading(
         rule, own, "schedule-mismatch",
-        {**told, "name": "…", "found": float(bars[-1])}, 2.5 * others,
+        {**told, "name": visited.name, "found": float(bars[-1])}, 2.5 * others,
     )  # fmt: skip
     for other, numbers in _families(e, levels.index[::-1], bars[1:]):
         if other == e.schedule:

@@ -151,7 +151,9 @@ def expect(rule: Rule, levels: Levels) -> Expected:
         floor += np.abs(other - numbers)
     if rule in (ddpm("beta"), ddpm("posterior")):
         # Through x̂_0 (DDPM, eq. 7), 1 − α_t, rounded, does not quite meet 1 − ᾱ_t and 1 − ᾱ_s.
+        # In the last step x̂_0 is all there is, and that ratio its factor.
         floor[:-1, 0] += ROUNDING / (1 - bars[:1:-1])
+        floor[-1, :2] += np.abs(numbers[-1, :2]) * ROUNDING / (1 - bars[1])
     return Expected(rule.name, rule, levels, numbers, floor)
 
 
@@ -191,7 +193,7 @@ def scores(fit: Fit, watched: Watched, expected: Expected, inflation: float = 1.
     target = np.column_stack([expected.numbers[:, :2], np.zeros(len(fit.std))])
     allowed = np.column_stack([expected.floor[:, :2], np.zeros(len(fit.std))])
     rounding = np.array([noise.floor for noise in watched.noise])
-    allowed[:, 2] = rounding
+    allowed[:, 2] = np.maximum(rounding, ROUNDING)
     coarse = 4 * (watched.precision - 2 * ROUNDING)  # of half-precision states only
     allowed[:, :2] += coarse * np.abs(expected.numbers).max(axis=1, keepdims=True)
     columns = [1, 2, 0]

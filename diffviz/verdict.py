@@ -60,7 +60,9 @@ def _steps(e: Evidence) -> tuple[list[Finding], str | None, Expected]:
     law = _noise_law(e)
     bent = np.nan_to_num([noise.bent for noise in e.used.noise]) > e.threshold
     if e.clipped.any() and [item.id for item in law] == ["noise-not-normal"]:
-        bent |= e.clipped
+        bent |= e.clipped & e.used.noisy
+    if e.used.pairs is not None:
+        bent &= ~e.used.pairs.same  # two runs agree to rounding: what is left over is noise
     mostly = False
     if e.tame.pairs is not None and not e.depends.any():
         seen = crooked(e.tame.pairs, e.threshold)[: len(bent)]
@@ -280,10 +282,13 @@ def _start(e: Evidence) -> list[Finding]:
     if e.expected.levels.sigma_form:
         widths = [float(np.sqrt((1 - bar) / bar)), float(bar**-0.5)]
     spread = 2 / (9 * max(n - 1, 1))
-    size = min(
-        max(
-            abs(mean) * np.sqrt(n) / width,
-            abs((start.std / width) ** (2 / 3) - (1 - spread)) / np.sqrt(spread),
+    size, width = min(
+        (
+            max(
+                abs(mean) * np.sqrt(n) / width,
+                abs((start.std / width) ** (2 / 3) - (1 - spread)) / np.sqrt(spread),
+            ),
+            width,
         )
         for width in widths
     )
@@ -295,6 +300,7 @@ def _start(e: Evidence) -> list[Finding]:
         evidence = {
             "mean": mean,
             "std": start.std,
+            "expected": width,
             "ks": float(np.nan_to_num(start.ks, nan=1.0)),
             "correlation": float(np.nan_to_num(correlation, nan=1.0)),
         }

@@ -100,8 +100,11 @@ class Watched:
 
     @property
     def sane(self) -> NDArray[np.bool_]:
-        """Steps before the state has grown so far that float32 swallows what they do, (S,)."""
-        size = np.sqrt(self.grams[:, [X, NEXT], [X, NEXT]] / self.values).max(axis=1)
+        """Steps from a state that has not grown so far that float32 swallows what they do, (S,).
+
+        The step that makes it grow is one of them.
+        """
+        size = np.sqrt(self.grams[:, X, X] / self.values)
         return np.logical_and.accumulate(size <= _too_large(self.start, self.start_mean))
 
     @property
@@ -241,7 +244,8 @@ class Watch(torch.nn.Module):
         left = rows[NEXT] - coefficients[0]
         for column, coefficient in zip(SINGLE[1:], coefficients[1:], strict=True):
             left -= coefficient * rows[column]
-        self.precision = max(float(torch.finfo(x.dtype).eps), 2 * ROUNDING)
+        # The coarser of x_t and x_s: a loop may hand the model a narrower copy of its state.
+        self.precision = max(float(torch.finfo(x.dtype).eps), self.precision)
         size = np.sqrt(np.diag(gram)[[X, EPS, NEXT]] / x.numel())
         floor = 4 * self.precision * float(size @ np.append(np.abs(coefficients[1:]), 1.0))
         if size[[0, 2]].max() > _too_large(self.start, self.start_mean):
@@ -453,6 +457,9 @@ def _correlation(z: Array, axis: int) -> tuple[float, float, float]:
         return 0.0, 0.0, 0.0
     products = slices @ slices.T
     size = np.sqrt(np.diag(products))
+    # A slice without noise holds nothing but the errors of the regression, which all have.
+    quiet = size < 0.2 * np.sqrt((size**2).mean())
+    products[quiet] = products[:, quiet] = 0
     r = (products / np.maximum(size[:, None] * size, 1e-300))[np.triu_indices(k, 1)]
     worst = float(np.clip(r[np.argmax(np.abs(r))], -1 + 1e-12, 1 - 1e-12))
     t = abs(worst) * math.sqrt((n - 1) / (1 - worst**2))
