@@ -111,6 +111,7 @@ class Evidence:
         return scores(self.fit, self.used, expected, self.inflation)
 
 
+@np.errstate(divide="ignore", invalid="ignore")
 def weigh(
     schedule: NoiseSchedule, wild: Watched, tame: Watched, best: Expected, time: Time
 ) -> Evidence:

@@ -199,7 +199,7 @@ def scores(fit: Fit, watched: Watched, expected: Expected, inflation: float = 1.
     columns = [1, 2, 0]
     # Roundings may go together instead of averaging out, and tell where x_t and ε̂ are nearly one.
     size = np.sqrt(watched.grams[:, NEXT, NEXT] / watched.values)
-    aligned = 2 * ROUNDING * size * np.sqrt(watched.values) / fit.std
+    aligned = 2 * ROUNDING * size * np.sqrt(watched.values) / np.maximum(fit.std, 1e-300)
     allowed += aligned[:, None] * fit.errors[:, columns]
     away = fit.coefficients[:, columns] - target
     with np.errstate(all="ignore"):
@@ -283,6 +283,7 @@ def rules_for(fit: Fit, levels: Levels, precision: float) -> list[Rule]:
     return rules
 
 
+@np.errstate(divide="ignore", invalid="ignore")  # of a step that is no step at all
 def closest(watched: Watched, schedule: NoiseSchedule, time: Time) -> Expected:
     """The known rule that the steps are closest to: first by (a, b), among equals by σ.
 

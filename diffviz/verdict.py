@@ -33,6 +33,7 @@ WEAK = 0.3
 """A correlation between samples or pixels below this may come of noise that is used again."""
 
 
+@np.errstate(divide="ignore", invalid="ignore")
 def judge(evidence: Evidence) -> tuple[tuple[Finding, ...], str | None, Expected]:
     """(findings, errors first and among them the most causal; the rule, or None; what it says)."""
     e = evidence
@@ -282,13 +283,10 @@ def _start(e: Evidence) -> list[Finding]:
     if e.expected.levels.sigma_form:
         widths = [float(np.sqrt((1 - bar) / bar)), float(bar**-0.5)]
     spread = 2 / (9 * max(n - 1, 1))
-    size, width = min(
-        (
-            max(
-                abs(mean) * np.sqrt(n) / width,
-                abs((start.std / width) ** (2 / 3) - (1 - spread)) / np.sqrt(spread),
-            ),
-            width,
+    size = min(
+        max(
+            abs(mean) * np.sqrt(n) / width,
+            abs((start.std / width) ** (2 / 3) - (1 - spread)) / np.sqrt(spread),
         )
         for width in widths
     )
@@ -300,7 +298,7 @@ def _start(e: Evidence) -> list[Finding]:
         evidence = {
             "mean": mean,
             "std": start.std,
-            "expected": width,
+            "expected": widths[0],
             "ks": float(np.nan_to_num(start.ks, nan=1.0)),
             "correlation": float(np.nan_to_num(correlation, nan=1.0)),
         }

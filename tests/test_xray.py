@@ -139,6 +139,79 @@ def test_noise_that_comes_again_hides_nothing():
         assert (error[1:] < 2e-4).all()  # noise alone leaves 0.0005 to 0.02
 
 
+LINEAR = NoiseSchedule.linear(60, 1e-3, 0.1)
+
+
+def through_x0(clip=False, noise=torch.randn_like, end=lambda x: x, hand=lambda x: x):
+    """DDPM written as x̂_0 and the posterior mean, every table in float32."""
+
+    def sampler(model):
+        b, a, ab = (
+            torch.tensor(v, dtype=torch.float32)
+            for v in (LINEAR.betas, LINEAR.alphas, LINEAR.alpha_bars)
+        )
+        x = torch.randn(SHAPE)
+        for i in range(60, 0, -1):
+            x0 = (x - (1 - ab[i]).sqrt() * model(hand(x), i).float()) / ab[i].sqrt()
+            x0 = x0.clamp(-1, 1) if clip else x0
+            mean = b[i] * ab[i - 1].sqrt() / (1 - ab[i]) * x0
+            mean = mean + (1 - ab[i - 1]) * a[i].sqrt() / (1 - ab[i]) * x
+            x = mean + b[i].sqrt() * noise(x) * (i > 1)
+        return end(x)
+
+    return sampler
+
+
+def seeded(x):
+    torch.manual_seed(42)
+    return torch.randn_like(x)
+
+
+def half_of_them(x):
+    return torch.cat([torch.randn_like(x[:8]), torch.zeros_like(x[8:])])
+
+
+@pytest.mark.parametrize(
+    ("changes", "want"),
+    [
+        ({}, []),
+        ({"hand": lambda x: x.half()}, ["half-precision"]),
+        ({"clip": True}, ["x0-clipped"]),
+        ({"clip": True, "noise": torch.rand_like}, ["noise-not-normal", "x0-clipped"]),
+        ({"clip": True, "noise": seeded}, ["noise-reused-across-steps", "x0-clipped"]),
+        ({"noise": half_of_them}, ["noise-not-normal"]),
+        ({"end": lambda x: 5000 * x}, ["x-coefficient"]),
+        ({"end": torch.zeros_like}, ["x-coefficient"]),
+    ],
+)
+def test_a_fault_among_roundings_and_clipping(changes, want):
+    """Kills: 1 − ᾱ_1 in float32 taken for a coefficient; the rounding of what the model is handed
+    for noise; a fault hidden by clipping; samples without noise that share their errors; a last
+    step that is not looked at because x grew in it; a singular covariance."""
+    for seed in range(3):
+        torch.manual_seed(seed)
+        found = [f.id for f in xray(through_x0(**changes), LINEAR, seed=seed).findings]
+        assert found == want or (want == ["x-coefficient"] and found[0] == want[0]), seed
+
+
+def test_noise_in_the_last_step_of_the_course():
+    """Its α_1 is not ᾱ_1/ᾱ_0, and with noise at t = 1 both leave that step out. Kills: the other
+    writing preferred, which makes two coefficients wrong as well."""
+    schedule = NoiseSchedule.course(60, 1e-3, 0.1)
+
+    def sampler(model):
+        x = torch.randn(SHAPE)
+        for i in range(60, 0, -1):
+            a, b, _ = ddpm().coefficients(schedule, i, i - 1)
+            x = a * x + b * model(x, i) + schedule.betas[i] ** 0.5 * torch.randn_like(x)
+        return x
+
+    for seed in range(5):
+        torch.manual_seed(seed)
+        found = [f.id for f in xray(sampler, schedule, seed=seed).findings]
+        assert found == ["noise-last-step"]
+
+
 def test_noise_that_goes_round_in_the_batch():
     """Drawn once, and every step hands it to another sample: x_t holds it, so the samples seem to
     go together, weakly. Kills: the consequence named for its cause."""
