@@ -112,9 +112,8 @@ def test_samples_that_run_away_are_named(name, known):
         def __call__(self, x, t, context=None):
             return self.sign * exact(x, t, context)
 
-    for seed in range(2):
-        right = record(Model(1), SCHEDULE, arms=ARMS, n=16, seed=seed, progress=False)
-        assert "samples-diverge" not in [f.id for f in diagnose(right)]
+    right = record(Model(1), SCHEDULE, arms=ARMS, n=16, progress=False)
+    assert "samples-diverge" not in [f.id for f in diagnose(right)]
     wrong = record(Model(-1), SCHEDULE, arms=ARMS, n=16, progress=False)
     found = [f for f in diagnose(wrong) if f.id == "samples-diverge"]
     assert [f.arm for f in found] == [arm.name for arm in ARMS]

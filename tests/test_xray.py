@@ -188,7 +188,7 @@ def test_a_fault_among_roundings_and_clipping(changes, want):
     """Kills: 1 − ᾱ_1 in float32 taken for a coefficient; the rounding of what the model is handed
     for noise; a fault hidden by clipping; samples without noise that share their errors; a last
     step that is not looked at because x grew in it; a singular covariance."""
-    for seed in range(3):
+    for seed in range(2):
         torch.manual_seed(seed)
         found = [f.id for f in xray(through_x0(**changes), LINEAR, seed=seed).findings]
         assert found == want or (want == ["x-coefficient"] and found[0] == want[0]), seed
@@ -206,7 +206,7 @@ def test_noise_in_the_last_step_of_the_course():
             x = a * x + b * model(x, i) + schedule.betas[i] ** 0.5 * torch.randn_like(x)
         return x
 
-    for seed in range(5):
+    for seed in range(3):
         torch.manual_seed(seed)
         found = [f.id for f in xray(sampler, schedule, seed=seed).findings]
         assert found == ["noise-last-step"]
