@@ -4,7 +4,7 @@ A statistic is held against its known law under a correct sampler. Over all step
 together, a correct sampler passes the threshold at most once in 100,000 runs.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from diffviz.identification import (
     scores,
     solves_multistep,
 )
-from diffviz.pairing import crooked, fitted
+from diffviz.pairing import crooked, fitted, inside
 from diffviz.sampling import Rule, ddim
 from diffviz.schedule import NoiseSchedule
 from diffviz.watching import (
@@ -68,6 +68,7 @@ class Evidence:
         multistep: the dependence is a deterministic multi-step rule's.
         threshold: the score that counts.
         inflation: of the errors of a, b and the bias, where samples share their noise.
+        inner: the evidence of those values alone for which the steps are linear, if looked for.
     """
 
     schedule: NoiseSchedule
@@ -83,6 +84,7 @@ class Evidence:
     multistep: bool
     threshold: float
     inflation: float = 1.0
+    inner: "Evidence | None" = None
 
     @property
     def off(self) -> Mask:
@@ -147,6 +149,23 @@ def weigh(
         schedule, wild, tame, used, fit, expected, scores(fit, used, expected, inflation), clipped,
         _depends(used, threshold), _step_correlation(used, fit), False, threshold, inflation,
     )  # fmt: skip
+
+
+def look_inside(e: Evidence, echo: Watched, time: Time) -> Evidence:
+    """With the evidence of the values that are clipped neither in ``tame`` nor in ``echo``."""
+    found = inside(e.tame, echo)
+    if found is None:
+        return e
+    fit, values = found
+    used = replace(e.tame, inside=fit)
+    expected = closest(used, e.schedule, time)
+    inflation = float(np.sqrt(e.tame.values / values))
+    table = scores(fit, used, expected, inflation)
+    inner = replace(
+        e, used=used, fit=fit, expected=expected, scores=table, inflation=inflation,
+        step_correlation=np.full(len(fit.std), np.nan),
+    )  # fmt: skip
+    return replace(e, inner=inner)
 
 
 def _depends(watched: Watched, threshold: float) -> Mask:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import least_squares
+from scipy.optimize import brentq, least_squares
 
 from diffviz.errors import InputError
 from diffviz.evidence import Evidence
@@ -24,6 +24,7 @@ from diffviz.identification import (
     rules_for,
     writings,
 )
+from diffviz.pairing import UNKNOWN
 from diffviz.sampling import Rule, ddim, ddpm
 from diffviz.schedule import NoiseSchedule
 
@@ -142,6 +143,7 @@ def _indices(e: Evidence, rule: Expected) -> Iterator[Reading]:
     """Coefficients of other times than those that the model is told."""
     levels, T = rule.levels, e.schedule.T
     if levels.sigma_form or not np.array_equal(levels.index, np.rint(levels.index)):
+        yield from _ends_early(e, rule)
         return
     now = levels.index.astype(int)
     then = np.append(now[1:], 0)
@@ -162,6 +164,36 @@ def _indices(e: Evidence, rule: Expected) -> Iterator[Reading]:
         told = {"t": float(now[0]), "found": float(now[0] - 1), "expected": float(then[0])}
         yield Reading(rule, moved, "step-skipped", told, PRICE)
     yield from _elsewhere(e, rule, now, then)
+
+
+def _ends_early(e: Evidence, rule: Expected) -> Iterator[Reading]:
+    """A last step to some level between two of the schedule, above 0."""
+    off = np.flatnonzero((np.abs(e.scores_of(rule)[:, :2]) > e.threshold).any(axis=1))
+    last = len(e.fit.std) - 1
+    if off.tolist() != [last]:
+        return
+    start = float(rule.levels.bars[last])
+
+    def numbers(end: float) -> Array:
+        """The step from ᾱ = ``start`` to ``end``, which has two levels of its own."""
+        alphas = np.array([1.0, end, start / end])
+        two = NoiseSchedule(1 - alphas, alphas, np.cumprod(alphas))
+        with np.errstate(all="ignore"):
+            found = np.array([numbers_of(rule.source, two, 2, 1)])
+            return in_form(found, rule.levels, np.array([start]), np.array([end]))[0]
+
+    sigma = ((1 - start) / start) ** 0.5
+
+    def miss(share: float) -> float:
+        return float(numbers(1 / (1 + (share * sigma) ** 2))[1] - e.fit.coefficients[last, 2])
+
+    if miss(1e-6) * miss(1 - 1e-6) < 0:
+        end = brentq(miss, 1e-6, 1 - 1e-6, xtol=1e-14) * sigma
+        table = rule.numbers.copy()
+        table[last] = numbers(1 / (1 + end**2))
+        t = float(np.interp(end, e.schedule.sigma, np.arange(e.schedule.T + 1)))
+        moved = replace(rule, numbers=table)
+        yield Reading(rule, moved, "time-ends-early", {"found": t}, 2 * PRICE)
 
 
 def _elsewhere(
@@ -224,7 +256,8 @@ def _schedules(e: Evidence, rule: Expected) -> Iterator[Reading]:
     others = int((alphas != levels.visited.alphas[1:]).sum())
     if others < 3:  # one or two steps are no schedule
         return
-    bars = np.concatenate([[1.0], np.cumprod(alphas)])
+    product = np.exp(np.log(alphas).cumsum())
+    bars = np.concatenate([[1.0], product * _first_share(e, rule, alphas)])
     visited = NoiseSchedule(
         np.append(0, 1 - alphas),
         np.append(1, alphas),
@@ -237,15 +270,35 @@ def _schedules(e: Evidence, rule: Expected) -> Iterator[Reading]:
         rule, own, "schedule-mismatch",
         {**told, "name": visited.name, "found": float(bars[-1])}, 2.5 * others,
     )  # fmt: skip
-    for other, numbers in _families(e, levels.index[::-1], bars[1:]):
-        if other == e.schedule:
-            continue
-        there = levels_of(levels.index, other, levels.kind, levels.sigma_form, levels.answer)
-        if there is not None:
-            found = {**told, "name": other.name, "found": float(other.alpha_bars[-1])}
-            yield Reading(
-                rule, expect(rule.source, there), "schedule-mismatch", found, numbers * PRICE
-            )
+    # Of as many steps as this one, or as the loop takes.
+    places: list[tuple[int, Array]] = [(e.schedule.T, levels.index)]
+    if len(alphas) != e.schedule.T:
+        places.append((len(alphas), np.arange(float(len(alphas)), 0.0, -1.0)))
+    for T, index in places:
+        for other, numbers in _families(e, T, index[::-1], product):
+            there = levels_of(index, other, levels.kind, levels.sigma_form, levels.answer)
+            if there is not None and other != e.schedule:
+                there = replace(there, index=levels.index)
+                found = {**told, "name": other.name, "found": float(other.alpha_bars[-1])}
+                yield Reading(
+                    rule, expect(rule.source, there), "schedule-mismatch", found, numbers * PRICE
+                )
+
+
+def _first_share(e: Evidence, rule: Expected, alphas: Array) -> float:
+    """What ᾱ holds beside the product of the ``alphas``, 1…S: in the course's schedule an α_0.
+
+    By b = −(1 − α)/√(α(1 − ᾱ)) of DDPM; 1 where it does not tell.
+    """
+    if rule.source not in (ddpm("beta"), ddpm("posterior")):
+        return 1.0
+    b, error = e.fit.coefficients[::-1, 2], e.fit.errors[::-1, 2]
+    with np.errstate(all="ignore"):
+        bars = 1 - (1 - alphas) ** 2 / (alphas * b**2)
+        unknown = 2 * (1 - bars) * error / np.abs(b) / bars
+        share = bars / np.cumprod(alphas)
+        known = unknown < 1e-3
+    return float(np.median(share[known])) if known.sum() >= 3 else 1.0
 
 
 def _implied(e: Evidence, rule: Expected) -> Array | None:
@@ -284,13 +337,14 @@ def _implied(e: Evidence, rule: Expected) -> Array | None:
     return alphas
 
 
-def _families(e: Evidence, index: Array, bars: Array) -> Iterator[tuple[NoiseSchedule, int]]:
+def _families(
+    e: Evidence, T: int, index: Array, bars: Array
+) -> Iterator[tuple[NoiseSchedule, int]]:
     """Usual schedules of T steps near those steps, and how many numbers were fitted.
 
     The steps end at ``index``, rising, and have the product ``bars`` of their α up to there. Steps
     are compared, not ᾱ, for the course's ᾱ is not quite the product of its α.
     """
-    T = e.schedule.T
     yield NoiseSchedule.linear(T), 1
     yield NoiseSchedule.course(T), 1
     yield NoiseSchedule.cosine(T), 1
@@ -298,7 +352,7 @@ def _families(e: Evidence, index: Array, bars: Array) -> Iterator[tuple[NoiseSch
     start = np.log(np.clip(e.schedule.betas[[1, -1]], 1e-6, 0.9))
     target = np.diff(np.log(np.maximum(bars, 1e-300)), prepend=0.0)
     # The last step draws no noise, so its level is known to rounding.
-    weight = np.where(np.arange(len(bars)) == 0, 1e4, 1.0)
+    weight = np.where(np.arange(len(bars)) == 0, 1e4, 1.0) * (e.fit.errors[::-1, 1] < UNKNOWN)
     makers: tuple[Callable[[int, float, float], NoiseSchedule], ...] = (
         NoiseSchedule.linear,
         NoiseSchedule.scaled_linear,

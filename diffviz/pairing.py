@@ -19,6 +19,12 @@ from numpy.typing import NDArray
 from diffviz.watching import EPS, NEXT, ONE, ROUNDING, SINGLE, Fit, Pairs, Watched, X, solve
 
 Array = NDArray[np.float64]
+COARSE = 1e-4
+"""The last place of a type in which two runs agree to rounding whatever a step does."""
+PLANES = 400
+"""That are tried for a step which is linear for some values only."""
+UNKNOWN = 1e15
+"""The error of a coefficient of which nothing is known."""
 CLEAR = 20.0
 """How many times its rounding a noise is, for a step to be worth the comparison."""
 
@@ -82,6 +88,12 @@ def crooked(pairs: Pairs, threshold: float) -> NDArray[np.bool_]:
     return (pairs.alike > threshold) & ~pairs.same
 
 
+def bends(watched: Watched, threshold: float) -> NDArray[np.bool_]:
+    """Steps that are no linear function, by another run or by what squares and cubes explain."""
+    bent = np.nan_to_num([noise.bent for noise in watched.noise]) > threshold
+    return bent if watched.pairs is None else bent | crooked(watched.pairs, threshold)
+
+
 def _leftover(run: Watched, known: Watched, steps: int) -> Array:
     """What the regression of the run ``known`` leaves over at the places, (S, K)."""
     coefficients = solve(known.grams[:steps], SINGLE).coefficients
@@ -99,6 +111,8 @@ def fitted(watched: Watched) -> Fit:
 
     Both are estimates of the same (a, b); they are weighed by their inverse covariances.
     """
+    if watched.inside is not None:
+        return watched.inside
     found = solve(watched.grams, SINGLE)
     pairs = watched.pairs
     if pairs is None or not pairs.same.any():
@@ -123,3 +137,70 @@ def fitted(watched: Watched) -> Fit:
     errors[same, 1:, 1:] = covariance
     spread[same] = std
     return Fit(coefficients, errors, spread)
+
+
+def inside(one: Watched, two: Watched) -> tuple[Fit, float] | None:
+    """a, b, bias and σ of steps that are linear for some values only, and how many these are.
+
+    Values that are clipped in neither of two runs with the same noise lie on one plane
+
+        x_s − x'_s = a·(x_t − x'_t) + b·(m_t − m'_t),
+
+    to rounding. Of the planes through two values each, drawn at random (RANSAC, Fischler and
+    Bolles 1981), the one with most values is taken. Where x̂_0 is clipped in both runs, x_s holds
+    only one of x_t and m_t, so planes with a = 0 or b = 0 are left out. None if fewer than half
+    of the steps have such a plane; of a and b at the others nothing is known.
+    """
+    steps = min(len(one.grams), len(two.places) - 1)
+    size = one.places.shape[-1]
+    least = max(16, size // 16)
+    draws = np.random.default_rng(0).integers(size, size=(2, PLANES))
+    floors = 2 * np.array([noise.floor for noise in one.noise])
+    found, errors = np.zeros((len(one.grams), 3)), np.zeros((len(one.grams), 3, 3))
+    std, counts = np.zeros(len(one.grams)), np.zeros(len(one.grams), dtype=int)
+    for i in range(steps):
+        apart = one.places[i] - two.places[i]
+        after = one.places[i + 1, 0] - two.places[i + 1, 0]
+        on, slopes = _plane(apart, after, floors[i], draws)
+        counts[i] = on.sum()
+        if counts[i] < least or not np.isfinite(floors[i]):
+            counts[i] = 0
+            continue
+        left = one.places[i + 1, 0, on] - slopes @ one.places[i][:, on]
+        std[i] = left.std(ddof=1)
+        found[i] = left.mean(), *slopes
+        rest = max(float((after - slopes @ apart)[on].std()), ROUNDING * float(after.std()))
+        errors[i, 0, 0] = std[i] ** 2 / counts[i]
+        errors[i, 1:, 1:] = rest**2 * np.linalg.pinv(apart[:, on] @ apart[:, on].T, hermitian=True)
+    known = counts > 0
+    if known.mean() < 0.5:
+        return None
+    place = np.arange(len(known))
+    for column in (found[:, 0], found[:, 1], found[:, 2], std):
+        column[~known] = np.interp(place[~known], place[known], column[known])
+    errors[~known] = UNKNOWN**2 * np.eye(3)
+    return Fit(found, errors, std), float(np.median(counts[known]))
+
+
+def _plane(
+    apart: Array, after: Array, floor: float, draws: NDArray[np.int_]
+) -> tuple[NDArray[np.bool_], Array]:
+    """(values on the plane that holds most of them, its slopes (2,))."""
+    scale = np.sqrt((apart**2).mean(axis=1))
+    one, two = apart[:, draws[0]], apart[:, draws[1]]
+    after_one, after_two = after[draws[0]], after[draws[1]]
+    with np.errstate(all="ignore"):
+        determinant = one[0] * two[1] - one[1] * two[0]
+        slopes = np.stack(
+            [after_one * two[1] - after_two * one[1], one[0] * after_two - two[0] * after_one]
+        ) / np.where(determinant == 0, np.nan, determinant)
+        slopes[:, (np.abs(slopes) * scale[:, None] < 200 * floor).any(axis=0)] = np.nan
+        near = np.abs(after - slopes.T @ apart) < floor
+    on = near[np.argmax(near.sum(axis=1))]
+    best = np.zeros(2)
+    for _ in range(4):
+        if on.sum() < 3:
+            return np.zeros_like(on), best
+        best = np.linalg.lstsq(apart[:, on].T, after[on], rcond=None)[0]
+        on = np.abs(after - best @ apart) < floor
+    return on, best

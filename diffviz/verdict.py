@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
+from diffviz.errors import InputError
 from diffviz.evidence import Evidence, carried, finding, gap, only, returning
 from diffviz.findings import Finding
 from diffviz.hypotheses import explain
-from diffviz.identification import Expected, closest, expect, levels_of, scores
-from diffviz.pairing import crooked, fitted
+from diffviz.identification import closest, expect, levels_of, scores
+from diffviz.pairing import COARSE, crooked, fitted
 from diffviz.sampling import ddim
 from diffviz.schedule import NoiseSchedule
 from diffviz.watching import (
@@ -34,30 +35,33 @@ WEAK = 0.3
 
 
 @np.errstate(divide="ignore", invalid="ignore")
-def judge(evidence: Evidence) -> tuple[tuple[Finding, ...], str | None, Expected]:
-    """(findings, errors first and among them the most causal; the rule, or None; what it says)."""
+def judge(evidence: Evidence) -> tuple[tuple[Finding, ...], str | None, Evidence]:
+    """(findings, errors first and among them the most causal; the rule, or None; their evidence).
+
+    The evidence returned is next to what the rule says.
+    """
     e = evidence
-    found, rule, expected = _steps(e)
+    found, rule, shown = _steps(e)
     found += _start(e)
     straight = e.clipped & ~e.off[:, :2].any(axis=1)
     if any(item.id == "not-linear" for item in found):
         pass
     elif straight.any() or e.clipped.mean() > 0.5:
         found.append(finding(e, "x0-clipped", straight if straight.any() else e.clipped))
-    if e.wild.precision > 1e-4:
+    if e.wild.precision > COARSE:
         every = np.ones(len(e.clipped), dtype=bool)
         found.append(finding(e, "half-precision", every, found=e.wild.precision))
     order = {"error": 0, "warning": 1, "information": 2}
-    return tuple(sorted(found, key=lambda item: order[item.severity])), rule, expected
+    return tuple(sorted(found, key=lambda item: order[item.severity])), rule, shown
 
 
-def _steps(e: Evidence) -> tuple[list[Finding], str | None, Expected]:
-    """What the steps do wrong, the rule, and what it says of every step."""
+def _steps(e: Evidence) -> tuple[list[Finding], str | None, Evidence]:
+    """What the steps do wrong, the rule, and the evidence next to what it says of every step."""
     rule: str | None = e.expected.rule
     if e.multistep:
         wrong = e.scores[:, 0] != 0
         found = [finding(e, "x-coefficient", wrong, **gap(e, 0, wrong))] if wrong.any() else []
-        return found, rule, e.expected
+        return found, rule, e
     law = _noise_law(e)
     bent = np.nan_to_num([noise.bent for noise in e.used.noise]) > e.threshold
     if e.clipped.any() and [item.id for item in law] == ["noise-not-normal"]:
@@ -65,32 +69,33 @@ def _steps(e: Evidence) -> tuple[list[Finding], str | None, Expected]:
     if e.used.pairs is not None:
         bent &= ~e.used.pairs.same  # two runs agree to rounding: what is left over is noise
     mostly = False
-    if e.tame.pairs is not None and not e.depends.any():
+    again = any(item.id == "noise-reused-across-steps" for item in law)
+    if e.tame.pairs is not None and (again or not e.depends.any()):
         seen = crooked(e.tame.pairs, e.threshold)[: len(bent)]
         bent[: len(seen)] |= seen
         mostly = seen.mean() > 0.5
-    if any(item.id == "noise-reused-across-steps" for item in law):
+    if again:
         unused = _unused(e)
         if unused.mean() > 0.5:  # what comes again is an answer that was kept
-            return [finding(e, "eps-coefficient", unused, **gap(e, 1, unused))], None, e.expected
+            return [finding(e, "eps-coefficient", unused, **gap(e, 1, unused))], None, e
     if bent.any() and (not law or law[0].id in BENT_AS_WELL or mostly):
         # What is left over of a bent step is no noise.
-        return [finding(e, "not-linear", bent)], None, e.expected
-    if any(item.id == "noise-reused-across-steps" for item in law):
-        return law, rule, e.expected
+        curved = finding(e, "not-linear", bent)
+        found, shown = _inside(e.inner) if e.inner is not None else ([], e)
+        return [*found, curved], None, shown if found else e
+    if again:
+        return law, rule, e
     # Two runs whose difference is a and b alone hold nothing of the calls before, which differed.
     depends = e.depends if e.used.pairs is None else e.depends & ~e.used.pairs.same
     if depends.any():
-        return [*law, finding(e, "rule-unknown", depends)], None, e.expected
+        return [*law, finding(e, "rule-unknown", depends)], None, e
     off = e.off
     if not off.any():
-        return law, rule, e.expected
-    found = []
-    compared = e.expected
+        return law, rule, e
+    found, shown = [], e
     if off[:, [0, 1, 3]].any():
         reading = explain(e)
-        compared = reading.rule
-        e = replace(e, expected=reading.rule, scores=e.scores_of(reading.rule))
+        e = shown = replace(e, expected=reading.rule, scores=e.scores_of(reading.rule))
         rule, off = reading.rule.rule, e.off
         if reading.cause:
             off = np.asarray(e.off[:, [0, 1, 3]].any(axis=1))
@@ -108,7 +113,25 @@ def _steps(e: Evidence) -> tuple[list[Finding], str | None, Expected]:
         rule = rule and rule.split("/")[0]
     if off[:, 2].any() and not (law and law[0].id == "noise-not-normal"):
         found.append(finding(e, "bias", off[:, 2], **gap(e, 2, off[:, 2])))
-    return [*law, *found, *noise], rule, compared
+    return [*law, *found, *noise], rule, shown
+
+
+def _inside(e: Evidence) -> tuple[list[Finding], Evidence]:
+    """What a and b do wrong where the steps are linear, and the evidence next to the rule.
+
+    Nothing is said of the noise: of which values it is known may depend on it.
+    """
+    if not e.off[:, :2].any():
+        return [], e
+    reading = explain(e)
+    shown = replace(e, expected=reading.rule, scores=e.scores_of(reading.rule))
+    off = shown.off[:, :2]
+    if not off.any():
+        return [], e
+    if reading.cause:
+        steps = np.asarray(off.any(axis=1))
+        return [finding(shown, reading.cause, steps, **reading.evidence)], shown
+    return _coefficients(shown, shown.off), shown
 
 
 def judge_order(watched: Watched, schedule: NoiseSchedule, time: Time) -> Finding | None:
@@ -132,6 +155,10 @@ def judge_order(watched: Watched, schedule: NoiseSchedule, time: Time) -> Findin
         evidence = {"before": float(before), "after": float(after)}
         severity = "error" if (np.diff(index) > 0).any() else "warning"
         return Finding("time-order", severity, "", (first, last), evidence)
+    if index[-1] == 0:
+        early = _told_the_end(watched, schedule, time)
+        if early is not None:
+            return early
     if first > schedule.T or last < 1:
         for shift in (1, -1, 2, -2, 3, -3, 4, -4, 5, -5, 10, -10):
             moved = levels_of(index + shift, schedule)
@@ -145,6 +172,29 @@ def judge_order(watched: Watched, schedule: NoiseSchedule, time: Time) -> Findin
         evidence = {"name": f"{first} steps", "found": float(first), "expected": float(schedule.T)}
         return Finding("schedule-mismatch", "error", "", (first, last), evidence)
     return None
+
+
+def _told_the_end(watched: Watched, schedule: NoiseSchedule, time: Time) -> Finding | None:
+    """Every step is told the time that it ends at, the last one 0, and not where it starts."""
+    kind = time_kinds(watched.times, watched.floating, time, schedule)[0]
+    if callable(kind):
+        return None
+    T = schedule.T
+    top = {"index": T, "index0": T - 1, "fraction": 1.0, "sigma": schedule.sigma[T]}[kind]
+    if watched.times[0] >= top:
+        return None
+    moved = replace(watched, times=np.append(top, watched.times[:-1]))
+    try:
+        found = closest(moved, schedule, kind)
+    except InputError:
+        return None
+    right = np.abs(scores(fitted(moved), moved, found)[1:, :2]) < score_threshold(len(moved.times))
+    if right.all(axis=1).mean() <= 0.9:
+        return None
+    told, used = _index(watched, schedule, time), found.levels.index
+    evidence: dict[str, float | str] = {"shift": float(np.median((told - used)[1:]))}
+    span = (round(used[0]), round(used[-1]))
+    return Finding("time-off-by-one", "error", "", span, evidence)
 
 
 def _index(watched: Watched, schedule: NoiseSchedule, time: Time) -> Array:

@@ -82,7 +82,8 @@ class Watched:
     A state has ``values`` numbers in ``batch`` samples; ``precision`` is the last place of their
     type. ``start`` is x_T as if it were noise, and its mean; ``broken`` is the time of the last
     call before x was not finite. ``places`` (S + 1, 2, K) are x_t and m_t at K fixed places, the
-    last of them x at the end; ``pairs`` is what the comparison with another run says.
+    last of them x at the end; ``pairs`` is what the comparison with another run says, ``inside``
+    the fit that counts where the steps are linear for some values only.
     """
 
     times: Array
@@ -97,6 +98,7 @@ class Watched:
     broken: float | None = None
     places: Array = field(default_factory=lambda: np.zeros((0, 2, 0)))
     pairs: "Pairs | None" = None
+    inside: "Fit | None" = None
 
     @property
     def sane(self) -> NDArray[np.bool_]:

@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffviz.errors import InputError
-from diffviz.evidence import TESTS_PER_STEP, Evidence, weigh
+from diffviz.evidence import TESTS_PER_STEP, Evidence, look_inside, weigh
 from diffviz.findings import Finding
 from diffviz.identification import Levels, closest
-from diffviz.pairing import Randomness, crooked, fitted, pair
+from diffviz.pairing import COARSE, UNKNOWN, Randomness, bends, fitted, pair
 from diffviz.schedule import NoiseSchedule
 from diffviz.timelimit import time_limit
 from diffviz.verdict import judge, judge_order
@@ -50,7 +50,6 @@ Array = NDArray[np.float64]
 Sampler = Callable[..., object]
 MIN_VALUES = 64
 """Fewer values per state than this decide nothing about a step."""
-
 
 WILDEST = 50.0
 """How large the first excitation lets x̂_0 become, 1/√ᾱ_T for the usual schedules being 12."""
@@ -136,17 +135,22 @@ def xray(
             f"the states of the sampler held {wild.values} values once and {tame.values} the next "
             "time; its runs cannot be compared"
         )
-    wild, tame = replace(wild, pairs=pair(wild, tame)), replace(tame, pairs=pair(tame, wild))
+    if max(wild.precision, tame.precision) < COARSE:
+        wild, tame = replace(wild, pairs=pair(wild, tame)), replace(tame, pairs=pair(tame, wild))
     threshold = score_threshold(TESTS_PER_STEP * len(tame.grams))
-    if tame.pairs is not None and crooked(tame.pairs, threshold).any():
+    echo = None
+    if tame.pairs is not None and bends(tame, threshold).any():
         # Clipped outside of (−1, 1), or bent inside too? Another answer from inside tells.
         randomness.again()
         echo = watch(sampler, shape, _tame(wild, levels, noise), *limits, briefly=True)
         if (len(echo.times), echo.values, echo.broken) == (len(tame.times), tame.values, None):
             tame = replace(tame, pairs=pair(tame, echo))
+        else:
+            echo = None
     evidence = weigh(schedule, wild, tame, closest(wild, schedule, time), time)
-    findings, rule, expected = judge(evidence)
-    evidence = replace(evidence, expected=expected)
+    if echo is not None and bends(tame, threshold).any():
+        evidence = look_inside(evidence, echo, time)
+    findings, rule, evidence = judge(evidence)
     kind = evidence.expected.levels.kind
     return XRay(
         _table(evidence.used, schedule, evidence),
@@ -297,8 +301,8 @@ def _table(
     for k, (name, words) in enumerate(zip(names, texts, strict=True)):
         known = k < len(columns)
         what = words if name == "bias" else f"coefficient of {words}"
-        values = fit.coefficients[:, k] if known else nothing
         errors = np.hypot(fit.errors[:, k], rounding[:, k]) if known else nothing
+        values = np.where(errors < UNKNOWN, fit.coefficients[:, k], np.nan) if known else nothing
         variables[name] = (values, what)
         variables[f"{name}_error"] = (errors, f"standard error: {what}")
     free = np.sqrt(2 * max(watched.values - len(columns), 1))

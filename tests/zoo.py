@@ -5,7 +5,7 @@ generator, as such loops do. ``FAULTY`` maps a name to (id that must come first,
 ``CORRECT`` maps a name to (rules it may be called, make).
 """
 
-from itertools import pairwise
+from functools import partial
 
 import numpy as np
 import torch
@@ -60,7 +60,14 @@ def ddpm(
 
 
 def ddim(
-    eta=0.0, n=None, wrap=False, noise=True, passed=lambda t, T: t, direction=None, sized=None
+    eta=0.0,
+    n=None,
+    wrap=False,
+    noise=True,
+    passed=lambda t, T: t,
+    direction=None,
+    sized=None,
+    clip=lambda x0: x0,
 ):
     """DDIM over n of T steps; ``wrap`` steps by T // n down through negative indices."""
 
@@ -77,7 +84,7 @@ def ddim(
             for t, s in pairs:
                 e = model(x, passed(t, T))
                 sigma = eta * np.sqrt((1 - ab[s]) / (1 - ab[t]) * max(1 - ab[t] / ab[s], 0))
-                x0 = (x - np.sqrt(1 - ab[t]) * e) / np.sqrt(ab[t])
+                x0 = clip((x - np.sqrt(1 - ab[t]) * e) / np.sqrt(ab[t]))
                 rest = direction(ab, s, sigma) if direction else np.sqrt(1 - ab[s] - sigma**2)
                 x = np.sqrt(ab[s]) * x0 + rest * e
                 if sigma and noise:
@@ -89,16 +96,16 @@ def ddim(
     return make
 
 
-def clipping(clip, noise=1.0):
+def clipping(clip, noise=1.0, using=None, eps=1.0):
     """DDPM through a clipped x̂_0, as image libraries do."""
 
     def make(schedule, shape):
-        b, a, ab = tables(schedule)
+        b, a, ab = tables(using(schedule.T) if using else schedule)
 
         def sampler(model):
             x = torch.randn(shape)
             for i in range(schedule.T, 0, -1):
-                x0 = clip((x - (1 - ab[i]).sqrt() * model(x, i)) / ab[i].sqrt())
+                x0 = clip((x - (1 - ab[i]).sqrt() * eps * model(x, i)) / ab[i].sqrt())
                 left = 1 - ab[i]
                 mean = ab[i - 1].sqrt() * b[i] / left * x0
                 mean = mean + a[i].sqrt() * (1 - ab[i - 1]) / left * x
@@ -167,7 +174,7 @@ def sigmas(schedule, n, rho=7.0):
     return np.append((high + np.linspace(0, 1, n) * (low - high)) ** rho, 0.0)
 
 
-def sigma_form(n=20, ancestral=False, denoised=True, drop=False, scaled=True):
+def sigma_form(n=20, ancestral=False, denoised=True, drop=False, scaled=True, told=0, leave_out=0):
     """Euler and Euler ancestral of k-diffusion; the model answers x̂_0 or ε."""
 
     def make(schedule, shape):
@@ -175,8 +182,9 @@ def sigma_form(n=20, ancestral=False, denoised=True, drop=False, scaled=True):
 
         def sampler(model):
             x = torch.randn(shape) * (levels[0] if scaled else 1)
-            for now, then in pairwise(levels.tolist()):
-                answer = model(x, torch.full((len(x),), now))
+            for k in range(n - leave_out):
+                now, then = levels[k : k + 2].tolist()
+                answer = model(x, torch.full((len(x),), levels[k + told]))
                 up = np.sqrt(then**2 * (now**2 - then**2) / now**2) if ancestral else 0.0
                 down = np.sqrt(then**2 - up**2)
                 d = (x - answer) / now if denoised else answer
@@ -745,6 +753,54 @@ FAULTY |= {
 
 def fraction(i, T):
     return torch.tensor([i / T])[:, None, None, None]
+
+
+def steeper(T):
+    return NoiseSchedule.linear(T, 1e-4, 0.025)
+
+
+def one_sample_shrunk(x, i):
+    return torch.cat([x[:1] * 0.97, x[1:]])
+
+
+def of_other_length(T, passed):
+    """DDPM whose tables have T steps, whatever the schedule of the model has."""
+
+    def make(schedule, shape):
+        return ddpm(passed=passed)(NoiseSchedule.linear(T), shape)
+
+    return make
+
+
+unit = partial(torch.clamp, min=-1, max=1)
+
+FAULTY |= {
+    # x̂_0 made with the wrong numbers is clipped even where it should not be
+    "clipped x_0 of another schedule": ("schedule-mismatch", clipping(unit, using=steeper)),
+    "clipped x_0 of the cosine schedule": (
+        "schedule-mismatch",
+        clipping(unit, using=NoiseSchedule.cosine),
+    ),
+    "clipped x_0 and 2 % more of the answer": ("eps-coefficient", clipping(unit, eps=1.02)),
+    "ddim with clipped x_0 and the time three steps off": (
+        "time-off-by-one",
+        ddim(n=20, clip=unit, passed=lambda t, T: t - 3),
+    ),
+    "ddim of another schedule with clipped x_0": (
+        "schedule-mismatch",
+        lambda schedule, shape: ddim(n=20, clip=unit)(steeper(schedule.T), shape),
+    ),
+    "80 steps of their own": ("schedule-mismatch", of_other_length(80, fraction)),
+    "50 steps of their own": ("schedule-mismatch", of_other_length(50, lambda i, T: i)),
+    "sigma of the step after": ("time-off-by-one", sigma_form(denoised=False, told=1)),
+    "ancestral, sigma of the step after": (
+        "time-off-by-one",
+        sigma_form(denoised=False, told=1, ancestral=True),
+    ),
+    "last euler step left out": ("time-ends-early", sigma_form(leave_out=1)),
+    "last ancestral step left out": ("time-ends-early", sigma_form(ancestral=True, leave_out=1)),
+    "one sample shrinks": ("not-linear", ddpm(after=one_sample_shrunk)),
+}
 
 
 CORRECT = {
