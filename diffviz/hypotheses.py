@@ -250,9 +250,10 @@ def _at(
 def _schedules(e: Evidence, rule: Expected) -> Iterator[Reading]:
     """The schedule that the steps themselves imply, and the usual ones closest to it."""
     levels = rule.levels
-    alphas = _implied(e, rule)
-    if alphas is None or levels.answer != "eps":
+    implied = _implied(e, rule)
+    if implied is None or levels.answer != "eps":
         return
+    alphas, errors = implied
     others = int((alphas != levels.visited.alphas[1:]).sum())
     if others < 3:  # one or two steps are no schedule
         return
@@ -275,14 +276,15 @@ def _schedules(e: Evidence, rule: Expected) -> Iterator[Reading]:
     if len(alphas) != e.schedule.T:
         places.append((len(alphas), np.arange(float(len(alphas)), 0.0, -1.0)))
     for T, index in places:
-        for other, numbers in _families(e, T, index[::-1], product):
+        for other, numbers in _families(e, T, index[::-1], product, errors):
             there = levels_of(index, other, levels.kind, levels.sigma_form, levels.answer)
             if there is not None and other != e.schedule:
                 there = replace(there, index=levels.index)
                 found = {**told, "name": other.name, "found": float(other.alpha_bars[-1])}
-                yield Reading(
-                    rule, expect(rule.source, there), "schedule-mismatch", found, numbers * PRICE
-                )
+                # Two families may have the same β; then the one nearer to the schedule given.
+                price = numbers * PRICE + 0.1 * abs(np.log(other.betas[-1] / e.schedule.betas[-1]))
+                price += 0.3 * (other.name.split("(")[0] != e.schedule.name.split("(")[0])
+                yield Reading(rule, expect(rule.source, there), "schedule-mismatch", found, price)
 
 
 def _first_share(e: Evidence, rule: Expected, alphas: Array) -> float:
@@ -301,8 +303,8 @@ def _first_share(e: Evidence, rule: Expected, alphas: Array) -> float:
     return float(np.median(share[known])) if known.sum() >= 3 else 1.0
 
 
-def _implied(e: Evidence, rule: Expected) -> Array | None:
-    """α of every step, from the last one up: from whichever of a, b and σ tells it best.
+def _implied(e: Evidence, rule: Expected) -> tuple[Array, Array] | None:
+    """(α of every step, from the last one up, its error): by whichever of a, b and σ tells best.
 
     The rule's own wherever that may be it.
     """
@@ -310,7 +312,7 @@ def _implied(e: Evidence, rule: Expected) -> Array | None:
         return None
     a, b = e.fit.coefficients[::-1, 1], e.fit.coefficients[::-1, 2]
     std, errors = e.fit.std[::-1], e.fit.errors[::-1]
-    alphas, bar = np.zeros(len(a)), 1.0
+    alphas, unknown, bar = np.zeros(len(a)), np.zeros(len(a)), 1.0
     for i, wanted in enumerate(rule.numbers[::-1, 2]):
         with np.errstate(all="ignore"):
             found = [(2 * errors[i, 1], a[i] ** -2)]
@@ -329,21 +331,23 @@ def _implied(e: Evidence, rule: Expected) -> Array | None:
             elif wanted:
                 return None
         known = [(error, alpha) for error, alpha in found if np.isfinite([error, alpha]).all()]
-        error, alpha = min(known) if known and a[i] > 0 else (0.0, 0.0)
+        error, alpha = min(known) if known and a[i] > 0 else (UNKNOWN, 0.0)
         own = rule.levels.visited.alphas[i + 1]
         near = abs(alpha - own) < e.threshold * error + 1e-4 * (1 - own)
+        unknown[i] = error
         alphas[i] = own if near else np.clip(alpha, 1e-6, 1 - 1e-9)
         bar *= alphas[i]
-    return alphas
+    return alphas, unknown
 
 
 def _families(
-    e: Evidence, T: int, index: Array, bars: Array
+    e: Evidence, T: int, index: Array, bars: Array, errors: Array
 ) -> Iterator[tuple[NoiseSchedule, int]]:
     """Usual schedules of T steps near those steps, and how many numbers were fitted.
 
-    The steps end at ``index``, rising, and have the product ``bars`` of their α up to there. Steps
-    are compared, not ᾱ, for the course's ᾱ is not quite the product of its α.
+    The steps end at ``index``, rising, and have the product ``bars`` of their α up to there, with
+    the ``errors`` of each α. Steps are compared, not ᾱ, for the course's ᾱ is not quite the
+    product of its α.
     """
     yield NoiseSchedule.linear(T), 1
     yield NoiseSchedule.course(T), 1
@@ -351,8 +355,7 @@ def _families(
     yield NoiseSchedule.scaled_linear(T), 1
     start = np.log(np.clip(e.schedule.betas[[1, -1]], 1e-6, 0.9))
     target = np.diff(np.log(np.maximum(bars, 1e-300)), prepend=0.0)
-    # The last step draws no noise, so its level is known to rounding.
-    weight = np.where(np.arange(len(bars)) == 0, 1e4, 1.0) * (e.fit.errors[::-1, 1] < UNKNOWN)
+    scale = errors + 1e-6 * np.abs(target)
     makers: tuple[Callable[[int, float, float], NoiseSchedule], ...] = (
         NoiseSchedule.linear,
         NoiseSchedule.scaled_linear,
@@ -370,7 +373,7 @@ def _families(
             there = np.diff(np.interp(index, np.arange(T + 1), logs), prepend=0.0)
             if index[0] == 1:
                 there[0] = np.log(found.alphas[1])
-            return (there - target) / np.abs(target) * weight
+            return (there - target) / scale
 
         try:
             fitted = least_squares(

@@ -302,8 +302,8 @@ def closest(watched: Watched, schedule: NoiseSchedule, time: Time) -> Expected:
             table = scores(fit, watched, expected)
             # An answer other than ε is believed only of a loop that follows it nearly everywhere.
             bound = score_threshold(len(table))
-            off = (np.abs(table[:, :2]) > bound).any(axis=1)
-            if levels.answer == "eps" or off.sum() <= max(1, 0.1 * len(off)):
+            off = np.count_nonzero((np.abs(table[:, :2]) > bound).any(axis=1))
+            if levels.answer == "eps" or off <= max(1, 0.1 * len(table)):
                 inner, outer = misfit(table)
                 found.append((inner, outer + 0.5 * (np.abs(table[:, 3]) > bound).any(), expected))
     # The likeliest way to read the times, unless another fits clearly better.

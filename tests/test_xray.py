@@ -387,6 +387,31 @@ def test_coefficients_are_those_of_the_rule(rule, make, steps):
         assert (gap[quiet] < 1e-6).all(), name
 
 
+@settings(max_examples=6, deadline=None)
+@given(last=st.floats(0.022, 0.03), noisy=st.booleans(), seed=st.integers(0, 2**20))
+def test_coefficients_beside_clipping(last, noisy, seed):
+    """An x̂_0 made with the α of another schedule is clipped even for answers from inside; what the
+    loop does to values that are not clipped is known to rounding all the same, with noise and
+    without. Kills: the plane of the clipped values taken for that of the others; a regression over
+    both; the noise taken from clipped values."""
+    other = NoiseSchedule.linear(T, 1e-4, last)
+
+    rule = ddpm("posterior") if noisy else ddim(0.0)
+    make = zoo.clipping(zoo.unit) if noisy else zoo.ddim(0.0, clip=zoo.unit)
+    loop = make(other, SHAPE)
+    torch.manual_seed(seed)
+    seen = xray(loop, NoiseSchedule.linear(T), seed=seed)
+    assert [f.id for f in seen.findings] == ["schedule-mismatch", "not-linear"]
+    truth = np.array([rule.coefficients(other, t, t - 1) for t in range(T, 0, -1)])
+    table = seen.coefficients
+    for k, name in enumerate(("x", "eps")):
+        gap = np.abs(table[name].values - truth[:, k])
+        assert np.nanmax(gap) < 2e-5 and np.isfinite(gap).mean() > 0.5
+    if noisy:
+        ratio = table["std"].values[:-1] / truth[:-1, 2]
+        assert ratio.min() > 0.8 and ratio.max() < 1.2
+
+
 @pytest.mark.parametrize("rule", [ddpm("beta"), ddpm("posterior"), ddim(0.5)])
 def test_errors_are_standard_errors(rule):
     """Where the noise of the two runs differs. Kills: errors too small or too large by a half."""
