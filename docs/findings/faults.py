@@ -210,7 +210,7 @@ SEEN_IN_CODE = {
     ),
     "not-linear": Fault(
         "Something bends the state itself: it is clipped, squashed or normalised by its largest "
-        "value. Nothing about the coefficients can then be said.",
+        "value. Of its noise nothing can then be said.",
         ((AFTER, AFTER + "\n        x = x / x.abs().amax((1, 2, 3), keepdim=True).clamp(min=1)"),),
     ),
     "half-precision": Fault(
