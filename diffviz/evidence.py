@@ -18,6 +18,7 @@ from diffviz.identification import (
     Expected,
     arrangements,
     closest,
+    expect,
     scores,
     solves_multistep,
 )
@@ -136,6 +137,7 @@ def weigh(
                 schedule, wild, tame, wild, fit, solved[0], table, nothing, depends, correlation,
                 True, threshold,
             )  # fmt: skip
+        best = _by_first_step(wild, schedule, time) or best
     inflation = float(np.sqrt(wild.batch)) if shared else 1.0
     clipped = np.zeros(steps, dtype=bool)
     if not _depends(tame, threshold).any():
@@ -194,6 +196,17 @@ def _multistep(
             numbers = np.column_stack([implied[:, 1], implied[:, 2], np.zeros(len(good))])
             rule: Rule = ddim(0.0)
             return Expected(MULTISTEP, rule, levels, numbers, np.zeros_like(numbers)), good
+    return None
+
+
+def _by_first_step(watched: Watched, schedule: NoiseSchedule, time: Time) -> Expected | None:
+    """How a rule with a memory is written: its first step, which has none yet, is DDIM's."""
+    fit = fitted(watched)
+    for levels in arrangements(watched, schedule, time):
+        expected = expect(ddim(0.0), levels)
+        first = np.abs(scores(fit, watched, expected)[0, :2])
+        if (first < score_threshold(2)).all():
+            return expected
     return None
 
 

@@ -37,6 +37,8 @@ NULL = 0.5
 ANYTHING = 10.0
 """Of a step that a reading leaves out."""
 SHIFTS = (-1, 1, -2, 2, -3, 3, -4, 4, -5, 5, -10, 10)
+BOUNDS = -16.0, -0.05
+"""Of the logarithm of a fitted β."""
 FEW = 0.2
 """The share of steps that may each end somewhere of its own."""
 
@@ -75,6 +77,7 @@ def explain(e: Evidence) -> Reading:
     readings = [reading for rule in rules for reading in _coefficients(e, rule)]
     readings += [reading for rule in rules for reading in _indices(e, rule)]
     readings += [reading for rule in rules for reading in _schedules(e, rule)]
+    readings += [reading for rule in rules for reading in _ends_early(e, rule)]
     return min(readings, key=lambda reading: _cost(e, reading))
 
 
@@ -143,7 +146,6 @@ def _indices(e: Evidence, rule: Expected) -> Iterator[Reading]:
     """Coefficients of other times than those that the model is told."""
     levels, T = rule.levels, e.schedule.T
     if levels.sigma_form or not np.array_equal(levels.index, np.rint(levels.index)):
-        yield from _ends_early(e, rule)
         return
     now = levels.index.astype(int)
     then = np.append(now[1:], 0)
@@ -159,15 +161,20 @@ def _indices(e: Evidence, rule: Expected) -> Iterator[Reading]:
         if valid.any() and abs(shift) == 1:
             moved = _at(e, rule, now, then + shift, valid)
             yield Reading(rule, moved, "time-off-by-one", told, 2 * PRICE, valid=valid)
-    if (now[:-1] - then[:-1] > 1).any():
-        moved = _at(e, rule, now, now - 1, now > 0)
-        told = {"t": float(now[0]), "found": float(now[0] - 1), "expected": float(then[0])}
-        yield Reading(rule, moved, "step-skipped", told, PRICE)
+    stride = int(now[0] - then[0])
+    for width in {1, stride // 2, 2 * stride} if (now - then > 1).any() else set():
+        # By one, or by the stride of a list of another length.
+        ends = np.maximum(now - width, 0)
+        if width and (ends != then)[inner].any():
+            i = int(np.argmax(ends != then))
+            moved = _at(e, rule, now, ends, now > 0)
+            told = {"t": float(now[i]), "found": float(ends[i]), "expected": float(then[i])}
+            yield Reading(rule, moved, "step-skipped", told, PRICE)
     yield from _elsewhere(e, rule, now, then)
 
 
 def _ends_early(e: Evidence, rule: Expected) -> Iterator[Reading]:
-    """A last step to some level between two of the schedule, above 0."""
+    """A last step to some level above 0, on the schedule or not; or to where it starts."""
     off = np.flatnonzero((np.abs(e.scores_of(rule)[:, :2]) > e.threshold).any(axis=1))
     last = len(e.fit.std) - 1
     if off.tolist() != [last]:
@@ -187,13 +194,16 @@ def _ends_early(e: Evidence, rule: Expected) -> Iterator[Reading]:
     def miss(share: float) -> float:
         return float(numbers(1 / (1 + (share * sigma) ** 2))[1] - e.fit.coefficients[last, 2])
 
-    if miss(1e-6) * miss(1 - 1e-6) < 0:
-        end = brentq(miss, 1e-6, 1 - 1e-6, xtol=1e-14) * sigma
+    if miss(1e-6) * miss(1 + 1e-6) < 0:
+        end = brentq(miss, 1e-6, 1 + 1e-6, xtol=1e-14) * sigma
+        own = e.schedule.alpha_bars[1] / e.schedule.alphas[1]
+        if e.used.noisy[last] and abs(1 / (1 + end**2) - own) < 1e-5:
+            return  # the course's own last step, with noise
         table = rule.numbers.copy()
         table[last] = numbers(1 / (1 + end**2))
         t = float(np.interp(end, e.schedule.sigma, np.arange(e.schedule.T + 1)))
         moved = replace(rule, numbers=table)
-        yield Reading(rule, moved, "time-ends-early", {"found": t}, 2 * PRICE)
+        yield Reading(rule, moved, "time-ends-early", {"found": round(t, 2)}, 2 * PRICE)
 
 
 def _elsewhere(
@@ -255,7 +265,7 @@ def _schedules(e: Evidence, rule: Expected) -> Iterator[Reading]:
         return
     alphas, errors = implied
     others = int((alphas != levels.visited.alphas[1:]).sum())
-    if others < 3:  # one or two steps are no schedule
+    if others < 3 or alphas.min() > 1 - 1e-6:  # one or two steps, or no noise, are no schedule
         return
     product = np.exp(np.log(alphas).cumsum())
     bars = np.concatenate([[1.0], product * _first_share(e, rule, alphas)])
@@ -282,7 +292,11 @@ def _schedules(e: Evidence, rule: Expected) -> Iterator[Reading]:
                 there = replace(there, index=levels.index)
                 found = {**told, "name": other.name, "found": float(other.alpha_bars[-1])}
                 # Two families may have the same β; then the one nearer to the schedule given.
-                price = numbers * PRICE + 0.1 * abs(np.log(other.betas[-1] / e.schedule.betas[-1]))
+                price = (
+                    numbers * PRICE
+                    + 2 * ANYTHING * (T != e.schedule.T)
+                    + 0.1 * abs(np.log(other.betas[-1] / e.schedule.betas[-1]))
+                )
                 price += 0.3 * (other.name.split("(")[0] != e.schedule.name.split("(")[0])
                 yield Reading(rule, expect(rule.source, there), "schedule-mismatch", found, price)
 
@@ -364,7 +378,7 @@ def _families(
     for make in makers:
 
         def other(ends: Array, make: Callable = make) -> NoiseSchedule:
-            low, high = np.exp(np.clip(ends, -16, -0.05))
+            low, high = np.exp(np.clip(ends, *BOUNDS))
             return make(T, float(min(low, high)), float(high))
 
         def residual(ends: Array, other: Callable = other) -> Array:
@@ -381,4 +395,5 @@ def _families(
             )
         except (InputError, ValueError):
             continue
-        yield other(fitted.x), 2
+        if fitted.x.max() > BOUNDS[0] + 1:  # there is noise
+            yield other(fitted.x), 2

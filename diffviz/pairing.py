@@ -162,10 +162,13 @@ def inside(one: Watched, two: Watched) -> tuple[Fit, float] | None:
         apart = one.places[i] - two.places[i]
         after = one.places[i + 1, 0] - two.places[i + 1, 0]
         on, slopes = _plane(apart, after, floors[i], draws)
-        counts[i] = on.sum()
-        if counts[i] < least or not np.isfinite(floors[i]):
-            counts[i] = 0
+        if on.sum() < least or not np.isfinite(floors[i]):
             continue
+        # Runs that have not parted yet, or in one direction only, tell a or b from rounding.
+        spread = np.linalg.svd(apart[:, on], compute_uv=False)[-1] / np.sqrt(on.sum())
+        if spread < 1e3 * ROUNDING * np.sqrt((one.places[i] ** 2).mean()):
+            continue
+        counts[i] = on.sum()
         left = one.places[i + 1, 0, on] - slopes @ one.places[i][:, on]
         std[i] = left.std(ddof=1)
         found[i] = left.mean(), *slopes
@@ -198,9 +201,12 @@ def _plane(
         near = np.abs(after - slopes.T @ apart) < floor
     on = near[np.argmax(near.sum(axis=1))]
     best = np.zeros(2)
+    nothing = np.zeros_like(on), best
     for _ in range(4):
         if on.sum() < 3:
-            return np.zeros_like(on), best
+            return nothing
         best = np.linalg.lstsq(apart[:, on].T, after[on], rcond=None)[0]
-        on = np.abs(after - best @ apart) < floor
-    return on, best
+        away = np.abs(after - best @ apart)
+        on = away < floor
+    # Values that lie near a plane by chance lie at all distances from it.
+    return (on, best) if on.sum() > 0.8 * (away < 4 * floor).sum() else nothing

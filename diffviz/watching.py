@@ -223,6 +223,8 @@ class Watch(torch.nn.Module):
     def see(self, x: Tensor, value: float | None) -> None:
         """Take in x_s, the state at the next call or, with no time, the end of the sampler."""
         where = "at the end" if value is None else f"at t = {value:g}"
+        if value is None and self.times and len(x) == 2 * self.shape[0]:
+            x = first_half(x)  # samples that never differed looked like a guided batch
         if self.times and tuple(x.shape) != self.shape:
             raise InputError(
                 f"the sampler changed the shape of x from {self.shape} to {tuple(x.shape)} {where}"

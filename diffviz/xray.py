@@ -120,36 +120,49 @@ def xray(
         )
     best = closest(wild, schedule, time)
     levels = best.levels if best.levels.sigma_form else replace(best.levels, answer="eps")
-    randomness.again()
-    tame = watch(sampler, shape, _tame(wild, levels, noise), *limits)
-    early = judge_order(tame, schedule, time) if tame.broken is not None else None
-    if early is not None:
-        return XRay(_table(wild, schedule), None, "unknown", "eps", (early,))
-    if len(tame.times) != len(wild.times):
-        raise InputError(
-            f"the sampler took {len(wild.times)} steps once and {len(tame.times)} steps the next "
-            "time; adaptive samplers cannot be compared step by step"
-        )
-    if wild.values != tame.values:
-        raise InputError(
-            f"the states of the sampler held {wild.values} values once and {tame.values} the next "
-            "time; its runs cannot be compared"
-        )
-    if max(wild.precision, tame.precision) < COARSE:
-        wild, tame = replace(wild, pairs=pair(wild, tame)), replace(tame, pairs=pair(tame, wild))
-    threshold = score_threshold(TESTS_PER_STEP * len(tame.grams))
-    echo = None
-    if tame.pairs is not None and bends(tame, threshold).any():
-        # Clipped outside of (−1, 1), or bent inside too? Another answer from inside tells.
+
+    def again(briefly: bool = False) -> Watched:
         randomness.again()
-        echo = watch(sampler, shape, _tame(wild, levels, noise), *limits, briefly=True)
-        if (len(echo.times), echo.values, echo.broken) == (len(tame.times), tame.values, None):
+        return watch(sampler, shape, _tame(wild, levels, noise), *limits, briefly=briefly)
+
+    threshold = score_threshold(TESTS_PER_STEP * len(wild.grams))
+    for _ in range(2):
+        tame, echo = again(), None
+        early = judge_order(tame, schedule, time) if tame.broken is not None else None
+        if early is not None:
+            return XRay(_table(wild, schedule), None, "unknown", "eps", (early,))
+        if len(tame.times) != len(wild.times):
+            raise InputError(
+                f"the sampler took {len(wild.times)} steps once and {len(tame.times)} steps the "
+                "next time; adaptive samplers cannot be compared step by step"
+            )
+        if wild.values != tame.values:
+            raise InputError(
+                f"the states of the sampler held {wild.values} values once and {tame.values} the "
+                "next time; its runs cannot be compared"
+            )
+        if max(wild.precision, tame.precision) < COARSE:
+            wild = replace(wild, pairs=pair(wild, tame))
+            tame = replace(tame, pairs=pair(tame, wild))
+            if bends(tame, threshold).any():
+                # Clipped outside of (−1, 1), or bent inside too? Another answer from inside tells.
+                echo = again(briefly=True)
+        if echo is not None and (len(echo.times), echo.values, echo.broken) == (
+            len(tame.times),
+            tame.values,
+            None,
+        ):
             tame = replace(tame, pairs=pair(tame, echo))
         else:
             echo = None
-    evidence = weigh(schedule, wild, tame, closest(wild, schedule, time), time)
-    if echo is not None and bends(tame, threshold).any():
+        evidence = weigh(schedule, wild, tame, closest(wild, schedule, time), time)
+        if echo is None or not bends(tame, threshold).any():
+            break
         evidence = look_inside(evidence, echo, time)
+        told = _told_otherwise(evidence, levels)
+        if told is None:
+            break
+        levels = told
     findings, rule, evidence = judge(evidence)
     kind = evidence.expected.levels.kind
     return XRay(
@@ -159,6 +172,18 @@ def xray(
         evidence.expected.levels.answer,
         findings,
     )
+
+
+def _told_otherwise(e: Evidence, levels: Levels) -> Levels | None:
+    """The levels as the loop has them, if answers that suit ``levels`` were clipped for that."""
+    inner = e.inner
+    if inner is not None and not inner.off[:, :2].any():
+        # Right where it is not clipped: only the model is taken to answer something else.
+        told = inner.expected.levels
+        return None if told.answer == levels.answer else told
+    if levels.kind == "sigma" and (levels.sigma_form, levels.answer) != (True, "x0"):
+        return replace(levels, sigma_form=True, answer="x0")
+    return None
 
 
 def watch(

@@ -68,6 +68,9 @@ def ddim(
     direction=None,
     sized=None,
     clip=lambda x0: x0,
+    ends=None,
+    start=torch.randn,
+    ab_0=1.0,
 ):
     """DDIM over n of T steps; ``wrap`` steps by T // n down through negative indices."""
 
@@ -78,9 +81,12 @@ def ddim(
         )
         if wrap:
             pairs = [(i, i - T // n) for i in range(T, 0, -(T // n))]
+        if ends:
+            pairs = [(t, ends(t, s)) for t, s in pairs]
+        ab = np.append(ab_0, ab[1:])
 
         def sampler(model):
-            x = torch.randn(shape)
+            x = start(shape)
             for t, s in pairs:
                 e = model(x, passed(t, T))
                 sigma = eta * np.sqrt((1 - ab[s]) / (1 - ab[t]) * max(1 - ab[t] / ab[s], 0))
@@ -96,8 +102,8 @@ def ddim(
     return make
 
 
-def clipping(clip, noise=1.0, using=None, eps=1.0):
-    """DDPM through a clipped x̂_0, as image libraries do."""
+def clipping(clip, noise=1.0, using=None, eps=1.0, answer="eps", told=0):
+    """DDPM through a clipped x̂_0, as image libraries do; the model answers ε, x̂_0 or v."""
 
     def make(schedule, shape):
         b, a, ab = tables(using(schedule.T) if using else schedule)
@@ -105,7 +111,13 @@ def clipping(clip, noise=1.0, using=None, eps=1.0):
         def sampler(model):
             x = torch.randn(shape)
             for i in range(schedule.T, 0, -1):
-                x0 = clip((x - (1 - ab[i]).sqrt() * eps * model(x, i)) / ab[i].sqrt())
+                m = eps * model(x, i + told)
+                by = {
+                    "eps": (x - (1 - ab[i]).sqrt() * m) / ab[i].sqrt(),
+                    "v": ab[i].sqrt() * x - (1 - ab[i]).sqrt() * m,
+                    "x0": m,
+                }
+                x0 = clip(by[answer])
                 left = 1 - ab[i]
                 mean = ab[i - 1].sqrt() * b[i] / left * x0
                 mean = mean + a[i].sqrt() * (1 - ab[i - 1]) / left * x
@@ -174,11 +186,21 @@ def sigmas(schedule, n, rho=7.0):
     return np.append((high + np.linspace(0, 1, n) * (low - high)) ** rho, 0.0)
 
 
-def sigma_form(n=20, ancestral=False, denoised=True, drop=False, scaled=True, told=0, leave_out=0):
+def sigma_form(
+    n=20,
+    ancestral=False,
+    denoised=True,
+    drop=False,
+    scaled=True,
+    told=0,
+    leave_out=0,
+    clip=lambda x0: x0,
+    spaced=None,
+):
     """Euler and Euler ancestral of k-diffusion; the model answers x̂_0 or ε."""
 
     def make(schedule, shape):
-        levels = sigmas(schedule, n)
+        levels = spaced(sigmas(schedule, n)) if spaced else sigmas(schedule, n)
 
         def sampler(model):
             x = torch.randn(shape) * (levels[0] if scaled else 1)
@@ -187,7 +209,7 @@ def sigma_form(n=20, ancestral=False, denoised=True, drop=False, scaled=True, to
                 answer = model(x, torch.full((len(x),), levels[k + told]))
                 up = np.sqrt(then**2 * (now**2 - then**2) / now**2) if ancestral else 0.0
                 down = np.sqrt(then**2 - up**2)
-                d = (x - answer) / now if denoised else answer
+                d = (x - clip(answer)) / now if denoised else answer
                 x = x + d * (down - now)
                 if up and not drop:
                     x = x + torch.randn_like(x) * up
@@ -800,6 +822,28 @@ FAULTY |= {
     "last euler step left out": ("time-ends-early", sigma_form(leave_out=1)),
     "last ancestral step left out": ("time-ends-early", sigma_form(ancestral=True, leave_out=1)),
     "one sample shrinks": ("not-linear", ddpm(after=one_sample_shrunk)),
+    "clipped x_0 of a model of v": ("x0-clipped", clipping(unit, answer="v")),
+    "clipped x_0 of a model of x_0": ("x0-clipped", clipping(unit, answer="x0")),
+    "clipped x_0 in sigma form": ("x0-clipped", sigma_form(clip=unit)),
+    "clipped x_0 of a model of v, half the noise": (
+        "noise-scale",
+        clipping(unit, answer="v", noise=0.5),
+    ),
+    "posterior mean, model told t + 2": ("time-off-by-one", clipping(lambda x0: x0, told=2)),
+    "steps of half the stride": ("step-skipped", ddim(n=20, ends=lambda t, s: (t + s + 1) // 2)),
+    "steps of twice the stride": (
+        "step-skipped",
+        ddim(n=20, ends=lambda t, s: max(2 * s - t, 0)),
+    ),
+    "ddim that starts from one sample": (
+        "start-not-normal",
+        ddim(n=20, start=lambda shape: torch.randn(shape[1:]).expand(shape).clone()),
+    ),
+    "ddim that ends at a level of its own": ("time-ends-early", ddim(n=20, ab_0=0.99995)),
+    "last sigma twice": (
+        "time-ends-early",
+        sigma_form(spaced=lambda levels: np.append(levels[:-1], levels[-2])),
+    ),
 }
 
 
