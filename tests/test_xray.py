@@ -194,6 +194,18 @@ def test_a_fault_among_roundings_and_clipping(changes, want):
         assert found == want or (want == ["x-coefficient"] and found[0] == want[0]), seed
 
 
+def test_images_for_the_screen_are_no_error():
+    """(x + 1)/2 of the last state is how images are shown; another map is a fault. Kills: an error
+    for every loop that returns images in [0, 1]; a change of range inside the loop let pass."""
+    for end, severity in ((lambda x: (x + 1) / 2, "warning"), (lambda x: (x + 1) / 3, "error")):
+        torch.manual_seed(0)
+        found = xray(through_x0(end=end), LINEAR).findings
+        assert {(f.id, f.severity) for f in found} == {
+            ("x-coefficient", severity),
+            ("bias", severity),
+        }
+
+
 def test_noise_in_the_last_step_of_the_course():
     """Its α_1 is not ᾱ_1/ᾱ_0, and with noise at t = 1 both leave that step out. Kills: the other
     writing preferred, which makes two coefficients wrong as well."""
