@@ -6,7 +6,8 @@ If both drew the same noise, it is not in their difference: with two answers m, 
 
 up to rounding, and a and b are known to rounding however large the noise was. A step for which
 this does not hold drew other noise, or is no linear function; it keeps what the regression of one
-run says of it.
+run says of it. If it is linear for some values only, as where x̂_0 is clipped, these tell a and b;
+see `inside`.
 """
 
 import random
@@ -109,7 +110,8 @@ def _unit(rows: Array) -> Array:
 def fitted(watched: Watched) -> Fit:
     """a, b, the bias and σ of every step: by regression, and by the pair where there is one.
 
-    Both are estimates of the same (a, b); they are weighed by their inverse covariances.
+    Both are estimates of the same (a, b); they are weighed by their inverse covariances. A fit of
+    the values for which the steps are linear, where there is one, is all that counts.
     """
     if watched.inside is not None:
         return watched.inside

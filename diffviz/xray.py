@@ -87,9 +87,9 @@ def xray(
     """Identify ``sampler(model) -> x_0``, any loop that calls ``model(x, t, ...)``.
 
     Args:
-        sampler: the loop; it runs twice, three times if it clips, each time from the same state of
-            the global random generators. One with a second required argument is handed ``shape``,
-            any other draws a shape of its own choice.
+        sampler: the loop; it runs twice, up to five times if it clips, each time from the same
+            state of the global random generators. One with a second required argument is handed
+            ``shape``, any other draws a shape of its own choice.
         schedule: what its coefficients should follow.
         shape: (B, *D) of the states.
         seed: of the scripted answers; the sampler's own randomness is left alone.
@@ -324,15 +324,19 @@ def _table(
     names = ("bias", "x", "eps", "previous_x", "previous_eps")
     texts = ("constant term", "x_t", "the answer", "the x before", "the answer before")
     for k, (name, words) in enumerate(zip(names, texts, strict=True)):
-        known = k < len(columns)
+        there = k < len(columns)
         what = words if name == "bias" else f"coefficient of {words}"
-        errors = np.hypot(fit.errors[:, k], rounding[:, k]) if known else nothing
-        values = np.where(errors < UNKNOWN, fit.coefficients[:, k], np.nan) if known else nothing
+        errors = np.hypot(fit.errors[:, k], rounding[:, k]) if there else nothing
+        values = np.where(errors < UNKNOWN, fit.coefficients[:, k], np.nan) if there else nothing
         variables[name] = (values, what)
         variables[f"{name}_error"] = (errors, f"standard error: {what}")
-    free = np.sqrt(2 * max(watched.values - len(columns), 1))
-    variables["std"] = (fit.std, "std of what is left, the injected noise")
-    variables["std_error"] = (fit.std / free, "standard error of it")
+    # Values that share their noise, or that were clipped, do not count.
+    alone = watched.values / (1.0 if evidence is None else evidence.inflation**2)
+    known = watched.inside is None or fit.errors[:, 1] < UNKNOWN
+    std = np.where(known, fit.std, np.nan)
+    variables["std"] = (std, "std of what is left, the injected noise")
+    free = np.sqrt(2 * max(alone - len(columns), 1.0))
+    variables["std_error"] = (std / free, "standard error of it")
     for k, name in enumerate(("x", "eps", "std")):
         variables[f"expected_{name}"] = (expected[:, k], f"{name} by the closest rule")
     for k, name in enumerate(("x", "eps", "bias", "std")):
@@ -348,8 +352,12 @@ def _table(
         ("grid_correlation", "grid", "the same between channels, rows or columns of a sample"),
         ("grid_score", "grid_score", "as a normal score"),
     ):
-        # What a multi-step rule takes from the call before is no noise.
-        seen = nothing if multistep else np.array([getattr(n, field) for n in watched.noise])
+        # What a multi-step rule takes from the call before, or clipping takes away, is no noise.
+        seen = (
+            nothing
+            if multistep or watched.inside is not None
+            else np.array([getattr(n, field) for n in watched.noise])
+        )
         variables[name] = (seen, words)
     variables["step_correlation"] = (correlation, "correlation with the noise of the step before")
     variables["passed"] = (passed, "the time as the sampler passed it")
