@@ -126,8 +126,9 @@ def xray_noise_figure(data: XRayData, language: str = "en") -> go.Figure:
             theme.add_curve(figure, 1, data.t, data.correlations[i], words(name), i + 1)
         figure.layout.yaxis2.range = _reach(list(data.correlations), 0.4)
     else:
-        _say(figure, 0, words("none"))
-        _say(figure, 1, words("none"))
+        there = (data.measured[2] > NOTHING).any()
+        for panel in (0, 1):
+            _say(figure, panel, words("unknown" if there else "none"))
     error = ERRORS * data.bias_error
     theme.add_reference(figure, 2, data.t, zero, words("right"))
     theme.add_curve(figure, 2, data.t, data.bias, words("constant"), 4, error=error)
