@@ -183,7 +183,7 @@ def _sample_dims(shape: tuple[int, ...]) -> tuple[str, ...]:
 
 
 def _ks(
-    exact: Array, cells: NDArray[np.uint32], blocks: int, grid_at: Callable[[int], Grid]
+    exact: Array, cells: NDArray[np.unsignedinteger], blocks: int, grid_at: Callable[[int], Grid]
 ) -> tuple[Array, Array]:
     """(D, half-width of its bounds): exact in one block, the middle of the bounds in several."""
     if blocks == 1:

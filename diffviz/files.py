@@ -100,12 +100,12 @@ def read_bytes(
 
 
 def seal(content: bytes) -> bytes:
-    """The content and, after it, its SHA-256."""
-    return content + SEAL + hashlib.sha256(content).digest()
+    """What stands after the content in a sealed file, its SHA-256."""
+    return SEAL + hashlib.sha256(content).digest()
 
 
 def unseal(sealed: bytes) -> bytes | None:
-    """What ``seal`` was given; None if it never was, or only a part of it is here.
+    """The content without its seal; None if there is none, or only a part of it is here.
 
     Raises:
         InputError: the content is not what was sealed.
@@ -113,7 +113,7 @@ def unseal(sealed: bytes) -> bytes | None:
     content, end = sealed[: -len(SEAL) - 32], sealed[-len(SEAL) - 32 :]
     if not end.startswith(SEAL):
         return None
-    if end != SEAL + hashlib.sha256(content).digest():
+    if end != seal(content):
         raise InputError("changed since it was written; its digest differs")
     return content
 
@@ -153,6 +153,16 @@ def replacing(path: str | Path) -> Iterator[Path]:
         raise InputError(f"{path}: not written: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def sealing(path: str | Path) -> Iterator[Path]:
+    """As `replacing`; what the block has written is sealed before it takes its place."""
+    with replacing(path) as temporary:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            digest = hashlib.file_digest(file, "sha256").digest()
+            file.write(SEAL + digest)
 
 
 def _temporary(path: Path) -> Path:

@@ -105,19 +105,20 @@ class Recorder:
         width = CELLS if mergeable else 0
         buckets = BUCKETS if mergeable else fitting_buckets(batch * size)
         self._on = statistics_on(device, buckets, mergeable, self.edges, data)
+        counts = np.uint16 if batch * size < 2**16 else np.uint32
         quantities = (arms, len(QUANTITIES), points)
         self._moments = Moments.empty(quantities)
         self._ks = np.full(quantities, np.nan)
-        self._cells = np.zeros((*quantities, width), dtype=np.uint32)
+        self._cells = np.zeros((*quantities, width), dtype=counts)
         self._histogram = np.zeros((*quantities, BINS), dtype=np.uint32)
         self._ks_marginal = np.full((arms, points), np.nan)
-        self._marginal_cells = np.zeros((arms, points, width), dtype=np.uint32)
+        self._marginal_cells = np.zeros((arms, points, width), dtype=counts)
         self._pixel_mean = np.empty((arms, points, len(self._coordinates)))
         self._pixel_m2 = np.empty_like(self._pixel_mean)
         self._within = np.empty((arms, points))
         self._noise = Moments.empty((points - 1,))
         self._noise_ks = np.full(points - 1, np.nan)
-        self._noise_cells = np.zeros((points - 1, width), dtype=np.uint32)
+        self._noise_cells = np.zeros((points - 1, width), dtype=counts)
         self._shown = {int(t): i for i, t in enumerate(snapshot_times(times))}
         shown = (arms, len(self._shown), self.keep, *sample_shape)
         self._snapshots = np.empty(shown, dtype=np.int16)
@@ -518,6 +519,7 @@ def record(
         if tally is not None and not tally.fits(result):
             raise RunFileError(f"{kept}: its blocks have other shapes than those of this run")
         tally = result if tally is None else tally.merge(result, job.keep)
+        del result  # tens of megabytes that the next block need not find in its way
         if (tally.ends < job.spec.steps).any():
             break
         if kept is not None and tally.blocks < job.spec.blocks:

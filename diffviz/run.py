@@ -20,7 +20,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from diffviz.errors import InputError, RunFileError
-from diffviz.files import read_bytes, replacing, seal, unseal
+from diffviz.files import read_bytes, sealing, unseal
 from diffviz.schedule import NoiseSchedule
 from diffviz.tally import NOTHING, QUANTITIES, SNAPSHOT_UNIT
 
@@ -204,8 +204,8 @@ class Run:
             )
         # Made in memory: on a full disk the HDF5 library would take the process down with it.
         content = bytes(self.dataset.to_netcdf(engine="h5netcdf", encoding=encoding))
-        with replacing(path) as temporary:
-            temporary.write_bytes(seal(content))
+        with sealing(path) as temporary:
+            temporary.write_bytes(content)
 
     @classmethod
     def load(cls, path: str | Path) -> "Run":

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import load, save_file
 
 from diffviz.errors import InputError, RunFileError
-from diffviz.files import read_bytes, replacing, seal, unseal
+from diffviz.files import read_bytes, sealing, unseal
 from diffviz.statistics import Moments, Spread
 
 FORMAT = "diffviz-partial-1"
@@ -59,16 +59,16 @@ class Tally:
     n: int
     moments: Moments
     ks: Array
-    cells: NDArray[np.uint32]
+    cells: NDArray[np.unsignedinteger]
     histogram: NDArray[np.uint32]
     ks_marginal: Array
-    marginal_cells: NDArray[np.uint32]
+    marginal_cells: NDArray[np.unsignedinteger]
     pixels: Spread
     coordinates: NDArray[np.int64]
     within: Array
     noise: Moments
     noise_ks: Array
-    noise_cells: NDArray[np.uint32]
+    noise_cells: NDArray[np.unsignedinteger]
     snapshots: NDArray[np.int16]
     samples: NDArray[np.float32]
     nearest: Spread
@@ -83,16 +83,16 @@ class Tally:
             n=self.n + other.n,
             moments=self.moments.merge(other.moments),
             ks=np.full_like(self.ks, np.nan),
-            cells=self.cells + other.cells,
+            cells=_added(self.cells, other.cells),
             histogram=self.histogram + other.histogram,
             ks_marginal=np.full_like(self.ks_marginal, np.nan),
-            marginal_cells=self.marginal_cells + other.marginal_cells,
+            marginal_cells=_added(self.marginal_cells, other.marginal_cells),
             pixels=self.pixels.merge(other.pixels),
             coordinates=self.coordinates,
             within=self.within + other.within,
             noise=self.noise.merge(other.noise),
             noise_ks=np.full_like(self.noise_ks, np.nan),
-            noise_cells=self.noise_cells + other.noise_cells,
+            noise_cells=_added(self.noise_cells, other.noise_cells),
             snapshots=np.concatenate([self.snapshots, other.snapshots], axis=2)[:, :, :keep],
             samples=np.concatenate([self.samples, other.samples], axis=1)[:, :keep],
             nearest=self.nearest.merge(other.nearest),
@@ -132,7 +132,7 @@ class Tally:
     def fits(self, other: "Tally") -> bool:
         """Whether the two have the same arms, times and shapes, as those of one run have."""
 
-        def shapes(tally: "Tally") -> list[tuple[int, ...]]:
+        def shapes(tally: "Tally") -> list[tuple[object, ...]]:
             parts = (tally.moments, tally.noise, tally.pixels)
             arrays = [getattr(part, field.name) for part in parts for field in fields(part)]
             arrays += [tally.cells, tally.histogram, tally.marginal_cells, tally.noise_cells]
@@ -144,7 +144,7 @@ class Tally:
                 tally.nearest.mean,
             ]
             arrays += [tally.samples[:, 0], tally.snapshots[:, :, 0], tally.coordinates]
-            return [(*array.shape, array.dtype.itemsize) for array in arrays]
+            return [(*array.shape, array.dtype.kind) for array in arrays]
 
         return shapes(self) == shapes(other)
 
@@ -155,14 +155,16 @@ class Tally:
             value = getattr(self, field.name)
             if isinstance(value, Moments | Spread):
                 for part in fields(value):
-                    arrays[f"{field.name}.{part.name}"] = np.array(
+                    arrays[f"{field.name}.{part.name}"] = np.asarray(
                         getattr(value, part.name), order="C"
                     )
             else:
-                arrays[field.name] = np.array(value, order="C")
-        content = save(arrays, metadata={"format": FORMAT, "spec": spec})
-        with replacing(path) as temporary:
-            temporary.write_bytes(seal(content))
+                arrays[field.name] = np.asarray(value, order="C")
+        with sealing(path) as temporary:  # by the library itself, which makes no copies
+            try:
+                save_file(arrays, temporary, metadata={"format": FORMAT, "spec": spec})
+            except SafetensorError as error:
+                raise InputError(f"{path}: not written: {error}") from None
 
     @classmethod
     def load(cls, path: Path) -> tuple["Tally", str]:
@@ -200,3 +202,8 @@ class Tally:
         except (SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise RunFileError(f"{path}: an unfinished run that cannot be read") from error
         return cls(**values), spec  # type: ignore[arg-type]
+
+
+def _added(a: NDArray[np.unsignedinteger], b: NDArray[np.unsignedinteger]) -> NDArray[np.uint32]:
+    """Counts of both in 32 bits; those of a single block take 16 where that is enough."""
+    return np.add(a, b, dtype=np.uint32)

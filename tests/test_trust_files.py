@@ -20,7 +20,7 @@ from diffviz.denoisers.checkpoints import load_denoiser, save_denoiser
 from diffviz.denoisers.exact import DatasetDenoiser, GaussianDenoiser
 from diffviz.denoisers.unet import ContextUnet, weights_digest
 from diffviz.errors import InputError, RunFileError
-from diffviz.files import seal, unseal
+from diffviz.files import sealing, unseal
 from diffviz.images import load_array
 from diffviz.recording import record
 from diffviz.run import Run, check_dataset
@@ -69,6 +69,11 @@ def small_network() -> ContextUnet:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return ContextUnet(n_feat=8).eval()
+
+
+def resealed(path: Path, content: bytes) -> None:
+    with sealing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def made(kind: str, folder: Path):
@@ -215,7 +220,8 @@ resource.setrlimit(resource.RLIMIT_AS, (6 * 2**30, 6 * 2**30))
 path, seed, count = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 content, rng, refused = unseal(path.read_bytes()), random.Random(seed), 0
 for number in range(count):
-    path.write_bytes(seal(mutated(content, rng)))
+    changed = mutated(content, rng)
+    path.write_bytes(changed + seal(changed))
     try:
         Run.load(path)
     except RunFileError as error:
@@ -267,12 +273,12 @@ def test_a_sealed_run_of_something_else_is_named(tmp_path):
         whole.assign_attrs(spec=spec.replace('"ddpm"', '"other"')),
         whole.assign_coords(t=whole["t"].values[::-1]),
     ):
-        path.write_bytes(seal(bytes(changed.to_netcdf(engine="h5netcdf"))))
+        resealed(path, bytes(changed.to_netcdf(engine="h5netcdf")))
         with pytest.raises(RunFileError) as error:
             Run.load(path)
         assert str(path) in str(error.value) and "\n" not in str(error.value)
     for content in (b"", b"hello", b"\x89HDF\r\n\x1a\n" + bytes(100)):
-        path.write_bytes(seal(content))
+        resealed(path, content)
         with pytest.raises(RunFileError):
             Run.load(path)
 
@@ -309,7 +315,7 @@ def test_hdf5_that_reaches_out_or_claims_too_much_is_not_read(tmp_path):
         plain.write_bytes(content)
         with h5py.File(plain, "r+") as file:
             change(file)
-        path.write_bytes(seal(plain.read_bytes()))
+        resealed(path, plain.read_bytes())
         with pytest.raises(RunFileError, match=words):
             Run.load(path)
 

@@ -22,6 +22,8 @@ MAX_VALUE = 1e9
 """Of data, whose squares float32 must hold with room to spare."""
 PART = 2**20
 """Bytes of the arrays that a denoiser works on at a time; a core's own cache holds as many."""
+KEPT = 2**18
+"""Numbers that a mixture keeps of each kind that depends on t alone."""
 
 
 class MixtureDenoiser:
@@ -67,7 +69,7 @@ class MixtureDenoiser:
         self.name = f"mixture({modes})"
         self.digest = _digest(self.means, self.stds, self.weights)
         self._center = self.means.reshape(len(self.means), -1).mean(axis=0)
-        self._steps: dict[tuple[int, torch.dtype, torch.device], _Step] = {}
+        self._steps: dict[tuple[torch.dtype, torch.device], list[_Step]] = {}
         self.data = self._law()
 
     def _law(self) -> DataLaw:
@@ -106,30 +108,45 @@ class MixtureDenoiser:
         return eps.reshape(x.shape)
 
     def _step(self, t: int, x: Tensor) -> "_Step":
-        """What depends on t alone. Kept when it is small, as small samples are soon done."""
-        key = (t, x.dtype, x.device)
-        if key in self._steps:
-            return self._steps[key]
-        root, left = np.sqrt(self.schedule.alpha_bars[t]), 1 - self.schedule.alpha_bars[t]
-        variances = root**2 * self.stds**2 + left
-        pull = root * (self.means.reshape(len(self.means), -1) - self._center)
-        constant = np.log(self.weights) - pull.shape[1] / 2 * np.log(variances)
-        constant -= (pull**2).sum(axis=1) / variances / 2
-        pull /= variances[:, None]
+        """What depends on t alone; kept for all t if that is little, as small samples are quick.
+
+        For all at once, for numbers that stay, made one by one between large arrays that go, would
+        keep the memory of those from being used again.
+        """
+        if self.means.size * (self.schedule.T + 1) > KEPT:
+            return self._made(self.schedule.alpha_bars[t : t + 1], x)[0]
+        key = x.dtype, x.device
+        if key not in self._steps:
+            self._steps[key] = self._made(self.schedule.alpha_bars, x)
+        return self._steps[key][t]
+
+    def _made(self, bars: NDArray[np.float64], x: Tensor) -> list["_Step"]:
+        """One for each of ``bars`` (times,)."""
+        root, left = np.sqrt(bars)[:, None], 1 - bars[:, None]
+        with np.errstate(divide="ignore", invalid="ignore"):  # at t = 0 a mode may be a point
+            variances = root**2 * self.stds**2 + left
+            pull = root[..., None] * (self.means.reshape(len(self.means), -1) - self._center)
+            constant = np.log(self.weights) - pull.shape[-1] / 2 * np.log(variances)
+            constant -= (pull**2).sum(axis=-1) / variances / 2
+            pull /= variances[..., None]
+            sums = np.concatenate(
+                [
+                    pull.swapaxes(1, 2) * np.sqrt(left)[..., None],
+                    (np.sqrt(left) / variances)[:, None],
+                    np.ones_like(variances)[:, None],
+                ],
+                axis=1,
+            )
+            curvature = -0.5 / variances
         alike = bool((self.stds == self.stds[0]).all())  # then |y|² is the same for all modes
-        sums = np.vstack(
-            [pull.T * np.sqrt(left), np.sqrt(left) / variances, np.ones_like(variances)]
+        tables = (
+            _wide((root * self._center)[..., None], x).unbind(),
+            _wide(pull, x).unbind(),
+            _wide(constant[..., None], x).unbind(),
+            [None] * len(bars) if alike else _wide(curvature, x).unbind(),
+            _like(sums, x).unbind(),
         )
-        step = _Step(
-            _wide(root * self._center[:, None], x),
-            _wide(pull, x),
-            _wide(constant[:, None], x),
-            None if alike else _wide(-0.5 / variances, x),
-            _like(sums, x),
-        )
-        if pull.size <= 256:
-            self._steps[key] = step
-        return step
+        return [_Step(*row) for row in zip(*tables, strict=True)]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_steps": {}}
