@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load, save_file
+from safetensors.numpy import load, save
 
 from diffviz.errors import InputError, RunFileError
 from diffviz.files import read_bytes, sealing, unseal
@@ -160,11 +160,10 @@ class Tally:
                     )
             else:
                 arrays[field.name] = np.asarray(value, order="C")
-        with sealing(path) as temporary:  # by the library itself, which makes no copies
-            try:
-                save_file(arrays, temporary, metadata={"format": FORMAT, "spec": spec})
-            except SafetensorError as error:
-                raise InputError(f"{path}: not written: {error}") from None
+        # Not by save_file, which writes under a name of its own that a kill would leave behind.
+        content = save(arrays, metadata={"format": FORMAT, "spec": spec})
+        with sealing(path) as temporary:
+            temporary.write_bytes(content)
 
     @classmethod
     def load(cls, path: Path) -> tuple["Tally", str]:
