@@ -10,6 +10,7 @@ Nothing here needs torch.
 import hashlib
 import io
 import json
+import struct
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -253,7 +254,8 @@ def _is_arm(arm: dict) -> bool:
 
 
 def _check_container(content: bytes) -> None:
-    """Refuse HDF5 that points to other files, or declares more than it can hold."""
+    """Refuse HDF5 that points to other files, declares more than it can hold, or never ends."""
+    _check_heaps(content)
     total = 0
     with h5py.File(io.BytesIO(content), "r") as file:
         for name in file:
@@ -272,6 +274,23 @@ def _check_container(content: bytes) -> None:
                 raise RunFileError(f"{name!r:.80} claims {size} bytes and holds nothing of them")
     if total > MAX_BYTES:
         raise RunFileError(f"unpacks to {total >> 20} MiB; allowed are {MAX_BYTES >> 20} MiB")
+
+
+def _check_heaps(content: bytes) -> None:
+    """Refuse a global heap with an object of no length, at which HDF5 2.0 would read for ever.
+
+    File format specification, III.E: index, length and data of one object after the other; of
+    index 0, the space that is left, the length counts from its beginning.
+    """
+    start = -1
+    while (start := content.find(b"GCOL\1\0\0\0", start + 1)) >= 0:
+        at = start + 16
+        end = start + int.from_bytes(content[start + 8 : at], "little")
+        while at + 16 <= end:
+            index, length = struct.unpack_from("<H6xQ", content, at)
+            if index == 0 and length < 16:
+                raise RunFileError(f"the heap at byte {start} leads nowhere")
+            at += length if index == 0 else 16 + (length + 7) // 8 * 8
 
 
 def check_dataset(dataset: xr.Dataset) -> None:

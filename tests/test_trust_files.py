@@ -432,6 +432,19 @@ def test_a_really_full_disk_keeps_the_old_file(tmp_path):
     assert "No space left" in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
 
 
+def test_a_heap_that_never_ends_is_refused(tmp_path):
+    """The HDF5 library reads an object of index 0 and length 0 again and again, in C, where no
+    signal is heard. Kills: leaving it to the library."""
+    path, _, _ = made("run", tmp_path)
+    content = unseal(path.read_bytes())
+    assert content is not None
+    heap = content.index(b"GCOL")
+    for at in (16, 48):  # the first object, a later one
+        resealed(path, content[: heap + at] + bytes(16) + content[heap + at + 16 :])
+        with pytest.raises(RunFileError, match="leads nowhere"):
+            Run.load(path)
+
+
 def test_memory_is_bounded_by_what_a_file_holds(tmp_path):
     """An array that claims 10¹² values. Kills: allocating what a header says."""
     header = "{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000,), }"
