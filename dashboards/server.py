@@ -207,7 +207,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
-    except (OSError, UnicodeError) as error:  # a name that cannot be one is a UnicodeError
+    except (OSError, UnicodeError, TypeError) as error:  # the two last are of names that are none
         listening.close()
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{host} port {port} cannot be used: {reason}; try --port") from None

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from diffviz.catalogue import LANGUAGES
-from diffviz.errors import InputError
+from diffviz.errors import InputError, said
 
 Command = Callable[..., None]
 LINE = 500
@@ -165,6 +165,7 @@ def report(
     from diffviz.run import Run
 
     _check_language(lang)
+    (title or "").encode()
     check_apart([out, numbers], [run_file, *_files_of(options["denoiser_text"])])
     if run_file is not None:
         given = click.get_current_context().get_parameter_source
@@ -326,6 +327,7 @@ def train(out: str, resume: bool, **options: Any) -> None:
     state = path.with_name(path.name + ".training")
     check_apart([path, state], [options["images"], options["labels"], options["start"]])
     if resume and path.exists() and not state.exists():
+        load_denoiser(path)
         _say(f"{out}: already whole")
         return
     images, labels, classes, recipe = _training_data(options)
@@ -564,7 +566,7 @@ def _function(name: str) -> Callable[..., Any]:
     try:
         found = getattr(import_module(module), attribute)
     except (Exception, SystemExit) as error:  # importing runs other people's code
-        raise InputError(f"sampler is {name!r}: {type(error).__name__}: {error}") from error
+        raise InputError(f"sampler is {name!r}: {type(error).__name__}: {said(error)}") from error
     if not callable(found):
         raise InputError(f"sampler is {name!r}, a {type(found).__name__}; not a function")
     return found
@@ -599,6 +601,12 @@ def main(arguments: list[str] | None = None) -> None:
     # Before torch is imported: threads that spin while they wait make a busy machine many times
     # slower, those that sleep cost little on an idle one.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the caller
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # for terminals without the letters
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # numpy's, about values that are then named in one line
     try:
@@ -611,7 +619,9 @@ def main(arguments: list[str] | None = None) -> None:
     except click.ClickException as error:
         _fail(error.format_message(), 2)
     except (KeyboardInterrupt, click.Abort):
-        _fail("interrupted; finished blocks or epochs are kept, --resume goes on from them", 130)
+        _fail("interrupted; what record and train have finished is kept, for --resume", 130)
+    except UnicodeError:
+        _fail("words that are not UTF-8 stand among the arguments", 2)
     except BrokenPipeError:
         _drop_output()
         sys.exit(0)

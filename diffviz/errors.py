@@ -11,6 +11,18 @@ class InputError(ValueError):
     It is a ``ValueError``. The command line prints the line and ends with status 2.
     """
 
+    def __init__(self, message: str = "") -> None:
+        super().__init__(" ".join(message.splitlines()))
+
+
+def said(error: BaseException) -> str:
+    """The first line of what an error of other people's code says, of bounded length."""
+    try:
+        lines = str(error).splitlines()
+    except Exception:  # even that is their code
+        lines = []
+    return lines[0][:200] if lines else "no message"
+
 
 class CheckpointError(InputError):
     """A file of weights cannot be used: not such a file, damaged, or of another network.

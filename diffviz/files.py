@@ -8,6 +8,8 @@ before anything is parsed. A seal is a checksum and no signature: whoever can wr
 import glob
 import hashlib
 import os
+import secrets
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -142,11 +144,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
     _sweep(path)
     temporary = _temporary(path)
     try:
-        temporary.unlink(missing_ok=True)
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         yield temporary
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
+        if path.exists():
+            shutil.copymode(path, temporary)
         os.replace(temporary, path)
         _flush_folder(path.parent)
     except OSError as error:
@@ -166,7 +169,8 @@ def sealing(path: str | Path) -> Iterator[Path]:
 
 
 def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}{path.suffix}")
+    """A name that no other writer has: threads share a process, containers its number."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
 
 
 def _flush_folder(folder: Path) -> None:
@@ -182,7 +186,8 @@ def _sweep(path: Path) -> None:
     """Remove what writers of this file left behind when they were killed."""
     for stale in path.parent.glob(f".{glob.escape(path.name)}.*{glob.escape(path.suffix)}"):
         pid = stale.name[len(path.name) + 2 : len(stale.name) - len(path.suffix)]
-        if pid.isdecimal() and not _alive(int(pid)):
+        number = pid.partition("-")[0]
+        if number.isdecimal() and not _alive(int(number)):
             stale.unlink(missing_ok=True)
 
 

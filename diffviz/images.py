@@ -66,7 +66,7 @@ def load_images(path: str | Path) -> NDArray[np.uint8]:
     if str(path) and Path(path).is_dir():
         return _load_folder(Path(path))
     images = load_array(path, "allowed are a .npy file of images and a folder of pictures")
-    if images.ndim != 4 or images.shape[-1] != 3:
+    if images.dtype == np.uint8 and (images.ndim != 4 or images.shape[-1] != 3):
         raise InputError(f"{path}: holds {images.shape}; allowed is (n, height, width, 3)")
     if images.dtype != np.uint8:
         raise InputError(f"{path}: holds {images.dtype}; allowed is uint8 in 0…255")

@@ -388,7 +388,7 @@ class Probe:
             denoiser=str(getattr(self.model, "name", type(self.model).__name__)),
             denoiser_digest=str(getattr(self.model, "digest", "")),
             schedule=schedule.name,
-            schedule_digest=array_digest(schedule.betas, schedule.alpha_bars),
+            schedule_digest=array_digest(schedule.betas, schedule.alphas, schedule.alpha_bars),
             arms=({"name": "probe", "rule": reading.rule, "noise_scale": reading.noise_scale},),
             steps=steps,
             n=shape[0],

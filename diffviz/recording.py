@@ -8,6 +8,7 @@ The residual r_t = (x_t − √ᾱ_t x_0)/√(1−ᾱ_t) needs the trajectory's 
 its trajectory until it ends, on a fixed random subset of coordinates within ``MEMORY``.
 """
 
+import math
 import multiprocessing
 import os
 import time
@@ -28,11 +29,12 @@ from diffviz.asking import CALLS, SAMPLES, Answers, compare_answers
 from diffviz.assembly import assemble
 from diffviz.data import DataLaw
 from diffviz.denoisers import Denoiser
+from diffviz.denoisers.unet import tensors_digest
 from diffviz.describing import Description, OnHost, Values, on_host, statistics_on
 from diffviz.errors import InputError, NonfiniteError, RunFileError
 from diffviz.files import check_writable
 from diffviz.nonfinite import Guard
-from diffviz.run import Run, RunSpec, array_digest
+from diffviz.run import Run, RunSpec, array_digest, check_words
 from diffviz.sampling import DEFAULT_ARMS, Arm, Step, check_device, sample
 from diffviz.schedule import NoiseSchedule
 from diffviz.statistics import BUCKETS, CELLS, Moments, Spread, fitting_buckets
@@ -42,6 +44,7 @@ from diffviz.workers import LOSSES, Workers, hold_memory, worker_progress
 MEMORY = 64 * 2**20
 """Bytes that a block may keep of its trajectories."""
 MAX_ARMS = 256
+MAX_DIMENSIONS = 16
 MAX_MEMORY = 2**34
 """Bytes that one block may need in all."""
 MAX_COORDINATES = 4096
@@ -495,7 +498,8 @@ def record(
         executor: computes blocks elsewhere; here, one after the other, unless given. From
             `diffviz.workers` it survives the loss of a worker.
         out: also save the run there. Finished blocks are kept beside it until it is whole.
-        resume: go on from the blocks kept by an unfinished recording of the same run.
+        resume: go on from the blocks kept by an unfinished recording of the same run. A callable
+            that is no module and has no ``digest`` is taken to be the one that was recorded.
         watch: told of every step that this process takes, as ``Recorder.latest`` describes it.
 
     Raises:
@@ -504,7 +508,10 @@ def record(
     """
     start = time.perf_counter()
     job = _job(denoiser, schedule, arms, n, seed, block, steps, label, device, sample_shape)
-    kept = None if out is None else _partial_path(check_writable(out))
+    kept = None
+    if out is not None:
+        check_words(job.spec, job.data.classes if job.data is not None else ())
+        kept = _partial_path(check_writable(out))
     tally = None
     if out is not None and kept is not None:
         check_writable(kept)
@@ -585,7 +592,7 @@ def _job(
         raise InputError(f"{schedule.name} cannot be sampled from: {problems}")
     if sample_shape is None:  # () is a shape, that of a number
         sample_shape = getattr(denoiser, "sample_shape", (3, 16, 16))
-    shape = tuple(sample_shape)
+    shape = _checked_shape(sample_shape, n)
     times = schedule.times(steps)
     size = int(np.prod(shape))
     block = max(64, min(16384, 49152 // size)) if block is None else block
@@ -593,6 +600,7 @@ def _job(
     check_device(device)
     _check_memory(len(arms), min(block, n), size, len(times))
     data = getattr(denoiser, "data", None)
+    name = str(getattr(denoiser, "name", type(denoiser).__name__))
     context = None
     if label is not None:
         classes = tuple(getattr(denoiser, "classes", ()))
@@ -603,10 +611,10 @@ def _job(
         if data is not None:
             data = data.only(classes.index(label)) if data.labels is not None else None
     spec = RunSpec(
-        denoiser=str(getattr(denoiser, "name", type(denoiser).__name__)),
-        denoiser_digest=str(getattr(denoiser, "digest", "")),
+        denoiser=name,
+        denoiser_digest=_digest_of(denoiser),
         schedule=schedule.name,
-        schedule_digest=array_digest(schedule.betas, schedule.alpha_bars),
+        schedule_digest=array_digest(schedule.betas, schedule.alphas, schedule.alpha_bars),
         arms=tuple(
             {"name": a.name, "rule": a.rule.name, "noise_scale": float(a.noise_scale)}
             for a in arms
@@ -636,6 +644,30 @@ def _check_memory(arms: int, block: int, size: int, points: int) -> None:
             f"about {need / 2**30:.0f} GiB; allowed are {MAX_MEMORY >> 30} GiB: take fewer arms, "
             "a smaller block or fewer steps"
         )
+
+
+def _checked_shape(shape: object, n: int) -> tuple[int, ...]:
+    allowed = f"allowed are up to {MAX_DIMENSIONS} whole numbers from 1"
+    try:
+        sizes: tuple = tuple(shape)  # type: ignore[arg-type]
+    except TypeError:
+        raise InputError(f"sample_shape is {shape!r:.80}; {allowed}") from None
+    integral = all(isinstance(i, int | np.integer) and not isinstance(i, bool) for i in sizes)
+    if not integral or len(sizes) > MAX_DIMENSIONS or any(i < 1 for i in sizes):
+        raise InputError(f"sample_shape is {sizes!r:.80}; {allowed}")
+    whole = tuple(int(i) for i in sizes)
+    if n * math.prod(whole) >= 2**32:
+        raise InputError(f"n is {n}, of {math.prod(whole)} values each; allowed are 2³² in all")
+    return whole
+
+
+def _digest_of(denoiser: Denoiser) -> str:
+    """Its own; of the weights of a module that has none; empty for other callables."""
+    digest = getattr(denoiser, "digest", "")
+    if not digest and isinstance(denoiser, torch.nn.Module):
+        state = denoiser.state_dict().items()
+        digest = tensors_digest({key: v for key, v in state if isinstance(v, Tensor)})
+    return str(digest)
 
 
 def _check_count(name: str, value: object, low: int, high: int) -> None:
@@ -769,6 +801,8 @@ def _kept(path: Path, spec: RunSpec, resume: bool) -> Tally | None:
             "unfinished run; go on with resume, or delete it"
         )
     _check_same(RunSpec.from_json(found), spec, path)
+    if not (0 < tally.blocks < spec.blocks and tally.n == tally.blocks * spec.block):
+        raise RunFileError(f"{path}: {tally.n} samples in {tally.blocks} blocks are no part of it")
     return tally
 
 

@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import struct
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -73,7 +74,7 @@ class RunSpec:
         denoiser: its name, in words.
         denoiser_digest: of its parameters; empty for a callable that diffviz does not know.
         schedule: its name, in words.
-        schedule_digest: of β and ᾱ.
+        schedule_digest: of β, α and ᾱ.
         arms: one mapping of name, rule and noise_scale per arm.
         steps: how many of the T steps a sampler takes.
         n: samples per arm.
@@ -192,8 +193,10 @@ class Run:
         """Write the run to ``path``, whole or not at all.
 
         Raises:
-            InputError: the file cannot be written.
+            InputError: the file cannot be written, or not hold the names.
         """
+        classes = self.dataset["class"].values.tolist() if "class" in self.dataset else ()
+        check_words(self.spec, classes)
         encoding: dict[str, dict] = {
             str(name): {"zlib": True, "complevel": 1, "shuffle": True}
             for name, variable in self.dataset.variables.items()
@@ -245,6 +248,20 @@ class Run:
 
     def __hash__(self) -> int:
         return hash(self.dataset.attrs["spec"])
+
+
+def check_words(spec: RunSpec, classes: Sequence[str]) -> None:
+    """The names of a run and its classes can be written down.
+
+    Raises:
+        InputError: one holds a NUL, or half a letter of UTF-16.
+    """
+    names = [str(arm[key]) for arm in spec.arms for key in ("name", "rule")]
+    for words in (spec.denoiser, spec.schedule, spec.label or "", *names, *classes):
+        if "\0" in words or any("\ud800" <= letter <= "\udfff" for letter in words):
+            raise InputError(
+                f"a name is {words!a:.200}; a run file can hold what UTF-8 can write, and no NUL"
+            )
 
 
 def _is_arm(arm: dict) -> bool:

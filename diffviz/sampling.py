@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffviz.denoisers import Denoiser
-from diffviz.errors import InputError, NonfiniteError
+from diffviz.errors import InputError, NonfiniteError, said
 from diffviz.schedule import NoiseSchedule
 
 Array = NDArray[np.float64]
 
 
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""What a denoiser may answer in."""
 MAX_SCALE = 1e6
 """Times a rule's own noise; far more than shows anything, and far from the end of float32."""
 
@@ -117,7 +119,7 @@ class ddim(_LinearRule):
     @property
     def name(self) -> str:
         """``ddim(eta=η)``."""
-        return f"ddim(eta={self.eta:g})"
+        return f"ddim(eta={np.format_float_positional(self.eta, trim='-')})"
 
     def coefficients(self, schedule: NoiseSchedule, t: int, s: int) -> tuple[float, float, float]:
         """(√(ᾱ_s/ᾱ_t), √(1 − ᾱ_s − σ²) − √(ᾱ_s(1 − ᾱ_t)/ᾱ_t), σ), t to s on ``schedule``."""
@@ -244,25 +246,35 @@ def sample(
 def _ask(denoiser: Denoiser, x: Tensor, t: int, context: Tensor | None) -> Tensor:
     """The denoiser's answer as it is, once it is of a kind that a step can be made with."""
     before = None if x.is_inference() else x._version
+    given = x.clone() if x.device.type == "cpu" else None  # elsewhere a look would wait for it
     try:
         eps = denoiser(x, t, context)
     except (InputError, MemoryError):
         raise
-    except Exception as error:  # other people's code
-        line = str(error).partition("\n")[0][:200]
+    except (Exception, SystemExit) as error:  # other people's code
         raise InputError(
-            f"the denoiser raised {type(error).__name__} at t = {t}: {line}"
+            f"the denoiser raised {type(error).__name__} at t = {t}: {said(error)}"
         ) from error
-    if before is not None and x._version != before:
+    if (before is not None and x._version != before) or not _same(x, given):
         raise InputError(f"the denoiser changed x in place at t = {t}; it must return ε̂ alone")
     if not isinstance(eps, Tensor):
         raise InputError(f"the denoiser returned {type(eps).__name__} at t = {t}; not a tensor")
-    if not eps.is_floating_point() or eps.device != x.device or eps.layout != torch.strided:
+    plain = eps.layout == torch.strided and not eps.is_nested
+    if eps.dtype not in FLOATS or eps.device != x.device or not plain:
         raise InputError(
             f"the denoiser returned {eps.dtype} on {eps.device} at t = {t}; "
             f"allowed are floating point numbers on {x.device}"
         )
     return eps
+
+
+def _same(x: Tensor, given: Tensor | None) -> bool:
+    """Whether ``x`` is as it was given, NaN where there was NaN; True where that is not known."""
+    return (
+        given is None
+        or torch.equal(x, given)
+        or (x.shape == given.shape and bool(((x == given) | (given.isnan() & x.isnan())).all()))
+    )
 
 
 Pairs = Sequence[tuple[int, int]]

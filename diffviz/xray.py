@@ -13,6 +13,7 @@ injects the same noise in both, and their difference tells a and b to rounding; 
 """
 
 import inspect
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffviz.errors import InputError
+from diffviz.errors import InputError, said
 from diffviz.evidence import TESTS_PER_STEP, Evidence, look_inside, weigh
 from diffviz.findings import Finding
 from diffviz.identification import Levels, closest
@@ -50,6 +51,7 @@ Array = NDArray[np.float64]
 Sampler = Callable[..., object]
 MIN_VALUES = 64
 """Fewer values per state than this decide nothing about a step."""
+MAX_SECONDS = 1e6
 
 WILDEST = 50.0
 """How large the first excitation lets x̂_0 become, 1/√ᾱ_T for the usual schedules being 12."""
@@ -101,9 +103,10 @@ def xray(
         InputError: it never calls the model, changes the shape, raises, returns something that is
             not a state, passes times off the schedule, does not end, or its states are tiny.
     """
-    for name, value in (("seed", seed), ("seconds", seconds)):
-        if not 0 <= value < np.inf:
-            raise InputError(f"{name} is {value!r}; allowed are finite numbers from 0")
+    for name, value, most in (("seed", seed, math.inf), ("seconds", seconds, MAX_SECONDS)):
+        if not (0 <= value <= most and math.isfinite(value)):
+            limit = f" to {most:g}" if math.isfinite(most) else ""
+            raise InputError(f"{name} is {value!r}; allowed are finite numbers from 0{limit}")
     limits = 10 * schedule.T + 1000, seconds
     # Not the seed itself: a sampler that seeds its own generator alike would draw the answers.
     word = np.random.SeedSequence([seed, 0x78726179]).generate_state(1, np.uint64)[0]
@@ -220,9 +223,8 @@ def watch(
     except InputError:
         raise
     except (Exception, SystemExit) as error:
-        line = str(error).splitlines()[0] if str(error) else "no message"
         raise InputError(
-            f"the sampler raised {type(error).__name__}: {line}; {_place(model)}"
+            f"the sampler raised {type(error).__name__}: {said(error)}; {_place(model)}"
         ) from error
     return model.result()
 

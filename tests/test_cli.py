@@ -189,6 +189,10 @@ MISTAKES = {
     "train labels": (["train", "--labels", "page.html"], "labels without images"),
     "train epochs": (["train", "--epochs", "0"], "epochs is 0"),
     "average": (["average", "page.html", "page.html"], "page.html"),
+    "title in latin-1": (["report", *GOOD[1:], "--title", "caf\udce9"], "not UTF-8"),
+    "xray for ever": (["xray", "os:getcwd", "--seconds", "1e300"], "seconds is 1e+300"),
+    "complex images": (bad("--denoiser", "dataset:complex.npy"), "complex.npy: holds complex128"),
+    "train resume": (["train", "--resume", "-o", "page.html"], "page.html"),
     "train size": (["train", "--images", "wide.npy"], "allowed are 16×16"),
 }
 
@@ -198,6 +202,7 @@ def test_a_mistake_is_one_line_and_status_2(mistake, capsys):
     """No traceback, nothing left behind. Kills: a check made after the work."""
     Path("page.html").write_text("<!doctype html><p>hello")
     np.save("wide.npy", np.zeros((2, 17, 17, 3), np.uint8))
+    np.save("complex.npy", np.zeros((2, 3), np.complex128))
     before = sorted(path.name for path in Path().iterdir())
     arguments, words = MISTAKES[mistake]
     assert call(*arguments) == 2

@@ -7,12 +7,13 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
 
 from diffviz.errors import InputError
-from diffviz.files import check_apart, check_writable, read_bytes, replacing
+from diffviz.files import check_apart, check_writable, read_bytes, replacing, seal, sealing, unseal
 from diffviz.images import from_uint8, load_images, stretch, to_uint8
 
 
@@ -61,6 +62,29 @@ def test_a_killed_writer_leaves_the_old_file_and_the_next_one_sweeps(tmp_path):
         temporary.write_text("new")
     assert path.read_text() == "new"
     assert names(tmp_path) == [living.name, "a.txt"]
+
+
+def test_writers_at_the_same_time_leave_one_whole_file(tmp_path):
+    """Threads have one process number, and so have containers. Kills: a temporary name made of
+    that number alone, under which two write into one file."""
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"x" + seal(b"x"))
+    path.chmod(0o600)
+
+    def write(letter, count):
+        for _ in range(40):
+            with sealing(path) as temporary:
+                temporary.write_bytes(letter * count)
+
+    writers = [
+        threading.Thread(target=write, args=arguments) for arguments in ((b"a", 10**5), (b"b", 7))
+    ]
+    for writer in writers:
+        writer.start()
+    while any(writer.is_alive() for writer in writers):
+        assert unseal(path.read_bytes()) in (b"x", b"a" * 10**5, b"b" * 7)
+    assert names(tmp_path) == ["a.bin"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600  # as the old one
 
 
 @pytest.mark.parametrize("words", ["record", "sprites"])

@@ -1,6 +1,7 @@
 """Recorded numbers against exact laws and against the definition, and runs that do not depend on
 how their blocks were shared out."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -361,6 +362,14 @@ def test_a_subset_of_steps_names_the_times_visited():
         ({"device": "tpu"}, "device is 'tpu'"),
         ({"out": "no/such/folder/run.nc"}, "does not exist"),
         ({"out": "."}, "is a folder"),
+        ({"sample_shape": 5}, "sample_shape is 5; allowed"),
+        ({"sample_shape": (0,)}, "sample_shape is (0,); allowed"),
+        ({"sample_shape": (2.0,)}, "sample_shape is (2.0,); allowed"),
+        ({"sample_shape": (2, True)}, "sample_shape is (2, True); allowed"),
+        ({"sample_shape": (1,) * 17}, "up to 16 whole numbers"),
+        ({"sample_shape": (2**20, 2**20)}, "allowed are 2³² in all"),
+        ({"out": "a.nc", "arms": [Arm("a\0", ddpm())]}, "'a\\x00'; a run file can hold"),
+        ({"out": "a.nc", "arms": [Arm("\udcff", ddpm())]}, "'\\udcff'; a run file can hold"),
     ],
 )
 def test_bad_input_is_named_before_any_work(arguments, words):
@@ -370,6 +379,40 @@ def test_bad_input_is_named_before_any_work(arguments, words):
     with pytest.raises(InputError) as error:
         record(never, SCHEDULE, progress=False, **arguments)
     assert words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_other_parameters_are_another_run():
+    """Kills: a resume that mixes two models, as alike names or no digest would let it."""
+
+    def spec(denoiser=GAUSSIAN, schedule=SCHEDULE, arm=DEFAULT_ARMS[0]):
+        return record(
+            denoiser, schedule, arms=[arm], n=2, sample_shape=(1,), steps=1, progress=False
+        ).spec
+
+    class Net(torch.nn.Module):
+        def __init__(self, w):
+            super().__init__()
+            self.w = torch.nn.Parameter(torch.tensor(w), requires_grad=False)
+
+        def forward(self, x, t, context=None):
+            return self.w * x
+
+    other = NoiseSchedule.linear(SCHEDULE.T, 1e-3, 0.3)
+    eta = Arm("x", ddim(0.1234567)), Arm("x", ddim(0.12345674))
+    modes = np.array([[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]])
+    wide, tall = (
+        MixtureDenoiser(SCHEDULE, means, np.full(len(means), 0.1), np.ones(len(means)))
+        for means in (modes, modes.reshape(3, 2))
+    )
+    alphas = dataclasses.replace(SCHEDULE, alphas=SCHEDULE.alphas * 0.999)
+    for one, two in (
+        ({"denoiser": Net(0.5)}, {"denoiser": Net(0.9)}),
+        ({"arm": eta[0]}, {"arm": eta[1]}),
+        ({"denoiser": GAUSSIAN}, {"denoiser": GaussianDenoiser(other, 2.0, 0.5)}),
+        ({"schedule": SCHEDULE}, {"schedule": alphas}),
+    ):
+        assert spec(**one) != spec(**two) and spec(**one) == spec(**one)
+    assert wide.digest != tall.digest
 
 
 def test_a_schedule_that_ends_in_pure_noise_is_refused():

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -156,6 +157,15 @@ def test_everything_that_shows_a_run_shows_this_one(tmp_path, exact, arms):
         assert page.count("t\u00a0=\u00a020") >= 2
 
 
+class Silent(Exception):
+    def __str__(self):
+        raise ValueError
+
+
+def raising(error):
+    raise error
+
+
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
@@ -170,6 +180,12 @@ def test_everything_that_shows_a_run_shows_this_one(tmp_path, exact, arms):
         (lambda x: x.to_sparse(), "at t = 7; allowed are floating point numbers"),
         (lambda x: 1 / 0, "raised ZeroDivisionError at t = 7: division by zero"),
         (lambda x: x.mul_(0.5), "changed x in place at t = 7"),
+        (lambda x: x.data.mul_(0.5), "changed x in place at t = 7"),
+        (lambda x: torch.from_numpy(np.multiply(x.numpy(), 0.5, out=x.numpy())), "changed x in"),
+        (lambda x: x.to(torch.float8_e5m2), "returned torch.float8_e5m2 on cpu at t = 7"),
+        (lambda x: sys.exit("gone"), "raised SystemExit at t = 7: gone"),
+        (lambda x: raising(Silent()), "raised Silent at t = 7: no message"),
+        (lambda x: raising(InputError("two\nlines")), "two lines"),
         (lambda x: x @ x, "raised RuntimeError at t = 7: "),
         (lambda x: x * math.nan, "not finite at t = 7,"),
     ],

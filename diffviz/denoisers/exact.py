@@ -67,7 +67,7 @@ class MixtureDenoiser:
             for mean, std, weight in zip(self.means, self.stds, self.weights, strict=True)
         )
         self.name = f"mixture({modes})"
-        self.digest = _digest(self.means, self.stds, self.weights)
+        self.digest = _digest(schedule, self.means, self.stds, self.weights)
         self._center = self.means.reshape(len(self.means), -1).mean(axis=0)
         self._steps: dict[tuple[torch.dtype, torch.device], list[_Step]] = {}
         self.data = self._law()
@@ -190,7 +190,7 @@ class GaussianDenoiser:
         self.schedule, self.mean, self.std = schedule, center, spread
         self.sample_shape = center.shape
         self.name = f"gaussian({_short(center)}, {_short(spread)})"
-        self.digest = _digest(center, spread)
+        self.digest = _digest(schedule, center, spread)
         wide = np.broadcast_to(spread, center.shape)
         self.data = DataLaw(
             mean=center,
@@ -245,7 +245,7 @@ class DatasetDenoiser:
         self.sample_shape = points.shape[1:]
         self.data = DataLaw.of_images(points.astype(np.float32), labels, classes)
         self.name = f"dataset({name}, N={len(points)})"
-        self.digest = _digest(points)
+        self.digest = _digest(schedule, points)
         flat = torch.from_numpy(points.reshape(len(points), -1))
         self._center = flat.mean(dim=0)
         self._points = flat - self._center
@@ -295,8 +295,11 @@ def _short(value: NDArray[np.float64]) -> str:
     return f"{value:g}" if value.ndim == 0 else f"{value.shape}-array"
 
 
-def _digest(*arrays: NDArray[np.float64]) -> str:
-    return hashlib.sha256(b"".join(np.ascontiguousarray(a).tobytes() for a in arrays)).hexdigest()
+def _digest(schedule: NoiseSchedule, *arrays: NDArray[np.float64]) -> str:
+    """SHA-256 of all that an exact denoiser's answers depend on, shapes included."""
+    parts = [schedule.alpha_bars, *arrays]
+    content = b"".join(str(a.shape).encode() + a.tobytes() for a in parts)
+    return hashlib.sha256(content).hexdigest()
 
 
 def _wide(values: NDArray[np.float64], x: Tensor) -> Tensor:

@@ -64,7 +64,7 @@ def export(
             figure.update_layout(width=width)
         return figure if height is None else figure.update_layout(height=height)
 
-    if path.suffix != ".gif":
+    if path.suffix.lower() != ".gif":
         _write(finish(drawn), path, language)
         return
     times = run.dataset["t"].values
