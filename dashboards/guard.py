@@ -13,9 +13,8 @@ import json
 import logging
 import sys
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from http.cookies import CookieError, SimpleCookie
 from typing import Any
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -81,7 +80,7 @@ class Guard:
         async def sealed(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
-                if message["status"] >= 500:
+                if message["status"] >= 500 and message["status"] != 503:  # 503 is meant
                     # A callback's body that makes no sense is the fault of whoever sent it.
                     _log_failure(scope, sys.exc_info()[1])
                     status = 400 if scope["method"] == "POST" else 500
@@ -138,7 +137,9 @@ class Guard:
         name, colon, port = host.lower().rpartition(":")
         if not colon or host.endswith("]"):
             name, port = host.lower(), ""
-        if port and (not port.isdecimal() or (self.port is not None and int(port) != self.port)):
+        if port and not (port.isascii() and port.isdecimal() and len(port) <= 5):
+            return False
+        if port and self.port is not None and int(port) != self.port:
             return False
         return name in self.hosts
 
@@ -149,18 +150,17 @@ class Guard:
         query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         shown = query.pop("token", [""])[0]
         if scope.get("method") == "GET" and self._is_token(shown):
-            place = scope["path"] + ("?" + urlencode(query, doseq=True) if query else "")
+            # One slash only, for two would be read as the name of another server; and quoted, for
+            # a browser leaves tabs and line ends out.
+            place = "/" + quote(scope["path"].lstrip("/\\"))
+            place += "?" + urlencode(query, doseq=True) if query else ""
             cookie = f"{COOKIE}={self.token}; HttpOnly; SameSite=Lax; Path=/"
-            # One slash only: two would be read as the name of another server.
-            return [
-                (b"location", ("/" + place.lstrip("/\\")).encode("ascii", "ignore")),
-                (b"set-cookie", cookie.encode()),
-            ]
-        try:
-            kept = SimpleCookie(_headers(scope).get("cookie", "")).get(COOKIE)
-        except CookieError:
-            kept = None
-        if kept is None or not self._is_token(kept.value):
+            return [(b"location", place.encode()), (b"set-cookie", cookie.encode())]
+        # By hand: the library gives the whole header up where another server's cookie is odd.
+        pairs = (part.partition("=") for part in _headers(scope).get("cookie", "").split(";"))
+        if not any(
+            key.strip() == COOKIE and self._is_token(kept.strip()) for key, _, kept in pairs
+        ):
             raise Refused(401, "open the link that diffviz dashboard has printed")
         return None
 

@@ -310,7 +310,7 @@ class Jobs:
 
     def _home(self) -> Path:
         """The folder of this server, made when it is first needed."""
-        if self._folder is None:
+        if self._folder is None or not self._folder.is_dir():  # a cleaner may have taken it
             parent = Path(tempfile.gettempdir())
             for stale in parent.glob("diffviz-runs-*-*"):
                 pid = stale.name.split("-")[2]

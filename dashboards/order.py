@@ -205,6 +205,8 @@ def order(asked: Mapping[str, Any], models: Sequence[Model]) -> Order:
         if name not in FIELDS:
             raise Refused("field", name=_short(name))
         if isinstance(value, str) and len(value) > LONGEST:
+            if name == "arms":
+                raise Refused("arms", most=MOST_ARMS)
             raise Refused("long", name=name, most=LONGEST)
     known = {model.id: model for model in models}
     chosen = asked.get("denoiser", "network")

@@ -17,7 +17,8 @@ from threading import Thread
 
 import uvicorn
 from dash import Dash
-from fastapi import FastAPI
+from dash.exceptions import DependencyException
+from fastapi import FastAPI, Request, Response
 
 from dashboards.bench import Bench
 from dashboards.guard import LOOPBACK, Guard, Receive, Scope, Send
@@ -66,6 +67,11 @@ def create_app(
         index_string=INDEX,
         meta_tags=[{"name": "viewport", "content": "width=device-width, initial-scale=1"}],
     )
+
+    @server.exception_handler(DependencyException)
+    async def no_such_part(request: Request, error: Exception) -> Response:
+        return Response('{"error": "nothing here"}', 404, media_type="application/json")
+
     app.backend.websocket_capability = False  # no page uses one, and the browser would try
     app.layout = page(record_page())
     register(app)
@@ -100,9 +106,10 @@ def load_runs(paths: Sequence[str | Path]) -> dict[str, Run]:
     """
     runs: dict[str, Run] = {}
     for path in paths:
-        name, number = Path(path).stem[:80], 2
+        stem = Path(path).stem[:80].encode(errors="backslashreplace").decode()
+        name, number = stem, 2
         while name in runs:
-            name, number = f"{Path(path).stem[:80]} ({number})", number + 1
+            name, number = f"{stem} ({number})", number + 1
         runs[name] = Run.load(path)
     return runs
 
@@ -207,6 +214,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
+        listening.listen(2048)  # at once, so that a second server is told and not believed
     except (OSError, UnicodeError, TypeError) as error:  # the two last are of names that are none
         listening.close()
         reason = getattr(error, "strerror", None) or error

@@ -55,7 +55,9 @@ def main() -> None:
         if short:
             say("memory")
         elif isinstance(error, InputError):
-            say("wrong", line=str(error))
+            # Where this server keeps its files is not for the browser.
+            place = str(job.get("folder", ""))
+            say("wrong", line=str(error).replace(place + os.sep, "") if place else str(error))
         else:
             say("crash", line=traceback.format_exc(limit=-3))
     answers.flush()

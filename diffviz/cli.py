@@ -619,7 +619,9 @@ def main(arguments: list[str] | None = None) -> None:
     except click.ClickException as error:
         _fail(error.format_message(), 2)
     except (KeyboardInterrupt, click.Abort):
-        _fail("interrupted; what record and train have finished is kept, for --resume", 130)
+        kept = {"record", "train"} & {*(sys.argv[1:] if arguments is None else arguments)}
+        what = "; what is finished is kept, --resume goes on from it" if kept else ""
+        _fail(f"interrupted{what}", 130)
     except UnicodeError:
         _fail("words that are not UTF-8 stand among the arguments", 2)
     except BrokenPipeError:

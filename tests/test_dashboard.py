@@ -134,11 +134,20 @@ def test_every_answer_carries_the_policy(server, path):
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "evil.example:8050", "", "127.0.0.1.evil.example"]
+    "host",
+    [
+        "evil.example",
+        "evil.example:8050",
+        "",
+        "127.0.0.1.evil.example",
+        "localhost:" + "1" * 5000,
+        "localhost:²",
+    ],
 )
 def test_a_foreign_host_name_is_refused(server, host):
-    """Kills: DNS rebinding, with a name compared by prefix or not at all."""
-    status, _, text = server.ask("/data/run/1", Host=host)
+    """Kills: DNS rebinding, with a name compared by prefix or not at all; a port that is no
+    number."""
+    status, _, text = server.ask("/data/run/1", Host=host.encode().decode("latin-1"))
     assert status in (400, 403) and "Traceback" not in text and len(text) < 200
 
 
@@ -229,9 +238,33 @@ def test_a_guest_needs_the_token_once(guarded):
 
 def test_the_join_link_leads_nowhere_else(guarded):
     """Kills: //evil.example as a path, which a browser reads as another server."""
-    for path in ("//evil.example/", "/\\evil.example"):
-        location = guarded.ask(f"{path}?token={TOKEN}")[1].get("location", "/")
+    for path in (
+        "//evil.example/",
+        "/\\evil.example",
+        "/%09/evil.example",
+        "/%0d%0aX-Evil:1",
+        "/%00",
+    ):
+        status, headers, _ = guarded.ask(f"{path}?token={TOKEN}")
+        location = headers.get("location", "/")
+        assert status in (303, 400) and "x-evil" not in headers
         assert location.startswith("/") and location[1:2] not in ("/", "\\")
+        assert location.isprintable()
+
+
+@pytest.mark.parametrize("other", ['x={"a": 1}', "foo", "a=x y", "a[0]=1"])
+def test_the_token_is_found_beside_other_cookies(guarded, other):
+    """Browsers send one server's cookies to all ports of a host. Kills: a parser that stops at
+    the first odd one."""
+    assert guarded.ask("/health", Cookie=f"{other}; diffviz-token={TOKEN}")[0] == 200
+    assert guarded.ask("/health", Cookie=f"{other}; diffviz-token=no")[0] == 401
+
+
+@pytest.mark.parametrize("path", ["x/y", "dash/nan", "dash/%00", "dash/..%2f..%2fsetup.py"])
+def test_a_part_of_the_page_that_is_none_is_not_there(server, path):
+    """Kills: Dash's own error, a status 500 and a traceback in the log for each."""
+    status, _, text = server.ask(f"/_dash-component-suites/{path}")
+    assert status == 404 and len(text) < 100
 
 
 # ------------------------------------------------------------------ what is answered
@@ -266,6 +299,10 @@ def test_runs_of_one_name_stay_apart(tmp_path, gaussian):
         gaussian.save(tmp_path / folder / "run.nc")
     names = dashboards.load_runs([tmp_path / "a" / "run.nc", tmp_path / "b" / "run.nc"])
     assert list(names) == ["run", "run (2)"]
+    odd = tmp_path / "run\udcff.nc"  # on the disk a byte that is no UTF-8
+    gaussian.save(odd)
+    (name,) = dashboards.load_runs([odd])
+    assert name.encode() == b"run\\udcff"
     with pytest.raises(dv.RunFileError):
         dashboards.load_runs([tmp_path / "missing.nc"])
 

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -196,6 +197,16 @@ def test_cancelled_killed_and_queued_jobs_leave_the_rest_well(jobs):
     assert (second.state, second.failure) == ("failed", "killed")
     until(lambda: not second.folder.exists() and not first.folder.exists())
     assert {job["id"] for job in jobs.runs("b")} == {mine.id} and jobs.runs("a") == []
+
+
+def test_a_folder_that_was_cleaned_away_is_made_again(jobs):
+    """Kills: a server that can record nothing any more once a cleaner was in /tmp."""
+    first = submit(jobs, QUICK, "a")
+    until(lambda: first.state == "done")
+    shutil.rmtree(first.folder.parent)
+    second = submit(jobs, QUICK, "a")
+    until(lambda: second.state != "running" and second.state != "waiting")
+    assert second.state == "done"
 
 
 def test_out_of_memory_is_the_jobs_own(jobs, monkeypatch):

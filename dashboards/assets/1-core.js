@@ -29,7 +29,7 @@ window.diffviz = (() => {
     if (!Object.hasOwn(start.languages, state.lang ?? "")) {
       state.lang = navigator.language.startsWith("zh") ? "zh" : "en";
     }
-    for (const key of ["run", "beside"]) {
+    for (const key of ["run", "beside"].filter((key) => given.has(key))) {
       state[key] = start.runs.find(({ name }) => name === state[key])?.id ?? state[key];
     }
     if (!["light", "dark"].includes(state.theme)) state.theme = null;

@@ -144,7 +144,7 @@
     follow.replaceChildren();
     option(follow, "", word("dashboard.live.nobody"));
     for (let i = 1; i <= count; i++) option(follow, i, filled(word("dashboard.live.sample"), { i }));
-    if (!(Number(state.sample) >= 1 && Number(state.sample) <= count)) state.sample = null;
+    if (!(Number.isInteger(Number(state.sample)) && Number(state.sample) >= 1 && Number(state.sample) <= count)) state.sample = null;
     follow.value = state.sample ?? "";
   }
 

@@ -44,7 +44,9 @@
       headers: { "content-type": "application/json" },
       body: JSON.stringify(body),
     });
-    return answer.json();
+    const found = await answer.json();
+    if (!answer.ok && !found.wrong) throw new Error(found.error);
+    return found;
   }
 
   function duration(seconds) {
@@ -384,7 +386,9 @@
   }
 
   async function refresh() {
-    hear(await (await fetch("/data/jobs")).json());
+    const answer = await fetch("/data/jobs");
+    if (!answer.ok) return lost();
+    hear(await answer.json());
     if (jobs.some((job) => active(job) || !settled(job))) listen();
   }
 
