@@ -66,6 +66,7 @@ class Job:
         phase: of a running job: "starting", "sampling" or "writing".
         failure: why it failed, a name of the catalogue: "wrong", "memory", "killed", "crash",
             "time" or "stopped"; ``line`` says more, in one line.
+        incomplete: the run is whole and its worker has ended, but not all files were written.
         points: told by the worker for the block in progress: [t, [statistic][arm]].
         files: which of ``FILES`` are whole.
         changed: counts up with every change, so that a page is told of news only.
@@ -83,6 +84,7 @@ class Job:
     phase: str = "starting"
     failure: str = ""
     line: str = ""
+    incomplete: bool = False
     started: float = 0.0
     sampling_since: float = 0.0
     sampled: float = 0.0
@@ -242,6 +244,7 @@ class Jobs:
             "took": round((job.ended or now) - job.started, 1) if job.started else None,
             "failure": job.failure,
             "line": job.line,
+            "incomplete": job.incomplete,
             "files": [name for name in job.files if name != "payload"],
             "bytes": job.bytes,
             "open": "payload" in job.files,
@@ -386,6 +389,8 @@ class Jobs:
             with self._lock:
                 self._threads.pop(job.id, None)
                 job.process = None
+                if job.state == "done" and "html" not in job.files:
+                    job.incomplete, job.changed = True, job.changed + 1
                 if job.state != "done":
                     shutil.rmtree(job.folder, ignore_errors=True)
                 if not self.closing:
@@ -415,7 +420,10 @@ class Jobs:
             elif kind == "file":
                 job.files = (*job.files, said["name"])
             elif job.state == "done":
-                log.warning("job %s: %s after its run was whole", job.id, kind)
+                job.line = said.get("line", "") if kind == "wrong" else ""
+                log.warning(
+                    "job %s: %s after its run was whole: %s", job.id, kind, said.get("line")
+                )
             else:
                 line = said.get("line", "")
                 if kind == "crash":

@@ -169,6 +169,7 @@ class Order:
         price, coordinates = self.model.price, min(size, 4096)
         rows = arms * self.block
         described = arms * points * (3 * (128 * 4 + 64) + 16 * coordinates) * 2
+        described += arms * points * 2500  # its curves as text, in the page and in the report
         kept = min(64 * 2**20, 4 * rows * size * points)
         snapshots = 40 * arms * min(self.n, max(256, 2**16 // size)) * size * 8
         several = self.n > self.block

@@ -143,8 +143,8 @@ def _add_runs(server: FastAPI, shown: Mapping[str, tuple[str, Run]], jobs: Jobs)
         try:
             async with one_pair:
                 return _packed(await run_in_threadpool(pair_of, key, other, owner))
-        except InputError as error:
-            return _json({"error": str(error)}, 409)
+        except InputError as error:  # an answer to a question, not a failure
+            return _json({"error": str(error)})
 
     def known(key: str, owner: str) -> bool:
         return key in shown or jobs.file(key, owner, "run") is not None

@@ -199,10 +199,23 @@ def test_cancelled_killed_and_queued_jobs_leave_the_rest_well(jobs):
     assert {job["id"] for job in jobs.runs("b")} == {mine.id} and jobs.runs("a") == []
 
 
+def test_a_run_without_its_report_is_said_to_be_so(jobs):
+    """Kills: "done" where the report never comes, as after a full disk."""
+    whole = submit(jobs, QUICK, "a")
+    until(lambda: whole.process is None and not whole.active)
+    assert not jobs.view(whole)["incomplete"] and "html" in whole.files
+    job = submit(jobs, QUICK, "a")
+    until(lambda: job.state == "done")
+    if job.process is not None:
+        os.kill(job.process.pid, signal.SIGKILL)
+    until(lambda: job.process is None)
+    assert jobs.view(job)["incomplete"] == ("html" not in job.files)
+
+
 def test_a_folder_that_was_cleaned_away_is_made_again(jobs):
     """Kills: a server that can record nothing any more once a cleaner was in /tmp."""
     first = submit(jobs, QUICK, "a")
-    until(lambda: first.state == "done")
+    until(lambda: first.process is None and not first.active)
     shutil.rmtree(first.folder.parent)
     second = submit(jobs, QUICK, "a")
     until(lambda: second.state != "running" and second.state != "waiting")

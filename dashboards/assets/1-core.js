@@ -32,6 +32,7 @@ window.diffviz = (() => {
     for (const key of ["run", "beside"].filter((key) => given.has(key))) {
       state[key] = start.runs.find(({ name }) => name === state[key])?.id ?? state[key];
     }
+    if (state.beside === state.run) state.beside = null;
     if (!["light", "dark"].includes(state.theme)) state.theme = null;
     if (state.range !== "stretched") state.range = "fixed";
   }

@@ -274,7 +274,8 @@
   }
 
   // A run that is done still gets its other files.
-  const settled = (job) => job.state !== "done" || job.files.includes("html") || job.took === null;
+  const settled = (job) =>
+    job.state !== "done" || job.files.includes("html") || job.took === null || job.incomplete;
 
   // ---------------------------------------------------------------- jobs
 
@@ -284,7 +285,10 @@
       const block = job.blocks > 1 ? said("block", job) : "";
       return told("phase", job.phase) + block;
     }
-    if (job.state === "done") return said("done", { time: duration(job.took) });
+    if (job.state === "done") {
+      const done = said("done", { time: duration(job.took) });
+      return job.incomplete ? `${done} ${said("incomplete", { line: job.line })}`.trim() : done;
+    }
     if (job.state === "cancelled") return said("cancelled");
     return told("failed", job.failure, { line: job.line });
   }
