@@ -165,7 +165,7 @@ def report(
     from diffviz.run import Run
 
     _check_language(lang)
-    (title or "").encode()
+    (title or "").encode()  # a title that the page cannot hold is named before the run is made
     check_apart([out, numbers], [run_file, *_files_of(options["denoiser_text"])])
     if run_file is not None:
         given = click.get_current_context().get_parameter_source

@@ -52,6 +52,7 @@ Sampler = Callable[..., object]
 MIN_VALUES = 64
 """Fewer values per state than this decide nothing about a step."""
 MAX_SECONDS = 1e6
+"""More is no limit, and clocks refuse it."""
 
 WILDEST = 50.0
 """How large the first excitation lets x̂_0 become, 1/√ᾱ_T for the usual schedules being 12."""

@@ -408,7 +408,7 @@ def test_other_parameters_are_another_run():
     for one, two in (
         ({"denoiser": Net(0.5)}, {"denoiser": Net(0.9)}),
         ({"arm": eta[0]}, {"arm": eta[1]}),
-        ({"denoiser": GAUSSIAN}, {"denoiser": GaussianDenoiser(other, 2.0, 0.5)}),
+        ({"denoiser": GAUSSIAN}, {"denoiser": GaussianDenoiser(other, 1.0, 0.5)}),
         ({"schedule": SCHEDULE}, {"schedule": alphas}),
     ):
         assert spec(**one) != spec(**two) and spec(**one) == spec(**one)

@@ -144,7 +144,8 @@
     follow.replaceChildren();
     option(follow, "", word("dashboard.live.nobody"));
     for (let i = 1; i <= count; i++) option(follow, i, filled(word("dashboard.live.sample"), { i }));
-    if (!(Number.isInteger(Number(state.sample)) && Number(state.sample) >= 1 && Number(state.sample) <= count)) state.sample = null;
+    const asked = Number(state.sample);
+    if (!(Number.isInteger(asked) && asked >= 1 && asked <= count)) state.sample = null;
     follow.value = state.sample ?? "";
   }
 
