@@ -297,15 +297,17 @@ def _check_heaps(content: bytes) -> None:
     """Refuse a global heap with an object of no length, at which HDF5 2.0 would read for ever.
 
     File format specification, III.E: index, length and data of one object after the other; of
-    index 0, the space that is left, the length counts from its beginning.
+    index 0, the space that is left, the length counts from its beginning. Heaps that lie apart
+    have no more objects in all than the file has room for.
     """
-    start = -1
+    start, left = -1, len(content) // 16
     while (start := content.find(b"GCOL\1\0\0\0", start + 1)) >= 0:
         at = start + 16
         end = start + int.from_bytes(content[start + 8 : at], "little")
         while at + 16 <= end:
             index, length = struct.unpack_from("<H6xQ", content, at)
-            if index == 0 and length < 16:
+            left -= 1
+            if left < 0 or (index == 0 and length < 16):
                 raise RunFileError(f"the heap at byte {start} leads nowhere")
             at += length if index == 0 else 16 + (length + 7) // 8 * 8
 

@@ -443,6 +443,11 @@ def test_a_heap_that_never_ends_is_refused(tmp_path):
         resealed(path, content[: heap + at] + bytes(16) + content[heap + at + 16 :])
         with pytest.raises(RunFileError, match="leads nowhere"):
             Run.load(path)
+    # Each object of a heap holds the head of another: looking at all takes the square of the time.
+    head = b"GCOL\1\0\0\0" + (2**20).to_bytes(8, "little")
+    resealed(path, content + (head + b"\1" + bytes(7) + (16).to_bytes(8, "little")) * 2**16)
+    with pytest.raises(RunFileError, match="leads nowhere"):
+        Run.load(path)
 
 
 def test_memory_is_bounded_by_what_a_file_holds(tmp_path):
