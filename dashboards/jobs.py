@@ -41,7 +41,7 @@ from dashboards.order import (
 )
 from dashboards.worker import FILES
 from diffviz.errors import CheckpointError, InputError
-from diffviz.run import Run
+from diffviz.recording.run import Run
 
 log = logging.getLogger("diffviz.dashboard")
 

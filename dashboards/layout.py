@@ -11,7 +11,7 @@ from dash.development.base_component import Component
 
 from dashboards.pages import LARGEST_T, STORES
 from dashboards.payload import PLOTS
-from diffviz.catalogue import LANGUAGES, text
+from diffviz.files.catalogue import LANGUAGES, text
 from diffviz.report.embedding import TAGS
 
 NAMES = {"en": "English", "zh": "中文"}

@@ -17,7 +17,7 @@ from typing import Any
 
 from dashboards.pages import KINDS
 from diffviz.errors import InputError
-from diffviz.sprites import CLASSES
+from diffviz.sprites.make import CLASSES
 
 LARGEST_T = 10_000
 LARGEST_N = 1_000_000

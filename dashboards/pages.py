@@ -22,7 +22,8 @@ from dash import ClientsideFunction, Dash, Input, Output
 from fastapi import FastAPI, Response
 
 from dashboards.bench import Bench
-from diffviz.catalogue import LANGUAGES
+from diffviz.diagnosis.numbers import finite
+from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError
 from diffviz.figures.dial_density import (
     LAWS,
@@ -33,11 +34,10 @@ from diffviz.figures.dial_density import (
 )
 from diffviz.figures.forward import forward_data
 from diffviz.figures.schedule import schedule_data, schedule_figure
-from diffviz.images import from_uint8, to_uint8
+from diffviz.files.catalogue import LANGUAGES
+from diffviz.files.images import from_uint8, to_uint8
 from diffviz.report.embedding import figure_json
-from diffviz.report.numbers import finite
-from diffviz.schedule import NoiseSchedule
-from diffviz.sprites import make_sprites
+from diffviz.sprites.make import make_sprites
 
 STORES = ("schedule-asked", "schedule-answer", "schedule-shown")
 KINDS: dict[str, Callable[..., NoiseSchedule]] = {

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from dashboards.sentences import clauses, live
-from diffviz.catalogue import LANGUAGES
+from diffviz.diagnosis.numbers import finite, scale_of
 from diffviz.figures import PICTURES, theme
 from diffviz.figures.histogram import histogram_data
 from diffviz.figures.trajectories import trajectories_data
+from diffviz.files.catalogue import LANGUAGES
+from diffviz.recording.run import Run
 from diffviz.report.embedding import figure_json
-from diffviz.report.numbers import finite, scale_of
 from diffviz.report.pictures import sheets
-from diffviz.run import Run
 
 PLOTS = ("ks", "dial", "histogram", "stds", "distance", "mean")
 """The plots of the first page, in their order."""

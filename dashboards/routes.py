@@ -29,13 +29,13 @@ from dashboards.jobs import Jobs
 from dashboards.order import Refused, order
 from dashboards.pages import KINDS, dial, dial_figures
 from dashboards.payload import pack, payload
-from diffviz.catalogue import LANGUAGES, catalogue
 from diffviz.errors import InputError
 from diffviz.figures import theme
 from diffviz.figures.live import live_figure
-from diffviz.joining import joined
+from diffviz.files.catalogue import LANGUAGES, catalogue
+from diffviz.recording.combine import joined
+from diffviz.recording.run import Run
 from diffviz.report.embedding import TAGS, figure_json
-from diffviz.run import Run
 
 log = logging.getLogger("diffviz.dashboard")
 

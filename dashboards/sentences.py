@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from diffviz.diagnosis.numbers import leaves_joint_law
 from diffviz.figures.strips import is_image
-from diffviz.report.numbers import leaves_joint_law
-from diffviz.run import Run
+from diffviz.recording.run import Run
 
 Array = NDArray[np.float64]
 

@@ -30,7 +30,7 @@ from dashboards.payload import payload
 from dashboards.record import record_page
 from dashboards.routes import add_routes
 from diffviz.errors import InputError
-from diffviz.run import Run
+from diffviz.recording.run import Run
 
 INDEX = """<!DOCTYPE html>
 <html lang="en">

@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from diffviz.catalogue import LANGUAGES
-from diffviz.denoisers.checkpoints import load_denoiser
-from diffviz.denoisers.exact import DatasetDenoiser
+from diffviz.diagnosis.numbers import finite
+from diffviz.diffusion.checkpoints import load_denoiser
+from diffviz.diffusion.exact import DatasetDenoiser
+from diffviz.diffusion.names import shipped_weights
+from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.figures.xray import xray_data, xray_figure, xray_noise_figure
-from diffviz.images import to_uint8
+from diffviz.files.catalogue import LANGUAGES
+from diffviz.files.images import to_uint8
+from diffviz.identify.xray import xray
+from diffviz.identify.zoo import SPECIMENS, Specimen
 from diffviz.report.embedding import figure_json
-from diffviz.report.numbers import finite
-from diffviz.schedule import NoiseSchedule
-from diffviz.specs import shipped_weights
-from diffviz.sprites import make_sprites
-from diffviz.xray import xray
-from diffviz.zoo import SPECIMENS, Specimen
+from diffviz.sprites.make import make_sprites
 
 SHAPE = (32, 3, 16, 16)
 """Of the states that the x-ray looks at."""

@@ -86,7 +86,7 @@ def _limit_memory(allowed: float) -> None:
 
 def _describe(job: dict[str, Any], say: Say) -> None:
     """What a file of weights holds, for the form."""
-    from diffviz.denoisers.checkpoints import load_denoiser
+    from diffviz.diffusion.checkpoints import load_denoiser
 
     denoiser = load_denoiser(job["path"])
     say(
@@ -100,9 +100,9 @@ def _describe(job: dict[str, Any], say: Say) -> None:
 def _record(job: dict[str, Any], say: Say) -> None:
     import torch
 
-    from diffviz.recording import record
-    from diffviz.run import Run
-    from diffviz.specs import parse_arms, parse_denoiser, parse_schedule
+    from diffviz.diffusion.names import parse_arms, parse_denoiser, parse_schedule
+    from diffviz.recording.record import record
+    from diffviz.recording.run import Run
 
     torch.set_num_threads(job["threads"])
     order, folder = job["order"], Path(job["folder"])
@@ -200,7 +200,7 @@ def _write(run: Any, folder: Path, name: str, limit: float, say: Say) -> None:
     from diffviz.errors import InputError
     from diffviz.figures.export import export
     from diffviz.figures.strips import is_image
-    from diffviz.files import replacing
+    from diffviz.files.atomic import replacing
     from diffviz.report.page import write_report
     from diffviz.report.table import write_table
 

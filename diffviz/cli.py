@@ -14,8 +14,8 @@ from typing import Any
 
 import click
 
-from diffviz.catalogue import LANGUAGES
 from diffviz.errors import InputError, said
+from diffviz.files.catalogue import LANGUAGES
 
 Command = Callable[..., None]
 LINE = 500
@@ -75,9 +75,10 @@ def _record_options(command: Command) -> Command:
 
 
 def _record(out: str | None, resume: bool, options: dict[str, Any]) -> Any:
-    from diffviz.files import check_apart
-    from diffviz.recording import record
-    from diffviz.specs import executor, parse_arms, parse_denoiser
+    from diffviz.diffusion.names import parse_arms, parse_denoiser
+    from diffviz.files.atomic import check_apart
+    from diffviz.recording.record import record
+    from diffviz.recording.workers import executor
 
     check_apart([out], _files_of(options["denoiser_text"]))
     schedule = _schedule(options)
@@ -112,7 +113,7 @@ def _schedule(options: dict[str, Any]) -> Any:
     names = ("schedule_kind", "T", "beta_start", "beta_end")
     if all(options[name] is None for name in names):
         return None
-    from diffviz.specs import parse_schedule
+    from diffviz.diffusion.names import parse_schedule
 
     return parse_schedule(
         "course" if options["schedule_kind"] is None else options["schedule_kind"],
@@ -160,9 +161,9 @@ def report(
       diffviz report run.nc -o report.html --json numbers.json
       diffviz report --denoiser "mixture:-1,0.2,0.7;1.5,0.3,0.3" -o mixture.html
     """
-    from diffviz.files import check_apart
+    from diffviz.files.atomic import check_apart
+    from diffviz.recording.run import Run
     from diffviz.report import write_numbers, write_report
-    from diffviz.run import Run
 
     _check_language(lang)
     (title or "").encode()  # a title that the page cannot hold is named before the run is made
@@ -201,8 +202,8 @@ def figure(name: str, run_file: str, out: str, lang: str, dark: bool, **options:
       diffviz figure strips run.nc -o strips.gif
     """
     from diffviz.figures.export import export
-    from diffviz.files import check_apart
-    from diffviz.run import Run
+    from diffviz.files.atomic import check_apart
+    from diffviz.recording.run import Run
 
     _check_language(lang)
     check_apart([out], [run_file])
@@ -221,7 +222,7 @@ def schedule(out: str | None, lang: str, **options: Any) -> None:
     Example:
       diffviz schedule --schedule cosine --T 200
     """
-    from diffviz.schedule import NoiseSchedule
+    from diffviz.diffusion.schedule import NoiseSchedule
 
     _check_language(lang)
     chosen = _schedule(options) or NoiseSchedule.course()
@@ -256,9 +257,9 @@ def sprites(n: int, seed: int, out: str, labels: str | None, sheet: str | None) 
     """
     import numpy as np
 
-    from diffviz.files import check_apart, replacing
-    from diffviz.images import contact_sheet
-    from diffviz.sprites import CLASSES, make_sprites
+    from diffviz.files.atomic import check_apart, replacing
+    from diffviz.files.images import contact_sheet
+    from diffviz.sprites.make import CLASSES, make_sprites
 
     check_apart([out, labels, sheet], [])
     images, kinds = make_sprites(n, seed)
@@ -316,11 +317,11 @@ def train(out: str, resume: bool, **options: Any) -> None:
     """
     from tqdm import tqdm
 
-    from diffviz.data import DataLaw
-    from diffviz.denoisers.checkpoints import load_denoiser, save_denoiser
-    from diffviz.files import check_apart
-    from diffviz.images import from_uint8
-    from diffviz.schedule import NoiseSchedule
+    from diffviz.diffusion.checkpoints import load_denoiser, save_denoiser
+    from diffviz.diffusion.law import DataLaw
+    from diffviz.diffusion.schedule import NoiseSchedule
+    from diffviz.files.atomic import check_apart
+    from diffviz.files.images import from_uint8
     from diffviz.training import train as epochs_of
 
     path = Path(out)
@@ -393,8 +394,8 @@ def average(weights: tuple[str, ...], out: str) -> None:
     """
     import numpy as np
 
-    from diffviz.denoisers.checkpoints import load_denoiser, save_denoiser
-    from diffviz.files import check_apart
+    from diffviz.diffusion.checkpoints import load_denoiser, save_denoiser
+    from diffviz.files.atomic import check_apart
     from diffviz.training import averaged
 
     check_apart([out], list(weights))
@@ -422,8 +423,8 @@ def average(weights: tuple[str, ...], out: str) -> None:
 
 def _training_data(options: dict[str, Any]) -> tuple[Any, Any, tuple[str, ...], str]:
     """(uint8 images, labels or None, class names, how to make the data again)."""
-    from diffviz.images import load_images, load_labels
-    from diffviz.sprites import CLASSES, make_sprites
+    from diffviz.files.images import load_images, load_labels
+    from diffviz.sprites.make import CLASSES, make_sprites
 
     source, label_file = options["images"], options["labels"]
     if source is None:
@@ -451,9 +452,9 @@ def diagnose(run_file: str, lang: str, out: str | None) -> None:
     Example:
       diffviz diagnose run.nc --json findings.json
     """
-    from diffviz.files import check_apart
-    from diffviz.findings import diagnose as findings_of
-    from diffviz.run import Run
+    from diffviz.diagnosis.findings import diagnose as findings_of
+    from diffviz.files.atomic import check_apart
+    from diffviz.recording.run import Run
 
     _check_language(lang)
     check_apart([out], [run_file])
@@ -489,9 +490,9 @@ def xray(sampler: str, lang: str, out: str | None, page: str | None, **options: 
       diffviz xray my_sampler:sample_ddpm --schedule course --T 500
       diffviz xray my_sampler:sample_ddpm --report xray.html --json xray.json
     """
-    from diffviz.files import check_apart
-    from diffviz.schedule import NoiseSchedule
-    from diffviz.xray import xray as identify
+    from diffviz.diffusion.schedule import NoiseSchedule
+    from diffviz.files.atomic import check_apart
+    from diffviz.identify.xray import xray as identify
 
     _check_language(lang)
     check_apart([out, page], [])
@@ -576,7 +577,7 @@ def _tell(findings: Any, language: str, out: str | None) -> None:
     """Print findings, write them as JSON if asked, and leave with status 1 for an error."""
     import json
 
-    from diffviz.files import replacing
+    from diffviz.files.atomic import replacing
 
     for finding in findings:
         _say(f"[{finding.severity}] {finding.id}: {finding.text(language)}")

@@ -1,9 +1,9 @@
 """For the tests of other projects: a sampler is what it should be, or an error says why not."""
 
-from diffviz.findings import Finding
-from diffviz.schedule import NoiseSchedule
-from diffviz.watching import Time
-from diffviz.xray import Sampler, XRay, xray
+from diffviz.diagnosis.findings import Finding
+from diffviz.diffusion.schedule import NoiseSchedule
+from diffviz.identify.spy import Time
+from diffviz.identify.xray import Sampler, XRay, xray
 
 SAME = (
     {"ddpm/posterior", "ddim(eta=1)", "euler-ancestral"},

@@ -36,8 +36,10 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss, one_hot
 from tqdm import tqdm
 
-from diffviz.denoisers.checkpoints import read_tensors, write_tensors
-from diffviz.denoisers.unet import (
+from diffviz.diffusion.checkpoints import read_tensors, write_tensors
+from diffviz.diffusion.sampler import Arm, check_device, ddpm, sample
+from diffviz.diffusion.schedule import NoiseSchedule
+from diffviz.diffusion.unet import (
     HEIGHTS,
     ContextUnet,
     NetworkDenoiser,
@@ -45,9 +47,7 @@ from diffviz.denoisers.unet import (
     weights_digest,
 )
 from diffviz.errors import InputError
-from diffviz.images import from_uint8
-from diffviz.sampling import Arm, check_device, ddpm, sample
-from diffviz.schedule import NoiseSchedule
+from diffviz.files.images import from_uint8
 
 FORMAT = "diffviz-training-1"
 MAX_COUNT = 10**6  # of epochs, and of images in a batch

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from diffviz.catalogue import catalogue
+from diffviz.files.catalogue import catalogue
 
 HERE = Path(__file__).parent.resolve()
 ENGLISH = HERE / "findings"

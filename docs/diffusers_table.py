@@ -14,7 +14,7 @@ import torch
 import diffviz as dv
 from diffviz.adapters.diffusers import sampler_of, schedule_of, times_of
 from diffviz.errors import InputError
-from diffviz.files import replacing
+from diffviz.files.atomic import replacing
 
 STEPS = (10, 25, 100)
 FEW = ("LCMScheduler", "TCDScheduler")

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-from diffviz.files import replacing
-from diffviz.schedule import NoiseSchedule
-from diffviz.xray import xray
+from diffviz.diffusion.schedule import NoiseSchedule
+from diffviz.files.atomic import replacing
+from diffviz.identify.xray import xray
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))

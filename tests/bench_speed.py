@@ -21,16 +21,16 @@ import pytest
 import scipy.stats
 import torch
 
-from diffviz.denoisers.checkpoints import load_denoiser
-from diffviz.denoisers.exact import DatasetDenoiser, MixtureDenoiser
-from diffviz.recording import Recorder, record
+from diffviz.diffusion.checkpoints import load_denoiser
+from diffviz.diffusion.exact import DatasetDenoiser, MixtureDenoiser
+from diffviz.diffusion.names import shipped_weights
+from diffviz.diffusion.sampler import Arm, ddpm, sample
+from diffviz.diffusion.schedule import NoiseSchedule
+from diffviz.measure.statistics import ks_statistic
+from diffviz.recording.record import Recorder, record
+from diffviz.recording.workers import ProcessWorkers, executor
 from diffviz.report import write_report
-from diffviz.sampling import Arm, ddpm, sample
-from diffviz.schedule import NoiseSchedule
-from diffviz.specs import executor, shipped_weights
-from diffviz.sprites import make_sprites
-from diffviz.statistics import ks_statistic
-from diffviz.workers import ProcessWorkers
+from diffviz.sprites.make import make_sprites
 
 pytestmark = [pytest.mark.bench, pytest.mark.filterwarnings("ignore")]
 CORES = os.cpu_count() or 1
@@ -323,9 +323,9 @@ def test_mixture_denoiser(benchmark, table, particles):
 
 GROWTH = """
 import re, resource, sys, time, torch
-from diffviz.denoisers.exact import MixtureDenoiser
-from diffviz.recording import record
-from diffviz.schedule import NoiseSchedule
+from diffviz.diffusion.exact import MixtureDenoiser
+from diffviz.recording.record import record
+from diffviz.diffusion.schedule import NoiseSchedule
 torch.set_num_threads(1)
 n, schedule = int(sys.argv[1]), NoiseSchedule.course(100, 5e-4, 0.1)
 denoiser = MixtureDenoiser(schedule, [[-1.0, 0.0], [1.0, 0.5]], [0.2, 0.3], [1.0, 2.0])

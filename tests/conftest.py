@@ -21,7 +21,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 @pytest.fixture
 def schedule():
     """The tutorial's schedule."""
-    from diffviz.schedule import NoiseSchedule
+    from diffviz.diffusion.schedule import NoiseSchedule
 
     return NoiseSchedule.course()
 

@@ -19,9 +19,9 @@ from playwright.sync_api import Browser, sync_playwright
 
 import dashboards
 import diffviz as dv
-from diffviz.denoisers.checkpoints import load_denoiser
-from diffviz.files import replacing
-from diffviz.specs import shipped_weights
+from diffviz.diffusion.checkpoints import load_denoiser
+from diffviz.diffusion.names import shipped_weights
+from diffviz.files.atomic import replacing
 from tests.browser import FLAGS, find_chromium
 
 FOLDER = Path(__file__).parents[1] / "docs" / "images" / "dashboard"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from diffviz.catalogue import LANGUAGES, catalogue, text
+from diffviz.files.catalogue import LANGUAGES, catalogue, text
 
 ROOT = Path(__file__).parents[1]
 SOURCES = {

@@ -17,14 +17,14 @@ import torch
 from torch import Tensor, nn
 
 import diffviz
-from diffviz.data import DataLaw
-from diffviz.denoisers import checkpoints
-from diffviz.denoisers.checkpoints import load_denoiser, read_tensors, save_denoiser, write_tensors
-from diffviz.denoisers.unet import ContextUnet, NetworkDenoiser
+from diffviz.diffusion.checkpoints import load_denoiser, read_tensors, save_denoiser, write_tensors
+from diffviz.diffusion.denoiser import checkpoints
+from diffviz.diffusion.law import DataLaw
+from diffviz.diffusion.schedule import NoiseSchedule
+from diffviz.diffusion.unet import ContextUnet, NetworkDenoiser
 from diffviz.errors import CheckpointError, InputError
-from diffviz.images import from_uint8
-from diffviz.schedule import NoiseSchedule
-from diffviz.sprites import CLASSES, make_sprites
+from diffviz.files.images import from_uint8
+from diffviz.sprites.make import CLASSES, make_sprites
 
 SCHEDULE = NoiseSchedule.cosine(T=9)
 RECIPE = "sprites:n=12,seed=3"

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 from diffviz.cli import cli, main
-from diffviz.denoisers.checkpoints import load_denoiser
+from diffviz.diffusion.checkpoints import load_denoiser
 from diffviz.figures import theme
-from diffviz.run import Run
+from diffviz.recording.run import Run
 
 
 @pytest.fixture(autouse=True)
@@ -244,7 +244,7 @@ def test_pictures_without_a_browser():
 SAMPLER = """
 import torch
 
-from diffviz.schedule import NoiseSchedule
+from diffviz.diffusion.schedule import NoiseSchedule
 
 s = NoiseSchedule.course(30)
 

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import diffviz as dv
+from diffviz.diffusion.sampler import gaussian_trajectory
 from diffviz.figures.dial_density import LAWS, Law, balanced_score, dial_density_data
-from diffviz.sampling import gaussian_trajectory
 
 uvicorn = pytest.importorskip("uvicorn")
 dashboards = pytest.importorskip("dashboards")

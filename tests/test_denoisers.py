@@ -12,11 +12,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffviz.data import MAX_ATOMS, DataLaw
-from diffviz.denoisers.exact import DatasetDenoiser, GaussianDenoiser, MixtureDenoiser
+from diffviz.diffusion.exact import DatasetDenoiser, GaussianDenoiser, MixtureDenoiser
+from diffviz.diffusion.law import MAX_ATOMS, DataLaw
+from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError
-from diffviz.images import from_uint8
-from diffviz.schedule import NoiseSchedule
+from diffviz.files.images import from_uint8
 
 SCHEDULE = NoiseSchedule.linear(100, 1e-4, 0.08)
 times = st.integers(1, 100)
@@ -199,8 +199,8 @@ def test_bad_input_is_named(make, words):
 
 HOLES = """
 import re, torch
-from diffviz.denoisers.exact import MixtureDenoiser
-from diffviz.schedule import NoiseSchedule
+from diffviz.diffusion.exact import MixtureDenoiser
+from diffviz.diffusion.schedule import NoiseSchedule
 def resident():
     return int(re.search(r"VmRSS:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024
 torch.set_num_threads(1)

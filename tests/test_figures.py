@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from diffviz.catalogue import LANGUAGES, catalogue
-from diffviz.denoisers.exact import DatasetDenoiser, GaussianDenoiser
+from diffviz.diffusion.exact import DatasetDenoiser, GaussianDenoiser
+from diffviz.diffusion.sampler import DEFAULT_ARMS, Arm, ddim, ddpm
+from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.figures import PICTURES, theme
 from diffviz.figures.dial import dial_data, dial_figure
 from diffviz.figures.distance import distance_data
@@ -24,9 +25,8 @@ from diffviz.figures.staircase import staircase_data, staircase_figure
 from diffviz.figures.stds import stds_data, stds_figure
 from diffviz.figures.strips import animation, grid_image, strip_image, strips_data
 from diffviz.figures.trajectories import trajectories_data, trajectories_figure
-from diffviz.recording import record
-from diffviz.sampling import DEFAULT_ARMS, Arm, ddim, ddpm
-from diffviz.schedule import NoiseSchedule
+from diffviz.files.catalogue import LANGUAGES, catalogue
+from diffviz.recording.record import record
 
 T, N = 40, 64
 STRANGE = "<b>half</b> & $x$"

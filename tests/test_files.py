@@ -13,8 +13,16 @@ import numpy as np
 import pytest
 
 from diffviz.errors import InputError
-from diffviz.files import check_apart, check_writable, read_bytes, replacing, seal, sealing, unseal
-from diffviz.images import from_uint8, load_images, stretch, to_uint8
+from diffviz.files.atomic import (
+    check_apart,
+    check_writable,
+    read_bytes,
+    replacing,
+    seal,
+    sealing,
+    unseal,
+)
+from diffviz.files.images import from_uint8, load_images, stretch, to_uint8
 
 
 def names(folder):
@@ -49,7 +57,7 @@ def test_a_killed_writer_leaves_the_old_file_and_the_next_one_sweeps(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
     code = (
-        "import sys, os, signal; from diffviz.files import replacing\n"
+        "import sys, os, signal; from diffviz.files.atomic import replacing\n"
         f"with replacing({str(path)!r}) as temporary:\n"
         "    temporary.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"
     )

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from diffviz.asking import compare_answers
-from diffviz.catalogue import catalogue
-from diffviz.denoisers.exact import DatasetDenoiser, GaussianDenoiser, MixtureDenoiser
-from diffviz.findings import Finding, diagnose
-from diffviz.recording import record
-from diffviz.run import Run
-from diffviz.sampling import Arm, ddim, ddpm
-from diffviz.schedule import NoiseSchedule
+from diffviz.diagnosis.findings import Finding, diagnose
+from diffviz.diffusion.exact import DatasetDenoiser, GaussianDenoiser, MixtureDenoiser
+from diffviz.diffusion.sampler import Arm, ddim, ddpm
+from diffviz.diffusion.schedule import NoiseSchedule
+from diffviz.files.catalogue import catalogue
+from diffviz.recording.checks import compare_answers
+from diffviz.recording.record import record
+from diffviz.recording.run import Run
 
 SCHEDULE = NoiseSchedule.linear(100, 5e-4, 0.1)
 ARMS = (

@@ -12,7 +12,7 @@ import diffviz as dv
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "docs" / "findings"
-CATALOGUE = ROOT / "diffviz" / "locales" / "en" / "findings.toml"
+CATALOGUE = ROOT / "diffviz" / "files" / "locales" / "en" / "findings.toml"
 IDS = [name for name in tomllib.loads(CATALOGUE.read_text("utf-8")) if name != "measure"]
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import diffviz as dv
-from diffviz.joining import joined
+from diffviz.recording.combine import joined
 
 SCHEDULE = dv.NoiseSchedule.linear(30, 1e-3, 0.25)
 GAUSSIAN = dv.GaussianDenoiser(SCHEDULE, 1.0, 0.5)

@@ -8,14 +8,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffviz.denoisers.exact import DatasetDenoiser, GaussianDenoiser
+from diffviz.diagnosis.findings import diagnose
+from diffviz.diffusion.exact import DatasetDenoiser, GaussianDenoiser
+from diffviz.diffusion.sampler import Arm, ddim, ddpm, sample
+from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError
-from diffviz.findings import diagnose
-from diffviz.probe import Probe
-from diffviz.recording import record
-from diffviz.run import Run
-from diffviz.sampling import Arm, ddim, ddpm, sample
-from diffviz.schedule import NoiseSchedule
+from diffviz.identify.probe import Probe
+from diffviz.recording.record import record
+from diffviz.recording.run import Run
 from tests import zoo
 
 T = 60
@@ -352,7 +352,7 @@ def test_memory_stays_bounded(monkeypatch):
     """What is over the bound lies in a file. Kills: a list of all states, a step misread."""
     runs = []
     for bound in (2**26, 2**12):
-        monkeypatch.setattr("diffviz.probe.MEMORY", bound)
+        monkeypatch.setattr("diffviz.identify.probe.MEMORY", bound)
         torch.manual_seed(0)
         probe = Probe(dataset(EXACT), EXACT)
         end = zoo.ddim(0.0)(EXACT, (20, 1, 4, 4))(probe)

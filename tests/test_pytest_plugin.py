@@ -10,7 +10,15 @@ EXAMPLE = ROOT / "docs/examples/test_my_sampler.py"
 
 
 def run_pytest(*arguments, cwd):
-    command = [sys.executable, "-m", "pytest", "-p", "diffviz.pytest_plugin", "-p", "no:dash"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "diffviz.adapters.pytest_plugin",
+        "-p",
+        "no:dash",
+    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(
         [*command, "-p", "no:cacheprovider", *map(str, arguments)],
@@ -38,7 +46,7 @@ def test_the_example_passes_and_a_fault_in_it_is_named(tmp_path):
 def test_nothing_heavy_is_imported_before_the_fixture():
     """Kills: a plugin that costs everybody's pytest two seconds."""
     code = (
-        "import sys, diffviz.pytest_plugin;"
+        "import sys, diffviz.adapters.pytest_plugin;"
         "print([m for m in ('torch', 'scipy', 'xarray', 'plotly', 'dash') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)

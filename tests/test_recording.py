@@ -15,12 +15,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffviz.denoisers.exact import DatasetDenoiser, GaussianDenoiser, MixtureDenoiser
+from diffviz.diffusion.exact import DatasetDenoiser, GaussianDenoiser, MixtureDenoiser
+from diffviz.diffusion.sampler import DEFAULT_ARMS, Arm, ddim, ddpm, gaussian_trajectory, sample
+from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError, RunFileError
-from diffviz.recording import Recorder, record
-from diffviz.run import Run
-from diffviz.sampling import DEFAULT_ARMS, Arm, ddim, ddpm, gaussian_trajectory, sample
-from diffviz.schedule import NoiseSchedule
+from diffviz.recording.record import Recorder, record
+from diffviz.recording.run import Run
 
 SCHEDULE = NoiseSchedule.linear(40, 1e-3, 0.2)
 GAUSSIAN = GaussianDenoiser(SCHEDULE, 1.0, 0.5)
@@ -172,8 +172,8 @@ def test_diversity_counts_modes():
 def test_a_device_describes_as_the_host_does(monkeypatch, law, block):
     """Sorting by torch against buckets by numpy, every variable of a run. Kills: counts of a
     neighbour's edges, a law of another time, D without one of its sides."""
-    import diffviz.recording as recording
-    from diffviz.describing import OnDevice
+    import diffviz.recording.record as recording
+    from diffviz.recording.block import OnDevice
 
     denoiser = {
         "gaussian": GAUSSIAN,
@@ -230,7 +230,7 @@ def test_blocks_add_up_to_the_whole():
 def test_resume_gives_the_same_run(tmp_path, monkeypatch):
     """Stopped after two of four blocks and resumed: equal to undisturbed, and no partial file is
     left. Kills: a resume that starts over, or counts a block twice."""
-    import diffviz.recording as recording
+    import diffviz.recording.record as recording
 
     out = tmp_path / "run.nc"
     original, done = recording.record_block, []

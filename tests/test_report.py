@@ -11,13 +11,13 @@ import pytest
 import xarray as xr
 
 import diffviz as dv
-from diffviz.catalogue import LANGUAGES, catalogue
+from diffviz.diagnosis.numbers import key_numbers, mark_times, on_the_way
+from diffviz.diagnosis.summary import paragraphs, statements
+from diffviz.files.catalogue import LANGUAGES, catalogue
+from diffviz.recording.run import Run
 from diffviz.report import page, report_numbers, write_numbers, write_report
 from diffviz.report.embedding import figure_json, script_json
-from diffviz.report.numbers import key_numbers, mark_times, on_the_way
 from diffviz.report.pictures import is_images, sheets
-from diffviz.report.summary import paragraphs, statements
-from diffviz.run import Run
 
 HOSTILE = (
     "</script><script>alert(1)</script>",
@@ -463,7 +463,7 @@ def test_sheets_hold_the_snapshots(sprites):
 
     from PIL import Image
 
-    from diffviz.images import to_uint8
+    from diffviz.files.images import to_uint8
 
     found = sheets(sprites)
     raw = base64.b64decode(found.fixed[1].split(",")[1])

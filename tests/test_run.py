@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from diffviz.denoisers.exact import DatasetDenoiser, GaussianDenoiser
+from diffviz.diffusion.exact import DatasetDenoiser, GaussianDenoiser
+from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError, RunFileError
-from diffviz.recording import record
-from diffviz.run import Run, RunSpec
-from diffviz.schedule import NoiseSchedule
+from diffviz.recording.record import record
+from diffviz.recording.run import Run, RunSpec
 
 SCHEDULE = NoiseSchedule.course(12, 1e-3, 0.3)
 
@@ -114,7 +114,7 @@ def test_a_missing_folder_is_named(run, tmp_path):
 
 def test_names_from_anywhere_survive(tmp_path):
     """Kills: an arm's name used as a variable or path."""
-    from diffviz.sampling import Arm, ddpm
+    from diffviz.diffusion.sampler import Arm, ddpm
 
     name = "</script><script>alert(1)</script>/../x é 漢"
     denoiser = GaussianDenoiser(SCHEDULE, 0.0, 1.0)

@@ -9,10 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffviz.denoisers.exact import GaussianDenoiser
+from diffviz.diffusion.exact import GaussianDenoiser
+from diffviz.diffusion.sampler import DEFAULT_ARMS, Arm, ddim, ddpm, gaussian_trajectory, sample
+from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError
-from diffviz.sampling import DEFAULT_ARMS, Arm, ddim, ddpm, gaussian_trajectory, sample
-from diffviz.schedule import NoiseSchedule
 
 etas = st.floats(0, 1)
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError
-from diffviz.schedule import NoiseSchedule
 
 lengths = st.integers(1, 400)
 ends = st.tuples(st.floats(1e-6, 0.4), st.floats(1e-6, 0.4)).map(sorted)

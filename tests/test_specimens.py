@@ -13,8 +13,8 @@ from scipy.stats import norm
 import diffviz as dv
 from diffviz.figures.forward import forward_data
 from diffviz.figures.xray import xray_data, xray_figure, xray_noise_figure
-from diffviz.xray import xray
-from diffviz.zoo import SPECIMENS
+from diffviz.identify.xray import xray
+from diffviz.identify.zoo import SPECIMENS
 
 bench = pytest.importorskip("dashboards.bench")
 from dashboards import specimens  # noqa: E402

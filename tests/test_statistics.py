@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from diffviz.statistics import (
+from diffviz.measure.statistics import (
     CELLS,
     Grid,
     Moments,

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from diffviz.denoisers.checkpoints import read_tensors
-from diffviz.denoisers.unet import ContextUnet, weights_digest
+from diffviz.diffusion.checkpoints import read_tensors
+from diffviz.diffusion.sampler import ddpm
+from diffviz.diffusion.schedule import NoiseSchedule
+from diffviz.diffusion.unet import ContextUnet, weights_digest
 from diffviz.errors import CheckpointError, InputError
-from diffviz.images import from_uint8
-from diffviz.sampling import ddpm
-from diffviz.schedule import NoiseSchedule
+from diffviz.files.images import from_uint8
 from diffviz.training import (
     FORMAT,
     Epoch,

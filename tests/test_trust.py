@@ -23,17 +23,17 @@ import pytest
 import torch
 
 from diffviz.cli import main
-from diffviz.denoisers.checkpoints import load_denoiser, read_tensors
-from diffviz.denoisers.exact import DatasetDenoiser
+from diffviz.diagnosis.findings import diagnose
+from diffviz.diffusion.checkpoints import load_denoiser, read_tensors
+from diffviz.diffusion.exact import DatasetDenoiser
+from diffviz.diffusion.sampler import Arm, ddpm
+from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError
 from diffviz.figures import PICTURES
-from diffviz.findings import diagnose
-from diffviz.images import load_images, load_labels
-from diffviz.recording import record
+from diffviz.files.images import load_images, load_labels
+from diffviz.recording.record import record
+from diffviz.recording.run import Run
 from diffviz.report import write_numbers, write_report
-from diffviz.run import Run
-from diffviz.sampling import Arm, ddpm
-from diffviz.schedule import NoiseSchedule
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = [*ROOT.glob("diffviz/**/*.py"), *ROOT.glob("dashboards/**/*.py")]

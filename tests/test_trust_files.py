@@ -15,18 +15,18 @@ import numpy as np
 import pytest
 import torch
 
-from diffviz.data import DataLaw
-from diffviz.denoisers.checkpoints import load_denoiser, save_denoiser
-from diffviz.denoisers.exact import DatasetDenoiser, GaussianDenoiser
-from diffviz.denoisers.unet import ContextUnet, weights_digest
+from diffviz.diffusion.checkpoints import load_denoiser, save_denoiser
+from diffviz.diffusion.exact import DatasetDenoiser, GaussianDenoiser
+from diffviz.diffusion.law import DataLaw
+from diffviz.diffusion.sampler import DEFAULT_ARMS
+from diffviz.diffusion.schedule import NoiseSchedule
+from diffviz.diffusion.unet import ContextUnet, weights_digest
 from diffviz.errors import InputError, RunFileError
-from diffviz.files import sealing, unseal
-from diffviz.images import load_array
-from diffviz.recording import record
-from diffviz.run import Run, check_dataset
-from diffviz.sampling import DEFAULT_ARMS
-from diffviz.schedule import NoiseSchedule
-from diffviz.tally import Tally
+from diffviz.files.atomic import sealing, unseal
+from diffviz.files.images import load_array
+from diffviz.recording.record import record
+from diffviz.recording.run import Run, check_dataset
+from diffviz.recording.tally import Tally
 from diffviz.training import train
 
 SCHEDULE = NoiseSchedule.course(6, 1e-3, 0.3)
@@ -214,8 +214,8 @@ import random, resource, sys
 from pathlib import Path
 from tests.test_trust_files import mutated
 from diffviz.errors import RunFileError
-from diffviz.files import seal, unseal
-from diffviz.run import Run, check_dataset
+from diffviz.files.atomic import seal, unseal
+from diffviz.recording.run import Run, check_dataset
 resource.setrlimit(resource.RLIMIT_AS, (6 * 2**30, 6 * 2**30))
 path, seed, count = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 content, rng, refused = unseal(path.read_bytes()), random.Random(seed), 0
@@ -322,7 +322,7 @@ def test_hdf5_that_reaches_out_or_claims_too_much_is_not_read(tmp_path):
 
 WRITER = """
 import sys
-from diffviz.files import replacing
+from diffviz.files.atomic import replacing
 path, size = sys.argv[1], 2_000_000
 number = 0
 while True:

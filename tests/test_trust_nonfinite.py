@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from dashboards.payload import payload
-from diffviz.denoisers.exact import DatasetDenoiser, GaussianDenoiser
+from diffviz.diagnosis.findings import diagnose
+from diffviz.diagnosis.numbers import report_numbers
+from diffviz.diffusion.exact import DatasetDenoiser, GaussianDenoiser
+from diffviz.diffusion.sampler import DEFAULT_ARMS, Arm, ddpm
+from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError, NonfiniteError
 from diffviz.figures import PICTURES
-from diffviz.findings import diagnose
-from diffviz.recording import record
+from diffviz.recording.record import record
+from diffviz.recording.run import Run
 from diffviz.report import write_report
-from diffviz.report.numbers import report_numbers
-from diffviz.run import Run
-from diffviz.sampling import DEFAULT_ARMS, Arm, ddpm
-from diffviz.schedule import NoiseSchedule
 
 SCHEDULE = NoiseSchedule.linear(30, 1e-3, 0.2)
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 4, 4, 3), dtype=np.uint8)

@@ -5,15 +5,12 @@ noise``; it is there in the notebook. `nn_model` is a global name, so a probe ca
 place without a change to a loop.
 """
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
 
 import diffviz as dv
-from diffviz.specs import shipped_weights
+from diffviz.diffusion.names import shipped_weights
 
 SETTINGS = """
 timesteps = 500
@@ -145,10 +142,3 @@ def test_under_the_x_ray(name):
         assert (seen.rule, seen.findings, seen.time) == ("ddpm/beta", (), "fraction")
     else:
         assert errors(seen.findings) == ["noise-missing"]
-
-
-def test_a_public_name_is_not_hidden_by_its_module():
-    """`import diffviz.xray` binds that name in the package. Kills: dv.xray, not callable."""
-    code = "import diffviz.xray, diffviz as dv; print(callable(dv.xray), dv.xray.__module__)"
-    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert printed.stdout == "True diffviz.xray\n", printed.stderr

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from scipy.stats import kstest
 from torch import Tensor, nn
 
-from diffviz.data import DataLaw
-from diffviz.denoisers.unet import SHORTCUTS, ContextUnet, CourseShortcut, NetworkDenoiser
+from diffviz.diffusion.law import DataLaw
+from diffviz.diffusion.schedule import NoiseSchedule
+from diffviz.diffusion.unet import SHORTCUTS, ContextUnet, CourseShortcut, NetworkDenoiser
 from diffviz.errors import InputError
-from diffviz.schedule import NoiseSchedule
 
 SCHEDULE = NoiseSchedule.linear(T=7)
 

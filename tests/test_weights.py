@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from diffviz.denoisers.checkpoints import load_denoiser
-from diffviz.images import from_uint8
-from diffviz.recording import record
-from diffviz.specs import shipped_weights
-from diffviz.sprites import CLASSES, make_sprites
+from diffviz.diffusion.checkpoints import load_denoiser
+from diffviz.diffusion.names import shipped_weights
+from diffviz.files.images import from_uint8
+from diffviz.recording.record import record
+from diffviz.sprites.make import CLASSES, make_sprites
 
 CARD = Path(__file__).parent.parent / "weights" / "README.md"
 

@@ -14,12 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from diffviz.denoisers.exact import GaussianDenoiser, MixtureDenoiser
+from diffviz.diffusion.exact import GaussianDenoiser, MixtureDenoiser
+from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError
-from diffviz.recording import record
-from diffviz.schedule import NoiseSchedule
-from diffviz.specs import executor
-from diffviz.workers import ProcessWorkers
+from diffviz.recording.record import record
+from diffviz.recording.workers import ProcessWorkers, executor
 
 SCHEDULE = NoiseSchedule.linear(25, 1e-3, 0.2)
 MIXTURE = MixtureDenoiser(SCHEDULE, [[-1.0, 0.0], [1.5, 1.0]], [0.2, 0.3], [0.7, 0.3])
@@ -103,7 +102,7 @@ def test_a_killed_process_is_replaced_and_its_block_computed_again(here, tmp_pat
 
 def test_a_block_that_kills_every_worker_is_named(tmp_path, monkeypatch):
     """Kills: an endless loop of new processes."""
-    monkeypatch.setattr("diffviz.recording.LOSSES", 1)
+    monkeypatch.setattr("diffviz.recording.record.LOSSES", 1)
     words = "a worker was lost 2 times at block 1 of 7"
     with ProcessWorkers(1) as workers, pytest.raises(InputError, match=words):
         record(Deadly(tmp_path, 99), SCHEDULE, executor=workers, **ARGUMENTS)
@@ -138,7 +137,7 @@ def test_ctrl_c_keeps_finished_blocks_and_leaves_no_process(tmp_path):
             os.killpg(process.pid, 0)
             time.sleep(0.1)
     subprocess.run([*command, "--resume"], check=True, capture_output=True)
-    from diffviz.run import Run
+    from diffviz.recording.run import Run
 
     schedule = NoiseSchedule.course(100)
     whole = record(
@@ -157,7 +156,7 @@ def test_executors_that_mean_nothing_are_named(text):
 
 def test_a_cluster_that_is_not_there_is_named():
     pytest.importorskip("distributed")
-    from diffviz.workers import DaskWorkers
+    from diffviz.recording.workers import DaskWorkers
 
     with pytest.raises(InputError, match="no Dask scheduler answers there"):
         DaskWorkers("127.0.0.1:9", timeout=0.5)

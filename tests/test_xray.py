@@ -13,11 +13,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from diffviz.diffusion.sampler import ddim, ddpm
+from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError
-from diffviz.sampling import ddim, ddpm
-from diffviz.schedule import NoiseSchedule
+from diffviz.identify.xray import xray
 from diffviz.testing import assert_sampler
-from diffviz.xray import xray
 from tests import zoo
 
 SHAPE = (16, 3, 8, 8)

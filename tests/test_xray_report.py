@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import diffviz as dv
-from diffviz.catalogue import LANGUAGES
 from diffviz.errors import InputError
+from diffviz.files.catalogue import LANGUAGES
 from diffviz.report.xray import write_xray_numbers, write_xray_report, xray_numbers
 from tests import zoo
 

@@ -10,8 +10,8 @@ from functools import partial
 import numpy as np
 import torch
 
-from diffviz.schedule import NoiseSchedule
-from diffviz.zoo import SPECIMENS
+from diffviz.diffusion.schedule import NoiseSchedule
+from diffviz.identify.zoo import SPECIMENS
 
 
 def tables(schedule, dtype=torch.float64):

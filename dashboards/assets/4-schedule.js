@@ -17,7 +17,7 @@
 
   window.dash_clientside = window.dash_clientside ?? {};
   dash_clientside.diffviz = dash_clientside.diffviz ?? {};
-  dash_clientside.diffviz.schedule = (found) => {
+  dash_clientside.diffviz.diffusion.schedule = (found) => {
     if (!found) return dash_clientside.no_update;
     const wrong = byId("schedule-wrong");
     wrong.hidden = found.wrong === undefined;

@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffviz.data import DataLaw
+from diffviz.diffusion.law import DataLaw
+from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError
-from diffviz.probe import Probe
-from diffviz.run import Run
-from diffviz.schedule import NoiseSchedule
+from diffviz.identify.probe import Probe
+from diffviz.recording.run import Run
 
 ANSWERS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 ALLOWED = "allowed are schedulers with betas and alphas_cumprod, such as DDPMScheduler"

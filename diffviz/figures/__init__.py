@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 import plotly.graph_objects as go
 
-from diffviz.catalogue import text
 from diffviz.figures.dial import dial_data, dial_figure
 from diffviz.figures.distance import distance_data, distance_figure
 from diffviz.figures.diversity import diversity_data, diversity_figure
@@ -20,7 +19,8 @@ from diffviz.figures.schedule import schedule_data, schedule_figure
 from diffviz.figures.staircase import staircase_data, staircase_figure
 from diffviz.figures.stds import stds_data, stds_figure
 from diffviz.figures.trajectories import trajectories_data, trajectories_figure
-from diffviz.run import Run
+from diffviz.files.catalogue import text
+from diffviz.recording.run import Run
 
 
 def _diversity(run: Run, language: str) -> go.Figure | None:

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 from scipy.special import ndtri
 
-from diffviz.catalogue import text
+from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.figures import theme
-from diffviz.schedule import NoiseSchedule
+from diffviz.files.catalogue import text
 
 Array = NDArray[np.float64]
 

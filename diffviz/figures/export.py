@@ -9,16 +9,16 @@ import numpy as np
 import plotly.graph_objects as go
 from PIL import Image
 
-from diffviz.catalogue import text
+from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError
 from diffviz.figures import PICTURES
 from diffviz.figures.histogram import histogram_data, histogram_figure
 from diffviz.figures.schedule import schedule_data, schedule_figure
 from diffviz.figures.strips import animation, grid_image, strip_image, strips_data
 from diffviz.figures.theme import CONFIG, themed
-from diffviz.files import check_writable, replacing
-from diffviz.run import Run
-from diffviz.schedule import NoiseSchedule
+from diffviz.files.atomic import check_writable, replacing
+from diffviz.files.catalogue import text
+from diffviz.recording.run import Run
 
 STATIC = (".png", ".svg", ".pdf")
 FRAMES = 25

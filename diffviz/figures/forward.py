@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from diffviz.schedule import NoiseSchedule
+from diffviz.diffusion.schedule import NoiseSchedule
 
 Array = NDArray[np.float64]
 

@@ -9,9 +9,9 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from diffviz.catalogue import text
 from diffviz.figures import theme
-from diffviz.run import Run
+from diffviz.files.catalogue import text
+from diffviz.recording.run import Run
 
 Array = NDArray[np.float64]
 

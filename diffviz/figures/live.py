@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from diffviz.catalogue import text
 from diffviz.figures import theme
+from diffviz.files.catalogue import text
 
 STATISTICS = ("mean", "std", "std_between", "ks_normal", "ks_marginal", "eps_std")
 """As ``Recorder.latest`` names them, in the order of the panels."""

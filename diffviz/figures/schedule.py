@@ -9,9 +9,9 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from diffviz.catalogue import text
+from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.figures import theme
-from diffviz.schedule import NoiseSchedule
+from diffviz.files.catalogue import text
 
 Array = NDArray[np.float64]
 PLACES = {

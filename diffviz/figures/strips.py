@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from diffviz.figures.theme import PAPER, TEXT
-from diffviz.images import stretch, to_uint8
-from diffviz.run import Run
+from diffviz.files.images import stretch, to_uint8
+from diffviz.recording.run import Run
 
 GAP = 2
 

@@ -16,7 +16,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from diffviz.catalogue import text
+from diffviz.files.catalogue import text
 
 Array = NDArray[np.float64]
 

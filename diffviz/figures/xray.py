@@ -13,8 +13,8 @@ import plotly.graph_objects as go
 import xarray as xr
 from numpy.typing import NDArray
 
-from diffviz.catalogue import text
 from diffviz.figures import theme
+from diffviz.files.catalogue import text
 
 Array = NDArray[np.float64]
 NAMES = ("x", "eps", "std")

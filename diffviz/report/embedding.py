@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
-from diffviz.catalogue import LANGUAGES, catalogue
+from diffviz.files.catalogue import LANGUAGES, catalogue
 
 TAGS = {"en": "en", "zh": "zh-Hans"}
 """A language of the catalogue, and its tag in HTML."""

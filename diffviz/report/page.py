@@ -16,16 +16,16 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from latex2mathml.converter import convert
 from markupsafe import Markup
 
-from diffviz.catalogue import LANGUAGES, catalogue
+from diffviz.diagnosis.numbers import finite, key_numbers, mark_times, on_the_way, scale_of
+from diffviz.diagnosis.summary import number, paragraphs
 from diffviz.errors import InputError
 from diffviz.figures import theme
 from diffviz.figures.histogram import HistogramData, histogram_data
-from diffviz.files import replacing
+from diffviz.files.atomic import replacing
+from diffviz.files.catalogue import LANGUAGES, catalogue
+from diffviz.recording.run import Run
 from diffviz.report import embedding
-from diffviz.report.numbers import finite, key_numbers, mark_times, on_the_way, scale_of
 from diffviz.report.pictures import Sheets, is_images, sheets
-from diffviz.report.summary import number, paragraphs
-from diffviz.run import Run
 
 SECTIONS = (
     "ks",

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from diffviz.images import stretch, to_uint8
-from diffviz.run import Run
+from diffviz.files.images import stretch, to_uint8
+from diffviz.recording.run import Run
 
 BUDGET = 1_700_000
 """Raw bytes of all sheets together; noise hardly compresses, and base64 adds a third."""

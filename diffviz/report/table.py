@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from diffviz.files import replacing
-from diffviz.run import Run
+from diffviz.files.atomic import replacing
+from diffviz.recording.run import Run
 
 
 def write_table(run: Run, path: str | Path) -> None:

@@ -9,14 +9,14 @@ import numpy as np
 import xarray as xr
 from markupsafe import Markup
 
-from diffviz.catalogue import LANGUAGES, catalogue
+from diffviz.diagnosis.findings import Finding
+from diffviz.diagnosis.numbers import finite
 from diffviz.errors import InputError
 from diffviz.figures import theme
 from diffviz.figures.xray import xray_data, xray_figure, xray_noise_figure
-from diffviz.files import replacing
-from diffviz.findings import Finding
+from diffviz.files.atomic import replacing
+from diffviz.files.catalogue import LANGUAGES, catalogue
 from diffviz.report import embedding
-from diffviz.report.numbers import finite
 from diffviz.report.page import asset, policy, template
 
 FORMAT = "diffviz-xray-1"
@@ -24,7 +24,7 @@ COLUMNS = ("x", "eps", "bias", "std")
 
 
 class Seen(Protocol):
-    """What is read of a `diffviz.xray.XRay`."""
+    """What is read of a `diffviz.identify.xray.XRay`."""
 
     @property
     def coefficients(self) -> xr.Dataset: ...  # noqa: D102

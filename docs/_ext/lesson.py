@@ -19,13 +19,13 @@ from myst_nb import glue
 from PIL import Image
 
 import diffviz as dv
-from diffviz.catalogue import LANGUAGES
+from diffviz.diffusion.names import shipped_weights
 from diffviz.figures import PICTURES, theme
 from diffviz.figures.strips import StripsData, grid_image, strip_image
 from diffviz.figures.theme import CONFIG, NARROW, TEXT
-from diffviz.images import to_uint8
+from diffviz.files.catalogue import LANGUAGES
+from diffviz.files.images import to_uint8
 from diffviz.report.embedding import figure_json, script_json
-from diffviz.specs import shipped_weights
 
 __all__ = [
     "Picture",

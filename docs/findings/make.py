@@ -19,16 +19,18 @@ from faults import SEEN_IN_CODE, SEEN_IN_RUNS, VARIANCE
 from PIL import Image
 
 import diffviz as dv
+from diffviz.diffusion.names import shipped_weights
 from diffviz.errors import InputError
-from diffviz.files import replacing
-from diffviz.images import from_uint8
-from diffviz.specs import shipped_weights
-from diffviz.sprites import CLASSES, make_sprites
+from diffviz.files.atomic import replacing
+from diffviz.files.images import from_uint8
+from diffviz.sprites.make import CLASSES, make_sprites
 from diffviz.testing import assert_sampler
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-TITLES = tomllib.loads((ROOT / "diffviz/locales/en/findings.toml").read_text(encoding="utf-8"))
+TITLES = tomllib.loads(
+    (ROOT / "diffviz/files/locales/en/findings.toml").read_text(encoding="utf-8")
+)
 IDS = [name for name in TITLES if name != "measure"]
 SHAPE = (16, 3, 16, 16)
 SPRITES = 800

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 import diffviz as dv
-from diffviz.specs import shipped_weights
+from diffviz.diffusion.names import shipped_weights
 
 denoiser = dv.load_denoiser(shipped_weights())
 points = denoiser.data.points.reshape(len(denoiser.data.points), -1)

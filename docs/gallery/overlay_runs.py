@@ -7,7 +7,7 @@ each step takes away less noise than the next one is told.
 
 import diffviz as dv
 from diffviz.figures import PICTURES
-from diffviz.joining import joined
+from diffviz.recording.combine import joined
 
 schedule = dv.NoiseSchedule.course()
 exact = dv.MixtureDenoiser(schedule, [-1, 1.5], [0.2, 0.3], [0.7, 0.3])

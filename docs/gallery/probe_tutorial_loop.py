@@ -10,7 +10,7 @@ import torch
 
 import diffviz as dv
 from diffviz.figures import PICTURES
-from diffviz.joining import joined
+from diffviz.recording.combine import joined
 
 schedule = dv.NoiseSchedule.course()
 denoiser = dv.DatasetDenoiser(schedule, dv.make_sprites(200)[0])

@@ -1,0 +1,153 @@
+"""The border between stored images and the arrays the library computes with.
+
+Outside, an image is uint8 (H, W, C) in 0…255, as in a PNG or the tutorial's ``.npy`` files.
+Inside, it is float32 (C, H, W) in [−1, 1]. The map is affine, x = v / 127.5 − 1, and never depends
+on the image, so that a drift of mean or contrast stays visible.
+"""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from diffviz.errors import InputError
+from diffviz.files.atomic import read_bytes
+
+SUFFIXES = (".png", ".gif", ".bmp", ".jpg", ".jpeg", ".webp")
+MAX_ARRAY = 2**31
+"""Bytes of a file of arrays."""
+MAX_PICTURE = 2**26
+"""Bytes of one picture in a folder."""
+MAX_CLASSES = 1024
+
+
+def from_uint8(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Turn stored images (B, H, W, C) in 0…255 into (B, C, H, W) in [−1, 1]."""
+    scaled = images.astype(np.float32) / np.float32(127.5) - np.float32(1)
+    return np.ascontiguousarray(np.moveaxis(scaled, -1, 1))
+
+
+def to_uint8(x: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Turn (B, C, H, W) into stored images (B, H, W, C); what lies outside [−1, 1] is clipped."""
+    scaled = np.rint((np.clip(np.nan_to_num(x), -1, 1) + 1) * 127.5)
+    return np.ascontiguousarray(np.moveaxis(scaled.astype(np.uint8), 1, -1))
+
+
+def stretch(x: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Stretch every channel of every image of (B, C, H, W) to [−1, 1] on its own.
+
+    This is how the tutorial draws its frames. It hides the drift of mean and std, and a constant
+    channel, which the tutorial divides by zero, is drawn as the middle grey 0.
+    """
+    low = x.min(axis=(-2, -1), keepdims=True)
+    span = x.max(axis=(-2, -1), keepdims=True) - low
+    return np.where(span > 0, 2 * (x - low) / np.where(span > 0, span, 1) - 1, 0)
+
+
+def contact_sheet(images: NDArray[np.uint8], columns: int, scale: int = 4) -> Image.Image:
+    """Stored images (B, H, W, 3), ``columns`` to a row, enlarged without smoothing."""
+    height, width = images.shape[1:3]
+    rows = -(-len(images) // columns)
+    sheet = Image.new("RGB", (columns * width, rows * height), "white")
+    for i, image in enumerate(images):
+        sheet.paste(Image.fromarray(image), (i % columns * width, i // columns * height))
+    return sheet.resize((sheet.width * scale, sheet.height * scale), Image.Resampling.NEAREST)
+
+
+def load_images(path: str | Path) -> NDArray[np.uint8]:
+    """Read stored images (B, H, W, 3) from a ``.npy`` file or from all pictures in a folder.
+
+    Raises:
+        InputError: nothing there, an unreadable picture, or pictures of different sizes.
+    """
+    if str(path) and Path(path).is_dir():
+        return _load_folder(Path(path))
+    images = load_array(path, "allowed are a .npy file of images and a folder of pictures")
+    if images.dtype == np.uint8 and (images.ndim != 4 or images.shape[-1] != 3):
+        raise InputError(f"{path}: holds {images.shape}; allowed is (n, height, width, 3)")
+    if images.dtype != np.uint8:
+        raise InputError(f"{path}: holds {images.dtype}; allowed is uint8 in 0…255")
+    if 0 in images.shape:
+        raise InputError(f"{path}: holds no image, its shape is {images.shape}")
+    return images
+
+
+def load_labels(path: str | Path, n: int) -> tuple[NDArray[np.int64], int]:
+    """(class of each of ``n`` images, number of classes) from a ``.npy`` file.
+
+    The file holds integers (n,) from 0, or one-hot rows (n, classes) as the tutorial's does.
+
+    Raises:
+        InputError: anything else, more than 1,024 classes included.
+    """
+    allowed = f"allowed are {n} integers 0…{MAX_CLASSES - 1}, or {n} one-hot rows"
+    labels = load_array(path, f"{allowed}, in a .npy file")
+    if labels.dtype.kind not in "fiub" or labels.ndim not in (1, 2) or len(labels) != n:
+        raise InputError(f"{path}: holds {labels.dtype} of shape {labels.shape}; {allowed}")
+    if labels.ndim == 2:
+        width = labels.shape[1]
+        one_hot = width and ((labels == 0) | (labels == 1)).all() and (labels.sum(1) == 1).all()
+        if not one_hot or width > MAX_CLASSES:
+            raise InputError(f"{path}: rows of {width} that are not one-hot; {allowed}")
+        return labels.argmax(axis=1).astype(np.int64), width
+    if not ((labels >= 0) & (labels < MAX_CLASSES) & (labels == np.floor(labels))).all():
+        raise InputError(f"{path}: holds {labels.min()}…{labels.max()}; {allowed}")
+    return labels.astype(np.int64), int(labels.max()) + 1
+
+
+def load_array(path: str | Path, allowed: str) -> NDArray[Any]:
+    """The array of a ``.npy`` file, whose header must fit the file's own size.
+
+    Raises:
+        InputError: not such a file, or one of Python objects. ``allowed`` says what would do.
+    """
+    raw = read_bytes(path, MAX_ARRAY, allowed)
+    file = io.BytesIO(raw)
+    try:
+        version = np.lib.format.read_magic(file)
+        readers = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }
+        shape, fortran, dtype = readers[version](file)
+        count = 1
+        for size in shape:
+            count *= size if size >= 0 else len(raw) + 1
+        if dtype.hasobject or count * dtype.itemsize != len(raw) - file.tell():
+            raise ValueError("the header does not fit the content")
+        flat = np.frombuffer(raw, dtype, count, file.tell()) if count else np.empty(0, dtype)
+        return flat.reshape(shape, order="F" if fortran else "C").copy()
+    except Exception:  # numpy parses the header as Python and raises what that raises
+        raise InputError(f"{path}: not a .npy file of numbers; {allowed}") from None
+
+
+def _load_folder(folder: Path) -> NDArray[np.uint8]:
+    try:
+        files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read: {error.strerror}") from None
+    if not files:
+        raise InputError(f"{folder}: no picture in it; allowed are {', '.join(SUFFIXES)}")
+    images: list[NDArray[np.uint8]] = []
+    first: tuple[int, int] | None = None
+    for file in files:
+        raw = read_bytes(file, MAX_PICTURE, "allowed are pictures")
+        try:
+            with Image.open(io.BytesIO(raw)) as picture:
+                first = first or picture.size
+                size = f"{file}: {picture.width}×{picture.height} pixels"
+                if picture.size != first:
+                    raise InputError(f"{size}; the first picture has {first[0]}×{first[1]}")
+                if len(files) * 3 * picture.width * picture.height > MAX_ARRAY:
+                    raise InputError(f"{size} and {len(files)} of them; that is too much")
+                flat = Image.new("RGBA", picture.size, "white")
+                flat.alpha_composite(picture.convert("RGBA"))
+                images.append(np.asarray(flat.convert("RGB")))
+        except InputError:
+            raise
+        except Exception:  # a damaged picture raises whatever its decoder raises
+            raise InputError(f"{file}: not a readable picture") from None
+    return np.stack(images)

@@ -1,0 +1,373 @@
+"""A run: one labelled dataset, its specification, and the one file that holds both.
+
+The file is NetCDF-4 and opens with plain ``xarray.open_dataset``. It is written whole or not at
+all. The SHA-256 of everything before stands at its end, where HDF5 does not look, so a cut or a
+flipped bit is noticed before anything is parsed. A file with a right seal may still come from
+anywhere: what it declares is checked against what a run holds before anything is allocated.
+Nothing here needs torch.
+"""
+
+import hashlib
+import io
+import json
+import struct
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+
+import h5py
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from diffviz.diffusion.schedule import NoiseSchedule
+from diffviz.errors import InputError, RunFileError
+from diffviz.files.atomic import read_bytes, sealing, unseal
+from diffviz.recording.tally import NOTHING, QUANTITIES, SNAPSHOT_UNIT
+
+FORMAT = "diffviz-run-1"
+ALLOWED = "a run is a .nc file made by diffviz record"
+MAX_BYTES = 2**31
+"""Of a run file, and of what it unpacks to."""
+MAX_RATIO = 1100
+"""Times that zlib can pack; a file that claims more holds nothing."""
+
+# Where each variable of every run stands. A run may hold more; these are never missing.
+_ARM_T, _QUANTITY = ("arm", "t"), ("arm", "quantity", "t")
+VARIABLES: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("mean", "std", "skewness", "kurtosis", "values"), _QUANTITY),
+    **dict.fromkeys(("ks_normal", "ks_normal_error", "ks_normal_p"), _QUANTITY),
+    **dict.fromkeys(("ks_marginal", "ks_marginal_error", "std_between", "std_within"), _ARM_T),
+    **dict.fromkeys(("distance_to_mean", "noise_level", "noise_std", "noise_ks"), _ARM_T),
+    **dict.fromkeys(("noise_ks_error", "noise_ks_p"), _ARM_T),
+    "histogram": (*_QUANTITY, "bin"),
+    "snapshots": ("arm", "snapshot", "sample"),
+    "samples": ("arm", "sample"),
+    **dict.fromkeys(("reference_mean", "reference_std", "reference_std_between"), ("t",)),
+    **dict.fromkeys(("reference_std_within", "reference_distance_to_mean"), ("t",)),
+    "reference_noise_level": ("t",),
+    **dict.fromkeys(("schedule_beta", "schedule_alpha", "schedule_alpha_bar"), ("schedule_t",)),
+    "class_count": ("arm", "class"),
+    "reference_class_share": ("class",),
+    **dict.fromkeys(("nearest_distance", "distinct_nearest"), ("arm",)),
+    **dict.fromkeys(("answer_repeat_difference", "answer_batch_difference"), ("arm",)),
+    "reference_distinct_nearest": (),
+    **{name: (name,) for name in ("arm", "t", "quantity", "bin", "snapshot", "schedule_t")},
+    "class": ("class",),
+}
+OPTIONAL = (
+    ("class_count", "reference_class_share", "class"),
+    ("nearest_distance", "distinct_nearest", "reference_distinct_nearest"),
+    ("answer_repeat_difference", "answer_batch_difference"),
+)
+"""Together or not at all."""
+DIMENSION = b"This is a netCDF dimension but not a netCDF variable.%10d"
+WORDS = ("arm", "quantity", "class")
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """Everything that a run's numbers depend on: equal specs give equal runs.
+
+    Attributes:
+        denoiser: its name, in words.
+        denoiser_digest: of its parameters; empty for a callable that diffviz does not know.
+        schedule: its name, in words.
+        schedule_digest: of β, α and ᾱ.
+        arms: one mapping of name, rule and noise_scale per arm.
+        steps: how many of the T steps a sampler takes.
+        n: samples per arm.
+        block: samples per block, the unit of batch and seed.
+        seed: of x_T and z, through ``SeedSequence([seed, block number])``.
+        sample_shape: shape of one sample.
+        label: the class sampled, or None.
+        device: the kind of device; random bits differ between kinds.
+    """
+
+    denoiser: str
+    denoiser_digest: str
+    schedule: str
+    schedule_digest: str
+    arms: tuple[dict, ...]
+    steps: int
+    n: int
+    block: int
+    seed: int
+    sample_shape: tuple[int, ...]
+    label: str | None = None
+    device: str = "cpu"
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks the run has."""
+        return -(-self.n // self.block)
+
+    def to_json(self) -> str:
+        """One line of JSON with sorted keys."""
+        return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "RunSpec":
+        """The spec that ``to_json`` wrote.
+
+        Raises:
+            RunFileError: it did not.
+        """
+        try:
+            values = json.loads(text)
+            values["arms"] = tuple(dict(arm) for arm in values["arms"])
+            values["sample_shape"] = tuple(values["sample_shape"])
+            spec = cls(**values)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            raise RunFileError("its specification cannot be read") from None
+        for field in fields(cls):
+            value, kind = getattr(spec, field.name), str(field.type)
+            if kind == "int" and not (type(value) is int and 0 <= value < 2**63):
+                raise RunFileError(f"its specification has {field.name} = {value!r:.80}")
+            if kind.startswith("str") and not (
+                isinstance(value, str) or (value is None and "None" in kind)
+            ):
+                raise RunFileError(f"its specification has {field.name} = {value!r:.80}")
+        wrong = [arm for arm in spec.arms if not _is_arm(arm)]
+        sizes = (spec.n, spec.block, spec.steps, *spec.sample_shape)
+        if wrong or not spec.arms or not all(type(size) is int and size > 0 for size in sizes):
+            raise RunFileError(
+                f"its specification has arms {spec.arms!r:.80}, n = {spec.n}, "
+                f"block = {spec.block}, steps = {spec.steps}, sample_shape = "
+                f"{spec.sample_shape!r:.80}"
+            )
+        return spec
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A recorded run. ``dataset`` holds every number; its variables say what they are."""
+
+    dataset: xr.Dataset
+
+    @cached_property
+    def spec(self) -> RunSpec:
+        """What was recorded."""
+        return RunSpec.from_json(self.dataset.attrs["spec"])
+
+    @cached_property
+    def schedule(self) -> NoiseSchedule:
+        """The schedule of the run."""
+        beta, alpha, bar = (
+            self.dataset[f"schedule_{name}"].values for name in ("beta", "alpha", "alpha_bar")
+        )
+        return NoiseSchedule(beta, alpha, bar, self.spec.schedule)
+
+    @property
+    def arms(self) -> list[str]:
+        """Names of the arms, in order."""
+        return [str(name) for name in self.dataset["arm"].values]
+
+    @cached_property
+    def broken(self) -> dict[str, int]:
+        """Arms that stop being finite, with the time of the step at which they do."""
+        x, eps = (self.dataset["mean"].sel(quantity=q).values for q in ("x", "eps"))
+        # ε̂ at t and x_s after it belong to the step that leaves t.
+        wrong = ~np.isfinite(eps[:, :-1]) | ~np.isfinite(x[:, 1:])
+        samples = self.dataset["samples"].values
+        wrong[:, -1] |= ~np.isfinite(samples.reshape(len(samples), -1)).all(axis=1)
+        times = self.dataset["t"].values
+        return {
+            name: int(times[steps.argmax()])
+            for name, steps in zip(self.arms, wrong, strict=True)
+            if steps.any()
+        }
+
+    def without_broken(self) -> "Run | None":
+        """The run of the arms that are finite throughout; None when there is none."""
+        if not self.broken:
+            return self
+        kept = [i for i, name in enumerate(self.arms) if name not in self.broken]
+        if not kept:
+            return None
+        spec = replace(self.spec, arms=tuple(self.spec.arms[i] for i in kept))
+        return Run(self.dataset.isel(arm=kept).assign_attrs(spec=spec.to_json()))
+
+    def save(self, path: str | Path) -> None:
+        """Write the run to ``path``, whole or not at all.
+
+        Raises:
+            InputError: the file cannot be written, or not hold the names.
+        """
+        classes = self.dataset["class"].values.tolist() if "class" in self.dataset else ()
+        check_words(self.spec, classes)
+        encoding: dict[str, dict] = {
+            str(name): {"zlib": True, "complevel": 1, "shuffle": True}
+            for name, variable in self.dataset.variables.items()
+            if variable.size > 4096 and variable.dtype.kind in "fiu"
+        }
+        if "snapshots" in encoding:
+            encoding["snapshots"].update(
+                dtype="int16", scale_factor=np.float32(SNAPSHOT_UNIT), _FillValue=NOTHING
+            )
+        # Made in memory: on a full disk the HDF5 library would take the process down with it.
+        content = bytes(self.dataset.to_netcdf(engine="h5netcdf", encoding=encoding))
+        with sealing(path) as temporary:
+            temporary.write_bytes(content)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Run":
+        """Read a run and check that it is whole, and that it is one.
+
+        Raises:
+            RunFileError: nothing there, not a run of diffviz, or not as it was written.
+        """
+        raw = read_bytes(path, MAX_BYTES, ALLOWED, RunFileError)
+        try:
+            content = unseal(raw)
+            if content is None:
+                raise RunFileError("not a run of diffviz, or only a part of one")
+            _check_container(content)
+            with xr.open_dataset(io.BytesIO(content), engine="h5netcdf") as file:
+                check_dataset(file)
+                dataset = file.load()
+            run = cls(dataset)
+            _check_values(run)
+            return run
+        except InputError as error:
+            raise RunFileError(f"{path}: {error}") from None
+        except (MemoryError, KeyboardInterrupt):
+            raise
+        except Exception as error:  # the HDF5 library raises a dozen types on what is not HDF5
+            reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+            raise RunFileError(f"{path}: sealed, but not a run of diffviz: {reason}") from None
+
+    def __eq__(self, other: object) -> bool:
+        """Equal specifications and, to the bit, equal numbers; not the moment of recording."""
+        return (
+            isinstance(other, Run)
+            and self.spec == other.spec
+            and self.dataset.equals(other.dataset)
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.dataset.attrs["spec"])
+
+
+def check_words(spec: RunSpec, classes: Sequence[str]) -> None:
+    """The names of a run and its classes can be written down.
+
+    Raises:
+        InputError: one holds a NUL, or half a letter of UTF-16.
+    """
+    names = [str(arm[key]) for arm in spec.arms for key in ("name", "rule")]
+    for words in (spec.denoiser, spec.schedule, spec.label or "", *names, *classes):
+        if "\0" in words or any("\ud800" <= letter <= "\udfff" for letter in words):
+            raise InputError(
+                f"a name is {words!a:.200}; a run file can hold what UTF-8 can write, and no NUL"
+            )
+
+
+def _is_arm(arm: dict) -> bool:
+    texts = all(isinstance(arm.get(key), str) for key in ("name", "rule"))
+    scale = arm.get("noise_scale")
+    return texts and type(scale) in (int, float) and 0 <= scale < np.inf  # type: ignore[operator]
+
+
+def _check_container(content: bytes) -> None:
+    """Refuse HDF5 that points to other files, declares more than it can hold, or never ends."""
+    _check_heaps(content)
+    total = 0
+    with h5py.File(io.BytesIO(content), "r") as file:
+        for name in file:
+            if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+                raise RunFileError(f"{name!r:.80} is a link; a run is one whole file")
+            item = file[name]
+            if not isinstance(item, h5py.Dataset):
+                raise RunFileError(f"{name!r:.80} is a group; a run has none")
+            if item.external or item.is_virtual:
+                raise RunFileError(f"{name!r:.80} lies in another file; a run is one whole file")
+            if item.attrs.get("NAME", b"") == DIMENSION % item.size:
+                continue  # a name for a length; nothing is read
+            size = item.size * item.dtype.itemsize
+            total += size
+            if size > 4096 + MAX_RATIO * item.id.get_storage_size():
+                raise RunFileError(f"{name!r:.80} claims {size} bytes and holds nothing of them")
+    if total > MAX_BYTES:
+        raise RunFileError(f"unpacks to {total >> 20} MiB; allowed are {MAX_BYTES >> 20} MiB")
+
+
+def _check_heaps(content: bytes) -> None:
+    """Refuse a global heap with an object of no length, at which HDF5 2.0 would read for ever.
+
+    File format specification, III.E: index, length and data of one object after the other; of
+    index 0, the space that is left, the length counts from its beginning. Heaps that lie apart
+    have no more objects in all than the file has room for.
+    """
+    start, left = -1, len(content) // 16
+    while (start := content.find(b"GCOL\1\0\0\0", start + 1)) >= 0:
+        at = start + 16
+        end = start + int.from_bytes(content[start + 8 : at], "little")
+        while at + 16 <= end:
+            index, length = struct.unpack_from("<H6xQ", content, at)
+            left -= 1
+            if left < 0 or (index == 0 and length < 16):
+                raise RunFileError(f"the heap at byte {start} leads nowhere")
+            at += length if index == 0 else 16 + (length + 7) // 8 * 8
+
+
+def check_dataset(dataset: xr.Dataset) -> None:
+    """Every variable is there, with its dimensions, of the sizes that the specification says."""
+    if dataset.attrs.get("format") != FORMAT:
+        found = str(dataset.attrs.get("format"))[:80]
+        raise RunFileError(f"its format is {found!r}; allowed is {FORMAT!r}")
+    spec = RunSpec.from_json(str(dataset.attrs.get("spec")))
+    sizes = dict(zip(("arm", "quantity"), (len(spec.arms), len(QUANTITIES)), strict=True))
+    sizes["t"] = spec.steps + 1
+    absent = {n for group in OPTIONAL for n in group if not {*group} & {*dataset.variables}}
+    for name, dims in VARIABLES.items():
+        if name in absent:
+            continue
+        if name not in dataset.variables:
+            raise RunFileError(f"the variable {name!r} is missing")
+        variable = dataset.variables[name]
+        shape = spec.sample_shape if name in ("samples", "snapshots") else ()
+        if variable.dims[: len(dims)] != dims or variable.shape[len(dims) :] != shape:
+            raise RunFileError(
+                f"{name} is over {variable.dims} {variable.shape}; allowed is {(*dims, *shape)}"
+            )
+        if (variable.dtype.kind in "fiu") == (name in WORDS):
+            raise RunFileError(
+                f"{name} holds {variable.dtype}; allowed are "
+                + ("words" if name in WORDS else "numbers")
+            )
+    for dim, size in sizes.items():
+        if dataset.sizes[dim] != size:
+            raise RunFileError(
+                f"{dim} has size {dataset.sizes[dim]}; its specification has {size}"
+            )
+    if not 1 <= dataset.sizes["sample"] <= spec.n or dataset.sizes["schedule_t"] < 2:
+        raise RunFileError(f"its sizes are {dict(dataset.sizes)}, of {spec.n} samples")
+
+
+def _check_values(run: Run) -> None:
+    """Names and times are those that every figure relies on."""
+    data, spec = run.dataset, run.spec
+    names = [str(arm["name"]) for arm in spec.arms]
+    if run.arms != names or list(data["quantity"].values) != list(QUANTITIES):
+        raise RunFileError(f"its arms are {run.arms!r:.80}; its specification has {names!r:.80}")
+    t, T = data["t"].values, data.sizes["schedule_t"] - 1
+    snapshots = data["snapshot"].values
+    if (
+        t[0] > T
+        or t[-1] != 0
+        or (np.diff(t) >= 0).any()
+        or not np.isin(snapshots, t).all()
+        or (np.diff(snapshots) >= 0).any()
+        or not np.array_equal(data["schedule_t"].values, np.arange(T + 1))
+    ):
+        raise RunFileError(f"its times do not fall to 0, or lie outside 0…{T}")
+    edges = np.diff(data["bin"].values)
+    if len(edges) < 1 or not (edges > 0).all():
+        raise RunFileError("its bins do not rise")
+
+
+def array_digest(*arrays: NDArray[np.generic]) -> str:
+    """SHA-256 over the bytes of the arrays."""
+    return hashlib.sha256(b"".join(np.ascontiguousarray(a).tobytes() for a in arrays)).hexdigest()
