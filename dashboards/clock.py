@@ -1,0 +1,104 @@
+"""What a browser needs of a run to move through its steps without asking the server again."""
+
+import base64
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dashboards._soon import step_sentences
+from diffviz.figures import theme
+from diffviz.recording.run import Run
+
+BYTES = 2_400_000
+"""Of all frames together, raw: a page stays below 6 MB."""
+NUMBERS = ("mean", "std", "std_between", "ks_marginal")
+"""The numbers of one step, as the dataset names them; each has a reference but the last."""
+
+
+@lru_cache(maxsize=64)
+def clock(run: Run, language: str, plots: Sequence[str]) -> dict[str, Any]:
+    """Times, colours, the numbers of every step, and of every plot its sentence at each step."""
+    return {
+        "times": run.dataset["t"].values.tolist(),
+        "arms": run.arms,
+        "colours": [theme.colour(i) for i in range(len(run.arms))],
+        "numbers": _numbers(run),
+        "sentences": {name: _distinct(step_sentences(run, name, language)) for name in plots},
+    }
+
+
+def _numbers(run: Run) -> list[list[list[str]]]:
+    """Per row (the arms, then the reference) and number, its text at every step."""
+    data = run.dataset
+
+    def column(name: str) -> NDArray[np.float64]:
+        values = data[name]
+        values = values.sel(quantity="x") if "quantity" in values.dims else values
+        right = data.get(f"reference_{name}")
+        last = np.full(values.shape[-1], np.nan) if right is None else right.values
+        return np.vstack([values.values, last])
+
+    columns = np.stack([column(name) for name in NUMBERS], axis=1)
+    return [
+        [[_short(value) for value in numbers] for numbers in row] for row in columns.tolist()
+    ]
+
+
+def _short(value: float) -> str:
+    return f"{value:.2f}" if np.isfinite(value) else "–"
+
+
+def _distinct(sentences: Sequence[str]) -> dict[str, list]:
+    """Each sentence once, and which of them is said at each step."""
+    texts = list(dict.fromkeys(sentences))
+    index = {sentence: i for i, sentence in enumerate(texts)}
+    return {"texts": texts, "at": [index[sentence] for sentence in sentences]}
+
+
+@lru_cache(maxsize=16)
+def frames(run: Run) -> dict[str, Any] | None:
+    """Pictures of the first samples of every arm on their way, as bytes in base64.
+
+    As many frames and samples as ``BYTES`` hold; None for a run without images.
+    """
+    data = run.dataset
+    if "frames" in data:
+        x, times = data["frames"].values, data["frame_t"].values
+    elif len(run.spec.sample_shape) == 3 and run.spec.sample_shape[0] in (1, 3):
+        x = np.clip((data["snapshots"].values[:, :, :8] + 1) * 127.5 + 0.5, 0, 255)
+        x, times = x.astype(np.uint8), data["snapshot"].values
+    else:
+        return None
+    kept = x.shape[2]
+    while kept > 4 and x[:, :100, :kept].size > BYTES:
+        kept -= 2
+    x = x[:, :, :kept]
+    stride = max(1, -(-x.size // BYTES))
+    rows = np.unique(np.append(np.arange(0, x.shape[1], stride), x.shape[1] - 1))
+    x = np.ascontiguousarray(x[:, rows])
+    return {
+        "data": base64.b64encode(x.tobytes()).decode(),
+        "times": times[rows].tolist(),
+        "arms": x.shape[0],
+        "samples": x.shape[2],
+        "shape": list(x.shape[3:]),
+    }
+
+
+@lru_cache(maxsize=16)
+def cloud(run: Run) -> dict[str, Any] | None:
+    """Where the kept samples are in the plane of the data, as the map shows it; or None."""
+    data = run.dataset
+    if "map" not in data:
+        return None
+    x = (data["map"] / data["map_std"]).transpose("arm", "t", "sample", "plane")
+    x = np.ascontiguousarray(x.values[:, :, :16], dtype="<f4")
+    return {
+        "data": base64.b64encode(x.tobytes()).decode(),
+        "times": data["t"].values.tolist(),
+        "arms": x.shape[0],
+        "samples": x.shape[2],
+    }
