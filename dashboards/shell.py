@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 import dash_mantine_components as dmc
-from dash import ClientsideFunction, Dash, Input, dcc, html
+from dash import ClientsideFunction, Dash, Input, Output, dcc, html
 from dash.development.base_component import Component
 
 from diffviz.figures.theme import CONFIG
@@ -229,4 +229,8 @@ def button(words: str, href: str, **more: Any) -> dcc.Link:
 
 def register(app: Dash) -> None:
     """The callback that every page needs: language of the document, end of what a page started."""
-    app.clientside_callback(ClientsideFunction("diffviz", "view"), Input("view", "data"))
+    app.clientside_callback(
+        ClientsideFunction("diffviz", "view"),
+        Output("view", "modified_timestamp"),
+        Input("view", "data"),
+    )

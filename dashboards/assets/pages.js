@@ -84,7 +84,16 @@
     tell("t", scrub.t || null);
   }
 
-  ns.compare = {
+  /** Every function gives back "no update" unless it gives something back. */
+  const callbacks = (functions) =>
+    Object.fromEntries(
+      Object.entries(functions).map(([name, call]) => [
+        name,
+        (...values) => call(...values) ?? ns.no_update,
+      ]),
+    );
+
+  ns.compare = callbacks({
     begin(data) {
       if (!data) return;
       const old = scrub && clock?.run === data.run ? scrub.step : data.step;
@@ -130,7 +139,7 @@
       if (pressed === "reset") scrub.reset();
     },
     choose(run, beside, which) {
-      if (run === which.run && (beside ?? null) === (which.beside ?? null)) return ns.no_update;
+      if (run === which.run && (beside ?? null) === (which.beside ?? null)) return;
       const next = address("run", run);
       if (beside && run === which.run) next.searchParams.set("beside", beside);
       else next.searchParams.delete("beside");
@@ -144,9 +153,9 @@
       const more = (mine ?? []).filter((one) => one.done && !here.has(one.id));
       return [...shown, ...more.map((one) => ({ value: one.id, label: one.name }))];
     },
-  };
+  });
 
-  ns.diffviz = {
+  ns.diffviz = callbacks({
     view(data) {
       document.documentElement.lang = data.language === "zh" ? "zh-CN" : "en";
       document.documentElement.dataset.page = data.page;
@@ -160,5 +169,5 @@
       const names = values.pop().split(",");
       names.forEach((name, i) => tell(name, values[i]));
     },
-  };
+  });
 })();

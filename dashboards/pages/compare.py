@@ -336,17 +336,18 @@ def more(names: list[str], which: dict[str, Any], search: str) -> list[Component
     return [plot(view, run, name) for name in chosen]
 
 
+# Dash runs a clientside callback at the beginning only where it has an output, so each has one.
 def _clientside(name: str, *parts: Any, **more: Any) -> None:
     clientside_callback(ClientsideFunction("compare", name), *parts, **more)
 
 
-_clientside("begin", Input("clock", "data"))
-_clientside("frames", Input("frames", "data"))
-_clientside("cloud", Input("cloud", "data"))
+_clientside("begin", Output("clock", "modified_timestamp"), Input("clock", "data"))
+_clientside("frames", Output("frames", "modified_timestamp"), Input("frames", "data"))
+_clientside("cloud", Output("cloud", "modified_timestamp"), Input("cloud", "data"))
 _clientside("step", Input("step", "value"))
 _clientside("speed", Input("speed", "value"))
 _clientside("press", *(Input(name, "n_clicks") for name in ("play", "back", "next", "reset")))
-_clientside("attach", Input("more-plots", "children"))
+_clientside("attach", Output("more-plots", "title"), Input("more-plots", "children"))
 _clientside(
     "choose",
     Output("go", "href"),
