@@ -3,8 +3,8 @@ r"""What q(x_t) says about each curve of a run: its reference, and the band of a
 A reference is a number of the law q(x_t). A run of n samples scatters about it: the band from low
 to high holds 95 % of the runs whose x_t are n independent draws from q(x_t). The mean and the
 variance of each statistic are exact. Its law is taken as normal for a mean, and for a variance as
-a scaled χ² with that mean and variance (Satterthwaite 1946), which is exact for Gaussian numbers. D
-lies between 0 and the 95 % point of its law: Kolmogorov's for independent values of one law, and
+a scaled χ² with that mean and variance (Satterthwaite 1946), which is exact for Gaussian numbers.
+D lies between 0 and the 95 % point of its law: Kolmogorov's for independent values of one law, and
 else that of the largest value of a Gaussian process with the covariance of the empirical CDF.
 
 All is NaN where the law of the data is not known, or only its moments.
