@@ -99,7 +99,7 @@ def test_every_statistic_by_its_definition():
             assert tally.ks[a, 0, i] == pytest.approx(d, abs=1e-9)
             between = x.std(axis=0, ddof=1).mean()
             assert tally.pixels.std[a, i].mean() == pytest.approx(between, rel=1e-9)
-            within = x.std(axis=1, ddof=1).mean()
+            within = x.var(axis=1, ddof=1).mean()
             assert tally.within[a, i] / tally.n == pytest.approx(within, rel=1e-9)
     for i, step in enumerate(steps):
         eps = step.eps.numpy().astype(np.float64)

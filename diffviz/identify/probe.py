@@ -54,7 +54,7 @@ from diffviz.identify.spy import (
     passed_time,
 )
 from diffviz.recording.dataset import assemble
-from diffviz.recording.record import MEMORY, Recorder, bin_edges, snapshot_times
+from diffviz.recording.record import MEMORY, Recorder, bin_edges, frame_times, snapshot_times
 from diffviz.recording.run import Run, RunSpec, array_digest
 
 Array = NDArray[np.float64]
@@ -405,6 +405,7 @@ class Probe:
             times,
             self.data,
             snapshot_times(times),
+            frame_times(times, 1, shape[1:]),
             bin_edges(self.data),
             injected[None],
             clock.perf_counter() - self._start,

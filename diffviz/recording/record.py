@@ -38,11 +38,14 @@ from diffviz.recording.checks import CALLS, SAMPLES, Answers, compare_answers
 from diffviz.recording.dataset import assemble
 from diffviz.recording.nonfinite import Guard
 from diffviz.recording.run import Run, RunSpec, array_digest, check_words
-from diffviz.recording.tally import BINS, QUANTITIES, SNAPSHOT_UNIT, Tally
+from diffviz.recording.tally import BINS, FRAMED, MAPPED, QUANTITIES, SNAPSHOT_UNIT, Tally
 from diffviz.recording.workers import LOSSES, Workers, hold_memory, worker_progress
 
 MEMORY = 64 * 2**20
 """Bytes that a block may keep of its trajectories."""
+SHOWN = 16 * 2**20
+"""Bytes that the plane and the frames of a block may take, each."""
+FRAMES = 250
 MAX_DIMENSIONS = 16
 MAX_MEMORY = 2**34
 """Bytes that one block may need in all."""
@@ -124,6 +127,17 @@ class Recorder:
         self._shown = {int(t): i for i, t in enumerate(snapshot_times(times))}
         shown = (arms, len(self._shown), self.keep, *sample_shape)
         self._snapshots = np.empty(shown, dtype=np.int16)
+        self._plane = self._directions = None
+        if data is not None and data.plane is not None:
+            few = min(batch, MAPPED, max(1, SHOWN // (8 * arms * points)))
+            self._plane = np.empty((arms, points, few, 2), dtype=np.float32)
+            directions = data.plane[0].astype(np.float32)
+            self._directions = torch.from_numpy(directions).to(device)
+        framed = frame_times(times, arms, sample_shape)
+        self._framed = {int(t): i for i, t in enumerate(framed)}
+        few = min(batch, FRAMED, max(1, SHOWN // max(arms * size * len(framed), 1)))
+        frames = (arms, len(framed), few if len(framed) else 0, *sample_shape)
+        self._frames = np.zeros(frames, dtype=np.uint8)
         self._later: list[tuple[Callable[..., None], Sequence[object]]] = []
 
         together = max(1, min(points - 1, self._on.together // (arms * batch * size)))
@@ -154,7 +168,7 @@ class Recorder:
         return {
             "mean": moments.mean[:, x, i],
             "std": moments.std[:, x, i],
-            "std_between": between.mean(axis=-1),
+            "std_between": np.sqrt((between**2).mean(axis=-1)),
             "ks_normal": self._ks[:, x, i],
             "ks_marginal": self._ks_marginal[:, i],
             "eps_std": moments.std[:, eps, i],
@@ -185,6 +199,10 @@ class Recorder:
             noise_ks=self._noise_ks,
             noise_cells=self._noise_cells,
             snapshots=self._snapshots,
+            plane=np.empty((len(ends), len(self.times), 0, 2), np.float32)
+            if self._plane is None
+            else self._plane,
+            frames=self._frames,
             samples=ends[:, : self.keep],
             nearest=nearest,
             hits=hits,
@@ -215,7 +233,14 @@ class Recorder:
             self._trace[steps] = traced
         else:
             torch.index_select(traced, 3, self._traced, out=self._trace[steps])
+        if self._plane is not None and self._directions is not None:
+            few = samples[:, :, : self._plane.shape[2], None]
+            self._keep(self._store_plane, steps, self._on.values((few * self._directions).sum(-1)))
         for i, t in enumerate(self.times[steps].tolist()):
+            if t in self._framed:
+                few = samples[i, :, : self._frames.shape[2]].clamp(-1, 1)
+                pixels = few.add(1).mul(127.5).round().to(torch.uint8)
+                self._keep(self._store_frame, t, self._on.values(pixels))
             if t in self._shown:
                 shown = samples[i, :, : self.keep].clone()
                 self._keep(self._store_snapshot, t, self._on.values(shown))
@@ -310,6 +335,14 @@ class Recorder:
         if cells is not None:
             self._marginal_cells[:, steps] = cells.swapaxes(0, 1)
 
+    def _store_plane(self, steps: slice, places: NDArray[np.float32]) -> None:
+        assert self._plane is not None
+        self._plane[:, steps] = places.swapaxes(0, 1)
+
+    def _store_frame(self, t: int, pixels: NDArray[np.uint8]) -> None:
+        here = self._frames[:, self._framed[t]]
+        here[:] = pixels.reshape(here.shape)
+
     def _store_snapshot(self, t: int, x: NDArray[np.float32]) -> None:
         units = np.clip(np.rint(x.astype(np.float64) / SNAPSHOT_UNIT), -32767, 32767)
         here = self._snapshots[:, self._shown[t]]
@@ -355,6 +388,17 @@ def snapshot_times(times: NDArray[np.int64]) -> NDArray[np.int64]:
     wanted = np.unique(np.concatenate([[T], np.arange(0, T, max(T // 25, 1)), np.arange(8)]))
     nearest = np.abs(times[:, None] - wanted).argmin(axis=0)
     return times[np.unique(nearest)]
+
+
+def frame_times(times: NDArray[np.int64], arms: int, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """The times of the frames: up to ``FRAMES`` + 1 of ``times``, evenly; none for no images.
+
+    Fewer where even one sample of all ``arms``, of this ``shape``, would take too much memory.
+    """
+    if len(shape) != 3 or shape[0] not in (1, 3):
+        return times[:0]
+    count = min(len(times), FRAMES + 1, SHOWN // (arms * math.prod(shape)))
+    return times[np.unique(np.rint(np.linspace(0, len(times) - 1, count)).astype(int))]
 
 
 def bin_edges(data: DataLaw | None) -> Array:
@@ -531,14 +575,21 @@ def record(
             tally.save(kept, job.spec.to_json())
     assert tally is not None
     times = schedule.times(job.spec.steps)
-    shown = np.flatnonzero(np.isin(times, snapshot_times(times)))
+    shown, framed = (
+        np.flatnonzero(np.isin(times, chosen))
+        for chosen in (
+            snapshot_times(times),
+            frame_times(times, len(arms), job.spec.sample_shape),
+        )
+    )
     run = assemble(
-        tally.cut(shown),
+        tally.cut(shown, framed),
         replace(job.spec, n=tally.n),
         schedule,
         times,
         job.data,
         snapshot_times(times),
+        frame_times(times, len(arms), job.spec.sample_shape),
         bin_edges(job.data),
         _step_std(job),
         time.perf_counter() - start,
