@@ -94,8 +94,8 @@ def cloud(run: Run) -> dict[str, Any] | None:
     data = run.dataset
     if "map" not in data:
         return None
-    x = (data["map"] / data["map_std"]).transpose("arm", "t", "sample", "plane")
-    x = np.ascontiguousarray(x.values[:, :, :16], dtype="<f4")
+    x = (data["map"] / data["map_std"]).transpose("arm", "t", "map_sample", "plane").values
+    x = np.ascontiguousarray(x[:, :, :16], dtype="<f4")
     return {
         "data": base64.b64encode(x.tobytes()).decode(),
         "times": data["t"].values.tolist(),

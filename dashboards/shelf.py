@@ -95,11 +95,13 @@ def figure(run: Run, name: str, language: str, theme: str, big: bool = False) ->
 @lru_cache(maxsize=400)
 def _drawn(run: Run, name: str, language: str, theme: str, big: bool) -> dict[str, Any]:
     made = _soon.plot(run, name, language=language, theme=theme)
-    return json.loads((enlarged(made) if big else made).to_json())
+    return json.loads(enlarged(made, big).to_json())
 
 
-def enlarged(made: Any) -> Any:
-    """The figure with type, lines and markers for the back row of a lecture room."""
+def enlarged(made: Any, big: bool) -> Any:
+    """The figure; ``big`` with type, lines and markers for the back row of a lecture room."""
+    if not big:
+        return made
     made.update_layout(font_size=20, legend_font_size=20, hoverlabel_font_size=20)
     made.for_each_annotation(lambda a: a.update(font_size=20))
     made.for_each_xaxis(lambda a: a.update(title_font_size=20))

@@ -10,10 +10,12 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 import dash_mantine_components as dmc
+import plotly.graph_objects as go
 from dash import ClientsideFunction, Dash, Input, Output, dcc, html
 from dash.development.base_component import Component
 
-from diffviz.figures.theme import CONFIG
+from dashboards.shelf import enlarged
+from diffviz.figures.theme import CONFIG, themed
 from diffviz.files.catalogue import LANGUAGES, text
 
 PAGES = {
@@ -205,6 +207,11 @@ def graph(figure: Any, name: str, **more: Any) -> dcc.Graph:
         style={"height": f"{height or 360}px"},
         **more,
     )
+
+
+def dressed(figure: go.Figure, view: View) -> go.Figure:
+    """A figure that is not of a run in the theme of the page, and in its size of type."""
+    return enlarged(themed(figure, view.theme == "dark"), view.big)
 
 
 def arm_title(view: View, name: str, spec: dict[str, Any]) -> str:

@@ -137,15 +137,11 @@ def _images(recorder: Any) -> str | None:
     import numpy as np
     from PIL import Image
 
-    from diffviz.files.images import to_uint8
-
-    x = getattr(recorder, "newest", None)
-    if x is None or x.ndim != 5 or x.shape[2] not in (1, 3):
+    x = recorder.pictures()  # (A, samples, C, H, W)
+    if x.size == 0:
         return None
-    x = np.asarray(x[:, :8], dtype=np.float32)
-    tiles = to_uint8(x.reshape(-1, *x.shape[2:])).reshape(*x.shape[:2], *x.shape[3:], -1)
-    rows = [np.concatenate(list(np.pad(row, ((0, 0), (1, 1), (1, 1), (0, 0)))), 1) for row in tiles]
-    sheet = np.concatenate(rows, axis=0)
+    tiles = np.pad(np.moveaxis(x, 2, -1), ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)))
+    sheet = np.concatenate([np.concatenate([*row], axis=1) for row in tiles], axis=0)
     buffer = io.BytesIO()
     Image.fromarray(sheet if sheet.shape[-1] == 3 else sheet[..., 0]).save(buffer, "PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
