@@ -1,28 +1,5 @@
 """Stand-ins for what lands from elsewhere; goes away."""
 from dataclasses import dataclass
-import numpy as np
-from diffviz.figures import PICTURES
-from diffviz.errors import InputError
-from diffviz.figures import theme as T
-
-def plot(run, name, *, language="en", theme="light", t=None):
-    if name not in PICTURES: raise InputError(name)
-    fig = PICTURES[name](run, language)
-    if fig is None: raise InputError(name)
-    fig.layout.shapes = ()
-    fig = T.themed(fig, theme == "dark")
-    axes = [k.replace("axis","") for k in fig.to_dict()["layout"] if k.startswith("xaxis")]
-    fig.layout.meta = dict(fig.layout.meta or {}, time_axes=axes if (fig.layout.meta or {}).get("time") else [])
-    return fig
-
-from functools import lru_cache
-@lru_cache
-def available(run):
-    out=[]
-    for n in PICTURES:
-        try: plot(run,n); out.append(n)
-        except InputError: pass
-    return out
 
 @dataclass(frozen=True)
 class Story:
@@ -34,3 +11,12 @@ def story(run, language):
 
 def step_sentences(run, picture, language):
     return [f"{picture} at t = {t}." for t in run.dataset["t"].values]
+
+@dataclass(frozen=True)
+class StepTable:
+    head: list
+    rows: list
+    cells: list
+
+def step_table(run, language):
+    return StepTable(["mean","std"], [*run.arms,"right"], [[["0.1","0.2"]]*(len(run.arms)+1)]*len(run.dataset["t"]))

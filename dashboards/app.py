@@ -18,7 +18,7 @@ from dash import Dash
 from flask import Flask
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
-from dashboards import downloads, shell
+from dashboards import downloads, shell, stage
 from dashboards.jobs import Jobs
 from dashboards.security import LOOPBACK, policy, secure
 from dashboards.shelf import Shelf
@@ -77,6 +77,7 @@ def create_app(
     )
     app.layout = dash.html.Div([dash.page_container])
     shell.register(app)
+    stage.register(app)
     # Asked at every answer: pages add their inline scripts with the first request.
     server.config["POLICY"] = lambda: policy(app.csp_hashes())
     return app

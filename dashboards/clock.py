@@ -6,49 +6,26 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from dashboards._soon import step_sentences
+from dashboards._soon import step_sentences, step_table
 from diffviz.figures import theme
+from diffviz.figures.map import map_data
 from diffviz.recording.run import Run
 
 BYTES = 2_400_000
 """Of all frames together, raw: a page stays below 6 MB."""
-NUMBERS = ("mean", "std", "std_between", "ks_marginal")
-"""The numbers of one step, as the dataset names them; each has a reference but the last."""
 
 
 @lru_cache(maxsize=64)
 def clock(run: Run, language: str, plots: Sequence[str]) -> dict[str, Any]:
-    """Times, colours, the numbers of every step, and of every plot its sentence at each step."""
+    """Times, colours, the numbers of every step as text, and of every plot its sentence at each step."""
     return {
         "times": run.dataset["t"].values.tolist(),
         "arms": run.arms,
         "colours": [theme.colour(i) for i in range(len(run.arms))],
-        "numbers": _numbers(run),
+        "cells": step_table(run, language).cells,
         "sentences": {name: _distinct(step_sentences(run, name, language)) for name in plots},
     }
-
-
-def _numbers(run: Run) -> list[list[list[str]]]:
-    """Per row (the arms, then the reference) and number, its text at every step."""
-    data = run.dataset
-
-    def column(name: str) -> NDArray[np.float64]:
-        values = data[name]
-        values = values.sel(quantity="x") if "quantity" in values.dims else values
-        right = data.get(f"reference_{name}")
-        last = np.full(values.shape[-1], np.nan) if right is None else right.values
-        return np.vstack([values.values, last])
-
-    columns = np.stack([column(name) for name in NUMBERS], axis=1)
-    return [
-        [[_short(value) for value in numbers] for numbers in row] for row in columns.tolist()
-    ]
-
-
-def _short(value: float) -> str:
-    return f"{value:.2f}" if np.isfinite(value) else "–"
 
 
 def _distinct(sentences: Sequence[str]) -> dict[str, list]:
@@ -91,14 +68,17 @@ def frames(run: Run) -> dict[str, Any] | None:
 @lru_cache(maxsize=16)
 def cloud(run: Run) -> dict[str, Any] | None:
     """Where the kept samples are in the plane of the data, as the map shows it; or None."""
-    data = run.dataset
-    if "map" not in data:
+    shown = map_data(run)
+    if shown is None:
         return None
-    x = (data["map"] / data["map_std"]).transpose("arm", "t", "map_sample", "plane").values
-    x = np.ascontiguousarray(x[:, :, :16], dtype="<f4")
+    x = np.ascontiguousarray(shown.x[:, :, :16], dtype="<f4")
     return {
         "data": base64.b64encode(x.tobytes()).decode(),
-        "times": data["t"].values.tolist(),
+        "times": shown.t.tolist(),
         "arms": x.shape[0],
         "samples": x.shape[2],
+        "panels": [
+            dict(zip("xy", theme.axes(a), strict=True), colour=theme.colour(a))
+            for a in range(x.shape[0])
+        ],
     }

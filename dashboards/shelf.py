@@ -14,7 +14,7 @@ from typing import Any
 
 import dash
 
-from dashboards import _soon
+import diffviz.figures
 from diffviz.errors import InputError
 from diffviz.recording.combine import joined as combine
 from diffviz.recording.run import Run
@@ -65,6 +65,11 @@ class Shelf:
         path = self.path(run_id)
         return self._recorded(path) if path is not None and path.exists() else None
 
+    def exists(self, run_id: str) -> bool:
+        """Whether there is a run of this id; it is not opened."""
+        path = self.path(run_id)
+        return run_id in self.runs or (path is not None and path.exists())
+
     def fits(self, run_id: str, other: str) -> bool:
         """Whether the two can be laid over each other."""
         try:
@@ -94,7 +99,7 @@ def figure(run: Run, name: str, language: str, theme: str, big: bool = False) ->
 
 @lru_cache(maxsize=400)
 def _drawn(run: Run, name: str, language: str, theme: str, big: bool) -> dict[str, Any]:
-    made = _soon.plot(run, name, language=language, theme=theme)
+    made = diffviz.figures.plot(run, name, language=language, theme=theme)
     return json.loads(enlarged(made, big).to_json())
 
 

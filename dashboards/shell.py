@@ -15,7 +15,7 @@ from dash import ClientsideFunction, Dash, Input, Output, dcc, html
 from dash.development.base_component import Component
 
 from dashboards.shelf import enlarged
-from diffviz.figures.theme import CONFIG, themed
+from diffviz.figures.theme import CONFIG, TEMPLATES
 from diffviz.files.catalogue import LANGUAGES, text
 
 PAGES = {
@@ -24,7 +24,6 @@ PAGES = {
     "play": "/play",
     "dial": "/dial",
     "schedule": "/schedule",
-    "xray": "/xray",
     "record": "/record",
 }
 """Paths in the order of the navigation."""
@@ -211,7 +210,7 @@ def graph(figure: Any, name: str, **more: Any) -> dcc.Graph:
 
 def dressed(figure: go.Figure, view: View) -> go.Figure:
     """A figure that is not of a run in the theme of the page, and in its size of type."""
-    return enlarged(themed(figure, view.theme == "dark"), view.big)
+    return enlarged(figure.update_layout(template=TEMPLATES[view.theme]), view.big)
 
 
 def arm_title(view: View, name: str, spec: dict[str, Any]) -> str:

@@ -20,6 +20,7 @@
   let clock = null;
   let pictures = null;
   let points = null;
+  let plane = null;
   let rest = 0;
   let pushed = new Set();
   let lastPush = 0;
@@ -49,12 +50,7 @@
     const map = one('.over-time[id*="map"]');
     if (points && map && !tied.has(points)) {
       tied.add(points);
-      const panels = clock.colours.map((colour, i) => ({
-        x: i ? `x${i + 1}` : "x",
-        y: i ? `y${i + 1}` : "y",
-        colour,
-      }));
-      scrub.dots(map, points, panels);
+      scrub.dots(map, points, points.panels);
     }
   }
 
@@ -63,7 +59,7 @@
     for (const element of all(".now")) element.textContent = `t = ${t}`;
     for (const cell of all("[data-cell]")) {
       const [row, column] = cell.dataset.cell.split(" ");
-      cell.textContent = clock.numbers[row][column][step];
+      cell.textContent = clock.cells[step][row][column];
     }
     clearTimeout(rest);
     rest = setTimeout(settled, scrub?.playing ? 1000 : 60);
@@ -81,7 +77,7 @@
       const said = clock.sentences[element.dataset.plot];
       if (said) element.textContent = said.texts[said.at[scrub.step]];
     }
-    tell("t", scrub.t || null);
+    if (!clock.keep) tell("t", scrub.t || null);
   }
 
   /** Every function gives back "no update" unless it gives something back. */
@@ -93,7 +89,7 @@
       ]),
     );
 
-  ns.compare = callbacks({
+  ns.time = callbacks({
     begin(data) {
       if (!data) return;
       const old = scrub && clock?.run === data.run ? scrub.step : data.step;
@@ -138,6 +134,9 @@
       if (pressed === "next") scrub.by(1);
       if (pressed === "reset") scrub.reset();
     },
+  });
+
+  ns.compare = callbacks({
     choose(run, beside, which) {
       if (run === which.run && (beside ?? null) === (which.beside ?? null)) return;
       const next = address("run", run);
@@ -147,11 +146,6 @@
     },
     link(hidden) {
       return address("hide", (hidden ?? []).join(",")).href;
-    },
-    known(mine, shown) {
-      const here = new Set(shown.map((one) => one.value));
-      const more = (mine ?? []).filter((one) => one.done && !here.has(one.id));
-      return [...shown, ...more.map((one) => ({ value: one.id, label: one.name }))];
     },
   });
 
@@ -163,6 +157,15 @@
         link.toggleAttribute("aria-current", link.classList.contains("here"));
       }
       if (data.page !== "compare" && data.page !== "guess") end();
+      if (data.page !== "play") plane = plane?.destroy() ?? null;
+    },
+    plane(options) {
+      import("/assets/plane.js").then((module) => {
+        const place = one("#plane");
+        if (!place) return;
+        plane?.destroy();
+        plane = module.mount(place, options);
+      });
     },
     tell(...values) {
       // The names stand beside the values in the last argument, as "law,noise".

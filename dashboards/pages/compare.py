@@ -21,12 +21,13 @@ from dash import (
 from dash.development.base_component import Component
 
 from dashboards import shell
-from dashboards._soon import available, story
-from dashboards.clock import NUMBERS, clock, cloud, frames
+from dashboards._soon import step_table, story
+from dashboards.clock import clock
 from dashboards.shelf import Shelf, figure, shelf
 from dashboards.shell import View
+from dashboards.stage import canvas, moving, player
 from diffviz.errors import InputError
-from diffviz.figures import caption, theme
+from diffviz.figures import available, caption, theme
 from diffviz.recording.run import Run
 
 register_page(__name__, path="/", name="compare", title="diffviz: compare", order=0)
@@ -36,7 +37,6 @@ MORE = ("trajectories", "staircase", "noise", "diversity", "schedule")
 """Drawn when they are asked for."""
 PARTS = ("nav", "controls", "player", "numbers", "sentences", "captions")
 """What a link can hide for a lecture."""
-SPEEDS = ("0.5", "1", "2", "4")
 
 
 def layout(**query: Any) -> Component:
@@ -61,9 +61,7 @@ def layout(**query: Any) -> Component:
     return shell.page(
         view,
         dcc.Store(id="clock", data=now | {"step": step}),
-        dcc.Store(id="which", data={"run": run_id, "beside": beside}),
-        dcc.Store(id="frames"),
-        dcc.Store(id="cloud"),
+        *moving(run_id, beside),
         html.Header(
             [
                 dmc.Title(told.headline, order=1),
@@ -90,16 +88,19 @@ def layout(**query: Any) -> Component:
             className="stage",
         ),
         None if "controls" in view.hidden else _controls(view, shelf(), run, run_id),
-        None if "player" in view.hidden else _player(view, end),
+        None if "player" in view.hidden else player(view, end),
     )
 
 
 def plot(view: View, run: Run, name: str) -> Component:
     """One figure with its title, its sentence at this step, and what it cannot say."""
+    drawn = figure(run, name, view.language, view.theme, view.big)
+    if name == "map":  # its points are moved by the browser
+        drawn = drawn | {"data": [trace for trace in drawn["data"] if trace["meta"] != "now"]}
     parts = [
         dmc.Title(view.text(f"figures.{name}.title"), order=2),
         html.Div(
-            shell.graph(figure(run, name, view.language, view.theme, view.big), name),
+            shell.graph(drawn, name),
             className="over-time",
             id={"type": "over-time", "name": name},
         ),
@@ -124,43 +125,29 @@ def _arm(view: View, run: Run, index: int, sentence: str) -> Component:
         )
     ]
     if len(run.spec.sample_shape) == 3:
-        label = view.say("compare.samples", arm=name)
-        # React must not draw into it, so it has no children.
-        canvas = html.Canvas(role="img", **{"data-arm": str(index), "aria-label": label})
-        words.append(html.Div(canvas, className="frame"))
+        words.append(canvas(index, view.say("compare.samples", arm=name)))
     return dmc.Card([*words, html.P(sentence)], className="arm", withBorder=True)
 
 
 def _table(view: View, run: Run) -> Component:
     """The numbers of this step; the browser fills them in."""
-    rows = [*run.arms, view.say("compare.right")]
-    head = [html.Th(view.say(f"compare.number.{name}"), scope="col") for name in NUMBERS]
-    return dmc.Card(
-        [
-            html.Table(
-                [
-                    html.Caption([view.say("compare.numbers"), " ", html.B(className="now")]),
-                    html.Thead(html.Tr([html.Td(), *head])),
-                    html.Tbody(
-                        [
-                            html.Tr(
-                                [
-                                    html.Th(row, scope="row"),
-                                    *(
-                                        html.Td(className="num", **{"data-cell": f"{i} {j}"})
-                                        for j in range(len(NUMBERS))
-                                    ),
-                                ]
-                            )
-                            for i, row in enumerate(rows)
-                        ]
-                    ),
-                ],
-                className="numbers",
-            )
-        ],
-        withBorder=True,
-    )
+    table = step_table(run, view.language)
+    head = html.Tr([html.Td(), *(html.Th(word, scope="col") for word in table.head)])
+    rows = [
+        html.Tr(
+            [
+                html.Th(row, scope="row"),
+                *(
+                    html.Td(className="num", **{"data-cell": f"{i} {j}"})
+                    for j in range(len(table.head))
+                ),
+            ]
+        )
+        for i, row in enumerate(table.rows)
+    ]
+    title = html.Caption([view.say("compare.numbers"), " ", html.B(className="now")])
+    body = html.Table([title, html.Thead(head), html.Tbody(rows)], className="numbers")
+    return dmc.Card(body, withBorder=True)
 
 
 def _more(view: View, run: Run) -> Component:
@@ -247,59 +234,6 @@ def _controls(view: View, shelf: Shelf, run: Run, run_id: str) -> Component:
     )
 
 
-def _player(view: View, end: int) -> Component:
-    """Play, steps, the slider and the speed; it stays in view."""
-
-    def small(name: str, sign: str) -> Component:
-        return dmc.Tooltip(
-            dmc.ActionIcon(
-                sign, id=name, variant="default", size="lg", **{"aria-label": view.say(f"label.{name}")}
-            ),
-            label=view.say(f"label.{name}"),
-        )
-
-    return html.Section(
-        [
-            dmc.Button(
-                [
-                    html.Span(view.say("label.play"), className="when-still"),
-                    html.Span(view.say("label.pause"), className="when-playing"),
-                ],
-                id="play",
-                size="md",
-                className="play",
-            ),
-            small("back", "‹"),
-            small("next", "›"),
-            small("reset", "⟲"),
-            dmc.Slider(
-                id="step",
-                min=0,
-                max=end,
-                step=1,
-                value=end,
-                label=None,
-                updatemode="drag",
-                thumbLabel=view.say("label.step"),
-                className="steps",
-                size="lg",
-            ),
-            html.Output(className="now", **{"aria-label": view.say("label.time")}),
-            dmc.SegmentedControl(
-                id="speed",
-                value="1",
-                data=[{"value": value, "label": f"{value}×"} for value in SPEEDS],
-                size="xs",
-                className="speed",
-                **{"aria-label": view.say("label.speed")},
-            ),
-        ],
-        id="player",
-        className="player",
-        **{"aria-label": view.say("label.player"), "data-keys": view.say("compare.keys")},
-    )
-
-
 def _empty(view: View, run_id: str | None) -> Component:
     if run_id is None:
         title, words = view.say("compare.none_title"), view.say("compare.none")
@@ -311,15 +245,6 @@ def _empty(view: View, run_id: str | None) -> Component:
         html.Div(shell.button(view.say("compare.to_record"), view.href("record"))),
         color="azure",
     )
-
-
-@callback(Output("frames", "data"), Output("cloud", "data"), Input("which", "data"))
-def moving(which: dict[str, Any]) -> tuple[Any, Any]:
-    """The pictures and points that move, after the page itself."""
-    run = shelf().get(which["run"], which.get("beside"))
-    if run is None:
-        return None, None
-    return frames(run), cloud(run)
 
 
 @callback(
@@ -336,27 +261,31 @@ def more(names: list[str], which: dict[str, Any], search: str) -> list[Component
     return [plot(view, run, name) for name in chosen]
 
 
-# Dash runs a clientside callback at the beginning only where it has an output, so each has one.
-def _clientside(name: str, *parts: Any, **more: Any) -> None:
-    clientside_callback(ClientsideFunction("compare", name), *parts, **more)
-
-
-_clientside("begin", Output("clock", "modified_timestamp"), Input("clock", "data"))
-_clientside("frames", Output("frames", "modified_timestamp"), Input("frames", "data"))
-_clientside("cloud", Output("cloud", "modified_timestamp"), Input("cloud", "data"))
-_clientside("step", Input("step", "value"))
-_clientside("speed", Input("speed", "value"))
-_clientside("press", *(Input(name, "n_clicks") for name in ("play", "back", "next", "reset")))
-_clientside("attach", Output("more-plots", "title"), Input("more-plots", "children"))
-_clientside(
-    "choose",
+clientside_callback(
+    ClientsideFunction("time", "attach"),
+    Output("more-plots", "title"),
+    Input("more-plots", "children"),
+)
+clientside_callback(
+    ClientsideFunction("compare", "choose"),
     Output("go", "href"),
     Input("run", "value"),
     Input("beside", "value"),
     State("which", "data"),
     prevent_initial_call=True,
 )
-_clientside("link", Output("link", "value"), Input("hide", "value"))
-_clientside(
-    "known", Output("run", "data"), Input("mine", "data"), State("run", "data"), State("view", "data")
+clientside_callback(
+    ClientsideFunction("compare", "link"), Output("link", "value"), Input("hide", "value")
 )
+
+
+@callback(
+    Output("run", "data"),
+    Input("mine", "data"),
+    State("run", "data"),
+)
+def known(mine: list[dict[str, str]] | None, shown: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The runs to choose from, with those that this browser has recorded."""
+    here = {one["value"] for one in shown}
+    ready = [one for one in mine or [] if one["id"] not in here and shelf().exists(one["id"])]
+    return [*shown, *({"value": one["id"], "label": one["name"]} for one in ready)]

@@ -29,7 +29,7 @@ from dashboards import shell
 from dashboards.shell import View
 from diffviz.diffusion.schedule import KINDS, NoiseSchedule
 from diffviz.errors import InputError
-from diffviz.figures.forward import ForwardData, forward_data
+from diffviz.diffusion.forward import ForwardData, forward_data
 from diffviz.figures.schedule import schedule_data, schedule_figure
 from diffviz.files.images import from_uint8, to_uint8
 from diffviz.sprites.make import make_sprites
