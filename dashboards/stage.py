@@ -28,7 +28,7 @@ def canvas(arm: int, label: str) -> Component:
     return html.Div(place, className="frame")
 
 
-def player(view: View, end: int) -> Component:
+def player(view: View, end: int, step: int) -> Component:
     """Play, steps, the slider and the speed; it stays in view."""
 
     def small(name: str, sign: str) -> Component:
@@ -58,7 +58,7 @@ def player(view: View, end: int) -> Component:
                 min=0,
                 max=end,
                 step=1,
-                value=end,
+                value=step,
                 label=None,
                 updatemode="drag",
                 thumbLabel=view.say("label.step"),

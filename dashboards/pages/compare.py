@@ -88,7 +88,7 @@ def layout(**query: Any) -> Component:
             className="stage",
         ),
         None if "controls" in view.hidden else _controls(view, shelf(), run, run_id),
-        None if "player" in view.hidden else player(view, end),
+        None if "player" in view.hidden else player(view, end, step),
     )
 
 

@@ -55,7 +55,7 @@ def layout(**query: Any) -> Component:
         shell.head(view),
         html.Div(curtains, className="curtains"),
         html.Div(id="answer", className="answer", role="status"),
-        player(view, len(now["times"]) - 1),
+        player(view, len(now["times"]) - 1, 0),
     )
 
 

@@ -261,14 +261,19 @@ def record(tell: Any, order: dict[str, Any], search: str) -> tuple[Any, Any]:
     if not RECORDED.fullmatch(run_id) or shelf().path(run_id).exists():  # type: ignore[union-attr]
         return no_update, no_update
 
+    live: Any = None
+    strip: Any = None
+
     def show(state: dict[str, Any]) -> None:
-        done, total = state.get("done", 0), state.get("total", 1)
-        figure = state.get("figure")
-        images = state.get("images")
-        words = view.say(f"record.state.{state['state']}", **_fields(state))
-        share = 100 if state["state"] == "done" else 100 * done / total
-        live = no_update if figure is None else shell.graph(figure, "live")
-        strip = no_update if images is None else html.Img(src=images, alt=view.say("record.now"))
+        # Progress is a state of its own: what is left out would be taken off the page.
+        nonlocal live, strip
+        if state.get("figure"):
+            live = shell.graph(state["figure"], "live")
+        if state.get("images"):
+            strip = html.Img(src=state["images"], alt=view.say("record.now"))
+        share = 100 * state.get("done", 0) / state.get("total", 1)
+        share = 100 if state["state"] in ("writing", "done") else share
+        words = view.say(f"record.state.{state['state']}", share=round(share), **_fields(state))
         tell((words, share, live, strip))
 
     ended = follow(jobs(), run_id, order["form"], view.language, show)
@@ -327,6 +332,4 @@ def _form_of(values: list[Any], ids: list[dict[str, str]]) -> dict[str, Any]:
 
 
 def _fields(state: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in state.items() if k in ("before", "line")} | {
-        "share": round(100 * state.get("done", 0) / state.get("total", 1))
-    }
+    return {name: state[name] for name in ("before", "line") if name in state}
