@@ -21,11 +21,11 @@ from dash import (
 from dash.development.base_component import Component
 
 from dashboards import shell
-from dashboards._soon import step_table, story
 from dashboards.clock import clock
 from dashboards.shelf import Shelf, figure, shelf
 from dashboards.shell import View
 from dashboards.stage import canvas, moving, player
+from diffviz.diagnosis.sentences import step_table, story
 from diffviz.errors import InputError
 from diffviz.figures import available, caption, theme
 from diffviz.recording.run import Run
