@@ -106,7 +106,7 @@ def server(tmp_path):
     denoiser = dv.DatasetDenoiser(schedule, images, labels, ("a", "b", "c", "d", "e"))
     dv.record(denoiser, schedule, n=8, progress=False, out=tmp_path / "run.nc")
     port = free_port()
-    command = [sys.executable, "-m", "diffviz", "dashboard", str(tmp_path / "run.nc")]
+    command = [sys.executable, "-m", "diffviz.cli", "dashboard", str(tmp_path / "run.nc")]
     process = subprocess.Popen([*command, "--port", str(port)], stderr=subprocess.PIPE, text=True)
     try:
         first = Guest(port)
