@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from diffviz.diffusion.exact import DatasetDenoiser, GaussianDenoiser
-from diffviz.diffusion.sampler import DEFAULT_ARMS, Arm, ddim, ddpm
+from diffviz.diffusion.rules import DEFAULT_ARMS, Arm, ddim, ddpm
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.figures import PICTURES, theme
 from diffviz.figures.dial import dial_data, dial_figure
@@ -92,8 +92,8 @@ def test_three_stds_of_images_are_told_apart(images):
     data = stds_data(images)
     expected = (
         flat.reshape(*flat.shape[:2], -1).std(axis=-1, ddof=1),
-        flat.std(axis=2, ddof=1).mean(axis=-1),
-        flat.std(axis=3, ddof=1).mean(axis=-1),
+        np.sqrt(flat.var(axis=2, ddof=1).mean(axis=-1)),
+        np.sqrt(flat.var(axis=3, ddof=1).mean(axis=-1)),
     )
     for drawn, right in zip((data.pooled, data.between, data.within), expected, strict=True):
         np.testing.assert_allclose(drawn, right, atol=3e-4)
@@ -111,7 +111,7 @@ def test_references_of_images_are_those_of_their_own_statistic(images):
     data = stds_data(images)
     between = flat.var(axis=0)
     np.testing.assert_allclose(data.reference_pooled, noised(flat.var())[:, 0], atol=1e-6)
-    np.testing.assert_allclose(data.reference_between, noised(between).mean(axis=1), atol=1e-6)
+    np.testing.assert_allclose(data.reference_between, noised(between.mean())[:, 0], atol=1e-6)
     within = noised(flat.var(axis=1, ddof=1).mean())[:, 0]
     np.testing.assert_allclose(data.reference_within, within, atol=1e-6)
     distance = noised(between.mean())[:, 0]
