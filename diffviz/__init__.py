@@ -25,6 +25,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "diffusion.gaussian": ["gaussian_trajectory"],
         "recording.record": ["Recorder", "record"],
         "recording.run": ["Run", "RunSpec"],
+        "figures": ["plot"],
         "report": ["write_report"],
         "diagnosis.findings": ["Finding", "diagnose"],
         "identify.probe": ["Probe"],

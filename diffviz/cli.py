@@ -190,7 +190,7 @@ def _load_runs(paths: tuple[str, ...]) -> tuple[Any, str]:
 @_language_option
 @click.option("--dark", is_flag=True, help="For a dark slide.")
 @click.option("--width", type=click.IntRange(100, 4000), default=1100, show_default=True)
-@click.option("--height", type=click.IntRange(100, 4000), default=520, show_default=True)
+@click.option("--height", type=click.IntRange(100, 4000), help="Else what the picture needs.")
 @click.option("--t", "t", type=int, help="The step shown, for histogram and strips.")
 def figure(name: str, run_file: str, out: str, lang: str, dark: bool, **options: Any) -> None:
     """Draw one picture of a run for a slide.
@@ -206,7 +206,14 @@ def figure(name: str, run_file: str, out: str, lang: str, dark: bool, **options:
 
     _check_language(lang)
     check_apart([out], [run_file])
-    export(name, Run.load(run_file), Path(out), language=lang, dark=dark, **options)
+    export(
+        name,
+        Run.load(run_file),
+        Path(out),
+        language=lang,
+        theme="dark" if dark else "light",
+        **options,
+    )
     _say(f"{out}: {name} of {run_file}")
 
 
