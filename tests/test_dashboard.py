@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import diffviz as dv
 from diffviz.diffusion.dial import LAWS, Law, balanced_score, dial_density
-from diffviz.diffusion.sampler import gaussian_trajectory
+from diffviz.diffusion.gaussian import gaussian_trajectory
 
 uvicorn = pytest.importorskip("uvicorn")
 dashboards = pytest.importorskip("dashboards")

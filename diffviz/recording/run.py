@@ -28,13 +28,18 @@ from diffviz.errors import InputError, RunFileError
 from diffviz.files.atomic import read_bytes, sealing, unseal
 from diffviz.recording.tally import NOTHING, QUANTITIES, SNAPSHOT_UNIT
 
-FORMAT = "diffviz-run-1"
+FORMAT = "diffviz-run-2"
 ALLOWED = "a run is a .nc file made by diffviz record"
 MAX_BYTES = 2**31
 """Of a run file, and of what it unpacks to."""
 MAX_RATIO = 1100
 """Times that zlib can pack; a file that claims more holds nothing."""
 
+BANDS = (
+    *("mean", "std", "std_between", "std_within", "distance_to_mean", "ks_marginal"),
+    *("residual_std", "residual_ks"),
+)
+"""Curves with the range in which a right sampler stays, ``*_low`` and ``*_high``."""
 # Where each variable of every run stands. A run may hold more; these are never missing.
 _ARM_T, _QUANTITY = ("arm", "t"), ("arm", "quantity", "t")
 VARIABLES: dict[str, tuple[str, ...]] = {
@@ -44,6 +49,12 @@ VARIABLES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("distance_to_mean", "noise_level", "noise_std", "noise_ks"), _ARM_T),
     **dict.fromkeys(("noise_ks_error", "noise_ks_p"), _ARM_T),
     "histogram": (*_QUANTITY, "bin"),
+    **{f"{name}_{end}": ("t",) for name in BANDS for end in ("low", "high")},
+    "map": ("arm", "t", "map_sample", "plane"),
+    "map_std": ("t", "plane"),
+    "map_data": ("point", "plane"),
+    "frames": ("arm", "frame", "frame_sample"),
+    "frame_t": ("frame",),
     "snapshots": ("arm", "snapshot", "sample"),
     "samples": ("arm", "sample"),
     **dict.fromkeys(("reference_mean", "reference_std", "reference_std_between"), ("t",)),
@@ -62,6 +73,8 @@ OPTIONAL = (
     ("class_count", "reference_class_share", "class"),
     ("nearest_distance", "distinct_nearest", "reference_distinct_nearest"),
     ("answer_repeat_difference", "answer_batch_difference"),
+    ("map", "map_std", "map_data"),
+    ("frames", "frame_t"),
 )
 """Together or not at all."""
 DIMENSION = b"This is a netCDF dimension but not a netCDF variable.%10d"
@@ -350,7 +363,7 @@ def check_dataset(dataset: xr.Dataset) -> None:
         if name not in dataset.variables:
             raise RunFileError(f"the variable {name!r} is missing")
         variable = dataset.variables[name]
-        shape = spec.sample_shape if name in ("samples", "snapshots") else ()
+        shape = spec.sample_shape if name in ("samples", "snapshots", "frames") else ()
         if variable.dims[: len(dims)] != dims or variable.shape[len(dims) :] != shape:
             raise RunFileError(
                 f"{name} is over {variable.dims} {variable.shape}; allowed is {(*dims, *shape)}"
