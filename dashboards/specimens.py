@@ -20,8 +20,8 @@ from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.figures.xray import xray_data, xray_figure, xray_noise_figure
 from diffviz.files.catalogue import LANGUAGES
 from diffviz.files.images import to_uint8
+from diffviz.identify import zoo
 from diffviz.identify.xray import xray
-from diffviz.identify.zoo import SPECIMENS, Specimen
 from diffviz.report.embedding import figure_json
 from diffviz.sprites.make import make_sprites
 
@@ -35,19 +35,29 @@ SPRITES = 200
 """The data, from which the denoiser is made without training."""
 
 
+RIGHT = {name: name for name, program in zoo.programs().items() if program.path == "index"}
+LOOPS = RIGHT | {fault.name: fault.program for fault in zoo.faults() if fault.program in RIGHT}
+"""The right loop of every loop; a right one is its own."""
+
+
+def _source(name: str) -> str:
+    return zoo.mutate(LOOPS[name], *([] if name in RIGHT else [name]))
+
+
 def menu() -> bytes:
     """Every loop by name, with its fault, its words and its lines, as gzipped JSON."""
+    finding = {fault.name: fault.finding for fault in zoo.faults()}
     return _packed(
         [
             {
-                "name": specimen.name,
-                "finding": specimen.finding,
-                "title": {code: specimen.title(code) for code in LANGUAGES},
-                "text": {code: specimen.text(code) for code in LANGUAGES},
-                "right": _right(specimen).name,
-                "code": specimen.changes(),
+                "name": name,
+                "finding": finding.get(name, ""),
+                "title": {code: zoo.title(name, code) for code in LANGUAGES},
+                "text": {code: zoo.text(name, code) for code in LANGUAGES},
+                "right": right,
+                "code": zoo.changes(_source(right), _source(name)),
             }
-            for specimen in SPECIMENS.values()
+            for name, right in LOOPS.items()
         ]
     )
 
@@ -58,12 +68,11 @@ def look(name: str) -> bytes:
     Raises:
         KeyError: there is no loop of this name.
     """
-    specimen, schedule = SPECIMENS[name], _denoiser().schedule
+    schedule = _denoiser().schedule
+    sampler = zoo.sampler(_source(name), schedule)
     torch.manual_seed(0)
-    sampler = specimen.sampler(schedule, SHAPE)
     found = xray(sampler, schedule, shape=SHAPE, seconds=300)
     data = xray_data(found.coefficients)
-    right = _right(specimen)
     return _packed(
         {
             "name": name,
@@ -84,7 +93,7 @@ def look(name: str) -> bytes:
             },
             "pictures": [
                 _pictures(loop, _denoiser(), SHOWN)
-                for loop in ([specimen] if specimen is right else [right, specimen])
+                for loop in ([name] if name in RIGHT else [LOOPS[name], name])
             ],
         }
     )
@@ -96,11 +105,7 @@ def network(name: str) -> bytes:
     Raises:
         KeyError: there is no loop of this name.
     """
-    return _packed(_pictures(SPECIMENS[name], _network(), SHOWN_BY_NETWORK))
-
-
-def _right(specimen: Specimen) -> Specimen:
-    return next(s for s in SPECIMENS.values() if s.loop is specimen.right)
+    return _packed(_pictures(name, _network(), SHOWN_BY_NETWORK))
 
 
 def _packed(value: Any) -> bytes:
@@ -118,7 +123,7 @@ def _network() -> Any:
     return load_denoiser(shipped_weights())
 
 
-def _pictures(specimen: Specimen, denoiser: Any, n: int) -> dict[str, Any]:
+def _pictures(name: str, denoiser: Any, n: int) -> dict[str, Any]:
     """``n`` end points, and the way of the first."""
     schedule = denoiser.schedule
     way: list[tuple[int, np.ndarray]] = []
@@ -130,10 +135,11 @@ def _pictures(specimen: Specimen, denoiser: Any, n: int) -> dict[str, Any]:
 
     torch.manual_seed(0)
     with torch.no_grad():
-        end = specimen.sampler(schedule, (n, *SHAPE[1:]))(model).double().numpy()
+        sampler = zoo.sampler(_source(name), schedule)
+        end = sampler(model, (n, *SHAPE[1:])).double().numpy()
     kept = np.unique(np.rint(np.linspace(0, len(way), MOMENTS)[:-1]).astype(int))
     return {
-        "name": specimen.name,
+        "name": name,
         "size": SHAPE[-1],
         "times": [*(way[i][0] for i in kept), None],
         "film": _pixels(np.stack([*(way[i][1] for i in kept), end[0]])),
