@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import diffviz as dv
-from diffviz.diffusion.sampler import gaussian_trajectory
+from diffviz.diffusion.gaussian import gaussian_trajectory
 from diffviz.figures.dial_density import LAWS, Law, balanced_score, dial_density_data
 
 uvicorn = pytest.importorskip("uvicorn")

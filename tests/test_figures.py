@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from diffviz.diffusion.exact import DatasetDenoiser, GaussianDenoiser
-from diffviz.diffusion.sampler import DEFAULT_ARMS, Arm, ddim, ddpm
+from diffviz.diffusion.rules import DEFAULT_ARMS, Arm, ddim, ddpm
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.figures import PICTURES, theme
 from diffviz.figures.dial import dial_data, dial_figure

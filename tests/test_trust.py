@@ -26,7 +26,7 @@ from diffviz.cli import main
 from diffviz.diagnosis.findings import diagnose
 from diffviz.diffusion.checkpoints import load_denoiser, read_tensors
 from diffviz.diffusion.exact import DatasetDenoiser
-from diffviz.diffusion.sampler import Arm, ddpm
+from diffviz.diffusion.rules import Arm, ddpm
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError
 from diffviz.figures import PICTURES

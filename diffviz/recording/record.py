@@ -25,11 +25,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from diffviz.diffusion.denoiser import Denoiser
+from diffviz.diffusion.denoiser import Denoiser, describe, on_device, restarted
 from diffviz.diffusion.law import DataLaw
-from diffviz.diffusion.sampler import DEFAULT_ARMS, Arm, Step, check_device, sample
+from diffviz.diffusion.rules import DEFAULT_ARMS, Arm, check_arms, coefficient_table
+from diffviz.diffusion.sampler import Step, check_device, sample
 from diffviz.diffusion.schedule import NoiseSchedule
-from diffviz.diffusion.unet import tensors_digest
 from diffviz.errors import InputError, NonfiniteError, RunFileError
 from diffviz.files.atomic import check_writable
 from diffviz.measure.statistics import BUCKETS, CELLS, Moments, Spread, fitting_buckets
@@ -43,7 +43,6 @@ from diffviz.recording.workers import LOSSES, Workers, hold_memory, worker_progr
 
 MEMORY = 64 * 2**20
 """Bytes that a block may keep of its trajectories."""
-MAX_ARMS = 256
 MAX_DIMENSIONS = 16
 MAX_MEMORY = 2**34
 """Bytes that one block may need in all."""
@@ -455,8 +454,7 @@ def _sample_block(
 
 def _denoiser_of(job: _Job, block: int) -> Denoiser:
     """One that draws for itself must draw the same for a block wherever it is computed."""
-    restarted = getattr(job.denoiser, "restarted", None)
-    return job.denoiser if restarted is None else restarted(int(_words(job, block)[1]))
+    return restarted(job.denoiser, int(_words(job, block)[1]))
 
 
 def _words(job: _Job, block: int) -> NDArray[np.unsignedinteger]:
@@ -579,19 +577,14 @@ def _job(
 ) -> _Job:
     _check_count("n", n, 1, 10**9)
     _check_count("seed", seed, 0, 2**32 - 1)
-    arms = tuple(arms)
-    names = [arm.name for arm in arms]
-    if not 1 <= len(arms) <= MAX_ARMS or len(set(names)) != len(names):
-        raise InputError(
-            f"arms are {names[:8]}, {len(names)} of them; allowed are 1…{MAX_ARMS}, each with its "
-            "own name"
-        )
+    arms = check_arms(arms)
     bars = schedule.alpha_bars[1:]
     if not ((bars > 0) & (bars < 1)).all():
         problems = "; ".join(schedule.violations()) or f"ᾱ from {bars.min():g} to {bars.max():g}"
         raise InputError(f"{schedule.name} cannot be sampled from: {problems}")
+    known = describe(denoiser)
     if sample_shape is None:  # () is a shape, that of a number
-        sample_shape = getattr(denoiser, "sample_shape", (3, 16, 16))
+        sample_shape = (3, 16, 16) if known.sample_shape is None else known.sample_shape
     shape = _checked_shape(sample_shape, n)
     times = schedule.times(steps)
     size = int(np.prod(shape))
@@ -599,20 +592,19 @@ def _job(
     _check_count("block", block, 1, 10**6)
     check_device(device)
     _check_memory(len(arms), min(block, n), size, len(times))
-    data = getattr(denoiser, "data", None)
-    name = str(getattr(denoiser, "name", type(denoiser).__name__))
+    data = known.law
     context = None
     if label is not None:
-        classes = tuple(getattr(denoiser, "classes", ()))
+        classes = known.classes
         if label not in classes:
-            known = ", ".join(classes) or "none, this denoiser has no classes"
-            raise InputError(f"class is {label!r}; allowed: {known}")
+            allowed = ", ".join(classes) or "none, this denoiser has no classes"
+            raise InputError(f"class is {label!r}; allowed: {allowed}")
         context = np.eye(len(classes), dtype=np.float32)[classes.index(label)]
         if data is not None:
             data = data.only(classes.index(label)) if data.labels is not None else None
     spec = RunSpec(
-        denoiser=name,
-        denoiser_digest=_digest_of(denoiser),
+        denoiser=known.name,
+        denoiser_digest=known.digest,
         schedule=schedule.name,
         schedule_digest=array_digest(schedule.betas, schedule.alphas, schedule.alpha_bars),
         arms=tuple(
@@ -627,9 +619,8 @@ def _job(
         label=label,
         device=torch.device(device).type,
     )
-    on_device = denoiser.to(device) if device != "cpu" and hasattr(denoiser, "to") else denoiser
     keep = min(int(n), max(256, 2**16 // size))
-    return _Job(on_device, schedule, arms, spec, data, context, keep, device)
+    return _Job(on_device(denoiser, device), schedule, arms, spec, data, context, keep, device)
 
 
 def _check_memory(arms: int, block: int, size: int, points: int) -> None:
@@ -661,15 +652,6 @@ def _checked_shape(shape: object, n: int) -> tuple[int, ...]:
     return whole
 
 
-def _digest_of(denoiser: Denoiser) -> str:
-    """Its own; of the weights of a module that has none; empty for other callables."""
-    digest = getattr(denoiser, "digest", "")
-    if not digest and isinstance(denoiser, torch.nn.Module):
-        state = denoiser.state_dict().items()
-        digest = tensors_digest({key: v for key, v in state if isinstance(v, Tensor)})
-    return str(digest)
-
-
 def _check_count(name: str, value: object, low: int, high: int) -> None:
     integral = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not integral or not low <= int(value) <= high:  # type: ignore[call-overload]
@@ -678,13 +660,7 @@ def _check_count(name: str, value: object, low: int, high: int) -> None:
 
 def _step_std(job: _Job) -> Array:
     times = job.schedule.times(job.spec.steps)
-    pairs = list(zip(times[:-1].tolist(), times[1:].tolist(), strict=True))
-    return np.array(
-        [
-            [arm.noise_scale * arm.rule.coefficients(job.schedule, t, s)[2] for t, s in pairs]
-            for arm in job.arms
-        ]
-    )
+    return coefficient_table(job.arms, job.schedule, times)[:, :, 2].T
 
 
 def _answers(job: _Job) -> Answers:

@@ -28,7 +28,7 @@ def sample_ddpm(nn_model, correct, timesteps=500):
 
 runs = {}
 for name, correct in (("as it is", True), ("incorrect", False)):
-    probe = dv.Probe(lambda x, t: denoiser(x, round(500 * t.item())), schedule, data=denoiser.data)
+    probe = dv.Probe(lambda x, t: denoiser(x, round(500 * t.item())), schedule, data=denoiser.law)
     runs[name] = probe.finish(sample_ddpm(probe, correct))
     print(name, [finding.id for finding in dv.diagnose(runs[name])])
 figure = PICTURES["dial"](joined(runs), "en")
