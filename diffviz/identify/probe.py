@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffviz.diagnosis.findings import Finding, diagnose
-from diffviz.diffusion.denoiser import describe
+from diffviz.diffusion.denoiser import Description, describe
 from diffviz.diffusion.law import DataLaw
 from diffviz.diffusion.sampler import Step
 from diffviz.diffusion.schedule import NoiseSchedule
@@ -130,7 +130,8 @@ class Probe:
         if answer not in ("auto", *ANSWERS):
             raise InputError(f"answer is {answer!r}; allowed are 'auto', {', '.join(ANSWERS)}")
         self.model, self.schedule, self.time = model, schedule, time
-        self.data = describe(model).law if data is None else data
+        law = getattr(model, "law", None) if data is None else data
+        self.data = law if isinstance(law, DataLaw) else None
         self.reading: Understood | None = None
         self.findings: tuple[Finding, ...] = ()
         self._answers: Sequence[str] = ANSWERS if answer == "auto" else (answer,)
@@ -307,9 +308,12 @@ class Probe:
             )  # fmt: skip
             t, s = (int(time) for time in times[i : i + 2])
             recorder.observe(Step(t, s, state, answer, mean, injected[i : i + 1], z[0], ahead))
-        described = describe(self.model)
+        try:
+            described = describe(self.model)
+        except InputError:  # a stranger's .name or .classes of another type
+            described = Description(name=type(self.model).__name__)
         spec = RunSpec(
-            denoiser=described.name or type(self.model).__name__,
+            denoiser=described.name,
             denoiser_digest=described.digest,
             schedule=schedule.name,
             schedule_digest=array_digest(schedule.betas, schedule.alphas, schedule.alpha_bars),
@@ -347,8 +351,10 @@ class Probe:
         if last and self.reading.rule not in ("unknown", "ddim(eta=0)"):
             evidence = {"found": last, "rule": self.reading.rule}
             found.append(Finding("noise-last-step", "error", "probe", (before, before), evidence))
-        size = float(np.sqrt((end.astype(np.float64) ** 2).mean()))
-        if size > LARGE and end.min() > -0.1 * end.max():
+        # Samples that ran away lie on both sides of 0, pictures in 0…255 on one.
+        mean, std = float(end.mean(dtype=np.float64)), float(end.std(dtype=np.float64))
+        size = float(np.hypot(mean, std))
+        if size > LARGE and mean > 0.5 * std:
             evidence = {"found": size, "low": float(end.min()), "high": float(end.max())}
             found.append(Finding("data-range", "error", "probe", (0, 0), evidence))
         if picture:
