@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dashboards.sentences import clauses, live
-from diffviz.diagnosis.numbers import finite, scale_of
+from diffviz.diagnosis.numbers import finite
 from diffviz.figures import PICTURES, theme
 from diffviz.figures.histogram import histogram_data
 from diffviz.figures.trajectories import trajectories_data
@@ -42,7 +42,7 @@ def pack(run: Run) -> bytes:
             {
                 "name": name,
                 "rule": str(spec.get("rule", "")),
-                "scale": f"{scale_of(spec):g}",
+                "scale": f"{spec['noise_scale']:g}",
                 "colour": theme.colour(i),
             }
             for i, (name, spec) in enumerate(zip(run.arms, run.spec.arms, strict=True))

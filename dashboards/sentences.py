@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from diffviz.diagnosis.numbers import leaves_joint_law
+from diffviz.diagnosis.verdicts import keeps_noise as leaves_joint_law
 from diffviz.figures.strips import is_image
 from diffviz.recording.run import Run
 

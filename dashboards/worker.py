@@ -202,7 +202,7 @@ def _write(run: Any, folder: Path, name: str, limit: float, say: Say) -> None:
     from diffviz.figures.strips import is_image
     from diffviz.files.atomic import replacing
     from diffviz.report.page import write_report
-    from diffviz.report.table import write_table
+    from diffviz.report.data import write_table
 
     run.save(folder / FILES["run"])
     size = (folder / FILES["run"]).stat().st_size

@@ -10,7 +10,7 @@ import torch
 
 from dashboards.payload import payload
 from diffviz.diagnosis.findings import diagnose
-from diffviz.diagnosis.numbers import report_numbers
+from diffviz.report import report_numbers
 from diffviz.diffusion.exact import DatasetDenoiser, GaussianDenoiser
 from diffviz.diffusion.sampler import DEFAULT_ARMS, Arm, ddpm
 from diffviz.diffusion.schedule import NoiseSchedule
