@@ -330,7 +330,7 @@ def _dial() -> html.Section:
                         className="desk",
                     ),
                     html.Div(className="plot", id="dial-plot"),
-                    html.P(both("dashboard.dial_density.caption"), className="note"),
+                    html.P(both("figures.density.caption"), className="note"),
                 ],
                 className="card",
             ),

@@ -37,7 +37,7 @@ FIELDS = (
     *("arms", "n", "seed", "class", "steps"),
 )
 NUMBER = r"\d{1,6}(?:\.\d{0,12})?"
-ARM = re.compile(rf"(ddpm|ddpm-posterior|z=0|ddim(?::({NUMBER}))?)(?:\*({NUMBER}))?")
+ARM = re.compile(rf"(ddpm|ddpm/posterior|z=0|ddim(?:\(eta=({NUMBER})\))?)(?:\*({NUMBER}))?")
 
 
 class Refused(InputError):
@@ -181,7 +181,6 @@ class Order:
         """For the worker."""
         return {
             "denoiser": self.denoiser,
-            "narrowed": self.model.kind == "dataset",
             "plan": self.plan,
             "T": self.T,
             "start": self.start,

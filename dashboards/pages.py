@@ -23,16 +23,16 @@ from fastapi import FastAPI, Response
 
 from dashboards.bench import Bench
 from diffviz.diagnosis.numbers import finite
-from diffviz.diffusion.schedule import NoiseSchedule
-from diffviz.errors import InputError
-from diffviz.figures.dial_density import (
+from diffviz.diffusion.dial import (
     LAWS,
     SLICES,
     balanced_score,
-    dial_density_data,
-    dial_density_figure,
+    dial_density,
 )
-from diffviz.figures.forward import forward_data
+from diffviz.diffusion.forward import forward_data
+from diffviz.diffusion.schedule import NoiseSchedule
+from diffviz.errors import InputError
+from diffviz.figures.density import density_figure
 from diffviz.figures.schedule import schedule_data, schedule_figure
 from diffviz.files.catalogue import LANGUAGES
 from diffviz.files.images import from_uint8, to_uint8
@@ -130,7 +130,7 @@ def dial(asked: Question) -> dict[str, Any] | None:
 @lru_cache(maxsize=800)
 def _dial(law: str, noise_steps: int, score_steps: int) -> dict[str, Any]:
     noise, score = noise_steps / 20, score_steps / 20
-    data = dial_density_data(_course(), LAWS[law], noise, score)
+    data = dial_density(_course(), LAWS[law], noise, score)
     return {
         "law": law,
         "noise": noise,
@@ -159,8 +159,8 @@ def _verdict(distance: float, spread: float, shares: tuple[float, ...]) -> str:
 @lru_cache(maxsize=2)
 def dial_figures(law: str) -> dict[str, Any]:
     """The dial's picture in every language, drawn once; later only its densities change."""
-    data = dial_density_data(_course(), LAWS[law], 1.0, 1.0)
-    return figure_json({code: dial_density_figure(data, code) for code in LANGUAGES})
+    data = dial_density(_course(), LAWS[law], 1.0, 1.0)
+    return figure_json({code: density_figure(data, code) for code in LANGUAGES})
 
 
 @lru_cache(maxsize=1)

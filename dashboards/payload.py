@@ -11,7 +11,7 @@ import numpy as np
 
 from dashboards.sentences import clauses, live
 from diffviz.diagnosis.numbers import finite
-from diffviz.figures import PICTURES, theme
+from diffviz.figures import plot, theme
 from diffviz.figures.histogram import histogram_data
 from diffviz.figures.trajectories import trajectories_data
 from diffviz.files.catalogue import LANGUAGES
@@ -42,7 +42,7 @@ def pack(run: Run) -> bytes:
             {
                 "name": name,
                 "rule": str(spec.get("rule", "")),
-                "scale": f"{spec['noise_scale']:g}",
+                "scale": format(spec["noise_scale"], "g"),
                 "colour": theme.colour(i),
             }
             for i, (name, spec) in enumerate(zip(run.arms, run.spec.arms, strict=True))
@@ -54,7 +54,12 @@ def pack(run: Run) -> bytes:
         if tracks is None
         else {"times": tracks.t.tolist(), "x": _short(np.moveaxis(tracks.x, 1, 0))},
         "figures": {
-            name: figure_json({code: PICTURES[name](run, code) for code in LANGUAGES})
+            name: figure_json(
+                {
+                    code: plot(run, name, language=code, t=int(run.dataset["t"][0]))
+                    for code in LANGUAGES
+                }
+            )
             for name in names
         },
         "bins": run.dataset.sizes["bin"],

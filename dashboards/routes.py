@@ -298,7 +298,7 @@ def _start() -> dict[str, Any]:
         "colours": list(theme.COLOURS),
         "config": {**theme.CONFIG, "displayModeBar": False},
         "narrow": theme.NARROW,
-        "text": {"light": theme.TEXT[False], "dark": theme.TEXT[True]},
+        "text": theme.TEXT,
     }
 
 

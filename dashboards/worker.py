@@ -100,7 +100,9 @@ def _describe(job: dict[str, Any], say: Say) -> None:
 def _record(job: dict[str, Any], say: Say) -> None:
     import torch
 
-    from diffviz.diffusion.names import parse_arms, parse_denoiser, parse_schedule
+    from diffviz.diffusion.names import parse_denoiser
+    from diffviz.diffusion.rules import parse_arms
+    from diffviz.diffusion.schedule import NoiseSchedule
     from diffviz.recording.record import record
     from diffviz.recording.run import Run
 
@@ -109,14 +111,13 @@ def _record(job: dict[str, Any], say: Say) -> None:
     _limit_memory(job["memory"])
     schedule = None
     if order["plan"] is not None:
-        schedule = parse_schedule(order["plan"], order["T"], order["start"], order["end"])
-    narrowed = order["label"] if order["narrowed"] else None
-    denoiser = parse_denoiser(order["denoiser"], schedule, narrowed)
-    used = denoiser.schedule if schedule is None else schedule  # type: ignore[attr-defined]
+        schedule = NoiseSchedule.named(order["plan"], order["T"], order["start"], order["end"])
+    denoiser = parse_denoiser(order["denoiser"]).make(schedule)
+    used = denoiser.schedule if schedule is None else schedule
     arms = parse_arms(order["arms"])
     times = used.times(order["steps"])
-    data = getattr(denoiser, "data", None)
-    if data is not None and order["label"] and not order["narrowed"]:
+    data = denoiser.law
+    if data is not None and order["label"]:
         known = data.labels is not None
         data = data.only(denoiser.classes.index(order["label"])) if known else None
     say(
@@ -135,7 +136,7 @@ def _record(job: dict[str, Any], say: Say) -> None:
         seed=order["seed"],
         block=order["block"],
         steps=order["steps"],
-        label=None if order["narrowed"] else order["label"],
+        label=order["label"],
         progress=False,
         watch=telling,
     )
@@ -201,8 +202,8 @@ def _write(run: Any, folder: Path, name: str, limit: float, say: Say) -> None:
     from diffviz.figures.export import export
     from diffviz.figures.strips import is_image
     from diffviz.files.atomic import replacing
-    from diffviz.report.page import write_report
     from diffviz.report.data import write_table
+    from diffviz.report.page import write_report
 
     run.save(folder / FILES["run"])
     size = (folder / FILES["run"]).stat().st_size

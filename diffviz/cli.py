@@ -60,7 +60,7 @@ def _record_options(command: Command) -> Command:
             "--arms",
             default="ddpm,z=0,ddim",
             show_default=True,
-            help="Also ddpm-posterior, ddim:ETA, and ddpm*SCALE for SCALE times the noise.",
+            help="Also ddpm/posterior, ddim(eta=ETA), and ddpm*SCALE for SCALE times the noise.",
         ),
     ):
         command = option(command)
@@ -74,33 +74,19 @@ def _record_options(command: Command) -> Command:
     )(command)
 
 
-def _record(out: str | None, resume: bool, options: dict[str, Any]) -> Any:
-    from diffviz.diffusion.names import parse_arms, parse_denoiser
-    from diffviz.files.atomic import check_apart
-    from diffviz.recording.record import record
-    from diffviz.recording.workers import executor
+def _request(options: dict[str, Any]) -> Any:
+    from diffviz.recording.request import RecordRequest
 
-    check_apart([out], _files_of(options["denoiser_text"]))
-    schedule = _schedule(options)
-    label = options["label"]
-    arms = parse_arms(options["arms"])
-    denoiser = parse_denoiser(options["denoiser_text"], schedule, label)
-    narrowed = (options["denoiser_text"] or "").startswith("dataset:")
-    with executor(options["workers"]) as pool:
-        return record(
-            denoiser,
-            denoiser.schedule if schedule is None else schedule,  # type: ignore[attr-defined]
-            arms=arms,
-            n=options["n"],
-            seed=options["seed"],
-            block=options["block"],
-            steps=options["steps"],
-            label=None if narrowed else label,
-            device=options["device"],
-            executor=pool,
-            out=out,
-            resume=resume,
-        )
+    names = {"denoiser_text": "denoiser", "schedule_kind": "schedule", "workers": "executor"}
+    return RecordRequest(**{names.get(name, name): value for name, value in options.items()})
+
+
+def _record(out: str | None, resume: bool, options: dict[str, Any]) -> Any:
+    from diffviz.files.atomic import check_apart
+
+    request = _request(options)
+    check_apart([out], [request.words.source_file])
+    return request.run(out=out, resume=resume)
 
 
 def _files_of(denoiser: str | None) -> list[str]:
@@ -113,10 +99,10 @@ def _schedule(options: dict[str, Any]) -> Any:
     names = ("schedule_kind", "T", "beta_start", "beta_end")
     if all(options[name] is None for name in names):
         return None
-    from diffviz.diffusion.names import parse_schedule
+    from diffviz.diffusion.schedule import KINDS, NoiseSchedule
 
-    return parse_schedule(
-        "course" if options["schedule_kind"] is None else options["schedule_kind"],
+    return NoiseSchedule.named(
+        KINDS[0] if options["schedule_kind"] is None else options["schedule_kind"],
         options["T"],
         options["beta_start"],
         options["beta_end"],
@@ -191,7 +177,7 @@ def report(
 @click.option("--lang", default="en", show_default=True, help="en or zh.")
 @click.option("--dark", is_flag=True, help="For a dark slide.")
 @click.option("--width", type=click.IntRange(100, 4000), default=1100, show_default=True)
-@click.option("--height", type=click.IntRange(100, 4000), default=520, show_default=True)
+@click.option("--height", type=click.IntRange(100, 4000), help="Else what the picture needs.")
 @click.option("--t", "t", type=int, help="The step shown, for histogram and strips.")
 def figure(name: str, run_file: str, out: str, lang: str, dark: bool, **options: Any) -> None:
     """Draw one picture of a run for a slide.
@@ -207,7 +193,14 @@ def figure(name: str, run_file: str, out: str, lang: str, dark: bool, **options:
 
     _check_language(lang)
     check_apart([out], [run_file])
-    export(name, Run.load(run_file), Path(out), language=lang, dark=dark, **options)
+    export(
+        name,
+        Run.load(run_file),
+        Path(out),
+        language=lang,
+        theme="dark" if dark else "light",
+        **options,
+    )
     _say(f"{out}: {name} of {run_file}")
 
 
@@ -380,45 +373,6 @@ def train(out: str, resume: bool, **options: Any) -> None:
 def _command() -> str:
     """What was typed, as it goes into a file of weights."""
     return " ".join(["diffviz", *(word for word in sys.argv[1:] if word != "--resume")])
-
-
-@cli.command()
-@click.argument("weights", nargs=-1, required=True, metavar="WEIGHTS WEIGHTS…")
-@click.option("--out", "-o", default="weights.safetensors", show_default=True)
-def average(weights: tuple[str, ...], out: str) -> None:
-    """Average the weights of networks that were trained from one start.
-
-    \b
-    Example:
-      diffviz average first.safetensors second.safetensors -o mean.safetensors
-    """
-    import numpy as np
-
-    from diffviz.diffusion.checkpoints import load_denoiser, save_denoiser
-    from diffviz.files.atomic import check_apart
-    from diffviz.training import averaged
-
-    check_apart([out], list(weights))
-    parts = [load_denoiser(path) for path in weights]
-    first, law = parts[0], parts[0].data
-    if law is None:
-        raise InputError(
-            f"{weights[0]}: does not say what it was trained on, as files written by train do"
-        )
-    for path, part in zip(weights, parts, strict=True):
-        same = part.facts.get("data") == first.facts["data"] and part.classes == first.classes
-        if not same or not np.array_equal(part.schedule.alpha_bars, first.schedule.alpha_bars):
-            raise InputError(f"{path}: has other data, classes or schedule than {weights[0]}")
-    save_denoiser(
-        out,
-        averaged([part.network for part in parts]),
-        first.schedule,
-        classes=first.classes,
-        data_recipe=first.facts["data"],
-        data=law,
-        facts={"command": _command(), "parts": [dict(part.facts) for part in parts]},
-    )
-    _say(f"{out}: the mean of {len(parts)} networks")
 
 
 def _training_data(options: dict[str, Any]) -> tuple[Any, Any, tuple[str, ...], str]:

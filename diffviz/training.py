@@ -37,7 +37,8 @@ from torch.nn.functional import mse_loss, one_hot
 from tqdm import tqdm
 
 from diffviz.diffusion.checkpoints import read_tensors, write_tensors
-from diffviz.diffusion.sampler import Arm, check_device, ddpm, sample
+from diffviz.diffusion.rules import Arm, ddpm
+from diffviz.diffusion.sampler import check_device, sample
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.diffusion.unet import (
     HEIGHTS,

@@ -86,7 +86,7 @@ def test_saving_again_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_the_images_come_back_where_they_can_be_drawn_again(tmp_path: Path) -> None:
-    law = load_denoiser(save(tmp_path / "a")).data
+    law = load_denoiser(save(tmp_path / "a")).law
     assert law is not None and law.points is not None and law.labels is not None
     images, labels = make_sprites(12, 3)
     assert np.array_equal(law.points, from_uint8(images))
@@ -97,7 +97,7 @@ def test_the_images_come_back_where_they_can_be_drawn_again(tmp_path: Path) -> N
 def test_else_the_stored_summary_speaks(tmp_path: Path, recipe: str) -> None:
     # Sprites that differ from those of the training are not shown as them.
     # Kills: trusting the recipe, or drawing whatever number a file asks for.
-    stored, law = law_of(), load_denoiser(save(tmp_path / "a", data_recipe=recipe)).data
+    stored, law = law_of(), load_denoiser(save(tmp_path / "a", data_recipe=recipe)).law
     assert law is not None and law.points is None
     for name in ("mean", "std", "locations", "scales", "weights"):
         assert np.array_equal(getattr(law, name), getattr(stored, name))
@@ -147,7 +147,7 @@ def test_a_pth_of_the_tutorial(tmp_path: Path) -> None:
     course = network_of("course")
     torch.save(course.state_dict(), path)
     loaded = load_denoiser(path)
-    assert loaded.schedule == NoiseSchedule.course() and loaded.data is None
+    assert loaded.schedule == NoiseSchedule.course() and loaded.law is None
     assert loaded.classes == CLASSES and loaded.network.shortcut == "course"
     assert not torch.equal(answer(loaded), answer(loaded))
 

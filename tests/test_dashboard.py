@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import diffviz as dv
-from diffviz.diffusion.sampler import gaussian_trajectory
-from diffviz.figures.dial_density import LAWS, Law, balanced_score, dial_density_data
+from diffviz.diffusion.dial import LAWS, Law, balanced_score, dial_density
+from diffviz.diffusion.gaussian import gaussian_trajectory
 
 uvicorn = pytest.importorskip("uvicorn")
 dashboards = pytest.importorskip("dashboards")
@@ -377,7 +377,7 @@ def test_the_dial_agrees_with_the_exact_recursion(scale):
     Kills: ᾱ_t for ᾱ_{t−1}, λ for λ², noise in the last step.
     """
     schedule = dv.NoiseSchedule.course(100, 1e-3, 0.1)
-    data = dial_density_data(schedule, LAWS["gaussian"], scale, 1.0)
+    data = dial_density(schedule, LAWS["gaussian"], scale, 1.0)
     exact = gaussian_trajectory(schedule, dv.Arm("x", dv.ddpm(), scale), 2.0, 0.5)
     assert data.std == pytest.approx(exact.std[-1], rel=1e-9)
 
@@ -391,8 +391,8 @@ def test_particles_follow_the_closed_form(scale, score):
     """
     schedule = dv.NoiseSchedule.course(200, 1e-3, 0.05)
     halves = Law((2.0, 2.0), (0.5, 0.5), (0.5, 0.5))
-    exact = dial_density_data(schedule, LAWS["gaussian"], scale, score).std
-    assert dial_density_data(schedule, halves, scale, score).std == pytest.approx(exact, rel=0.065)
+    exact = dial_density(schedule, LAWS["gaussian"], scale, score).std
+    assert dial_density(schedule, halves, scale, score).std == pytest.approx(exact, rel=0.065)
 
 
 def test_what_the_class_should_see():

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from diffviz.diagnosis.findings import diagnose
 from diffviz.diffusion.exact import DatasetDenoiser, GaussianDenoiser
-from diffviz.diffusion.sampler import Arm, ddim, ddpm, sample
+from diffviz.diffusion.rules import Arm, ddim, ddpm
+from diffviz.diffusion.sampler import sample
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError
 from diffviz.identify.probe import Probe
@@ -28,7 +29,7 @@ def as_tutorial(denoiser):
     def model(x, t, c=None):
         return denoiser(x, round(float(torch.as_tensor(t).reshape(-1)[0]) * T))
 
-    model.data = denoiser.data
+    model.law = denoiser.law
     return model
 
 
@@ -136,7 +137,7 @@ def told(kind, denoiser, stretch=1.0):
         eps = (x - bar**0.5 * x_0) / (1 - bar) ** 0.5
         return {"eps": eps, "x0": x_0, "v": bar**0.5 * eps - (1 - bar) ** 0.5 * x_0}[kind]
 
-    model.data = denoiser.data
+    model.law = denoiser.law
     return model
 
 
@@ -190,10 +191,10 @@ def in_sigma(denoiser, denoised):
         level = float(sigma.reshape(-1)[0])
         bar = 1 / (1 + level**2)
         one = NoiseSchedule(np.array([0, 1 - bar]), np.array([1, bar]), np.array([1, bar]))
-        eps = DatasetDenoiser(one, denoiser.data.points)(x * bar**0.5, 1)
+        eps = DatasetDenoiser(one, denoiser.law.points)(x * bar**0.5, 1)
         return x - level * eps if denoised else eps
 
-    model.data = denoiser.data
+    model.law = denoiser.law
     return model
 
 
@@ -246,7 +247,7 @@ def test_guidance(ask, rule):
 
     Kills: guidance recorded as twice as many samples, or one of the two answers taken for it.
     """
-    one, other, calls = dataset(EXACT), DatasetDenoiser(EXACT, dataset().data.points[:9]), []
+    one, other, calls = dataset(EXACT), DatasetDenoiser(EXACT, dataset().law.points[:9]), []
 
     def model(x, t):
         if len(x) == 200:

@@ -11,7 +11,7 @@ import torch
 from scipy.stats import norm
 
 import diffviz as dv
-from diffviz.figures.forward import forward_data
+from diffviz.diffusion.forward import forward_data
 from diffviz.figures.xray import xray_data, xray_figure, xray_noise_figure
 from diffviz.identify.xray import xray
 from diffviz.identify.zoo import SPECIMENS

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from diffviz.diffusion.checkpoints import read_tensors
-from diffviz.diffusion.sampler import ddpm
+from diffviz.diffusion.rules import ddpm
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.diffusion.unet import ContextUnet, weights_digest
 from diffviz.errors import CheckpointError, InputError

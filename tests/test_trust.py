@@ -26,10 +26,10 @@ from diffviz.cli import main
 from diffviz.diagnosis.findings import diagnose
 from diffviz.diffusion.checkpoints import load_denoiser, read_tensors
 from diffviz.diffusion.exact import DatasetDenoiser
-from diffviz.diffusion.sampler import Arm, ddpm
+from diffviz.diffusion.rules import Arm, ddpm
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError
-from diffviz.figures import PICTURES
+from diffviz.figures import plot
 from diffviz.files.images import load_images, load_labels
 from diffviz.recording.record import record
 from diffviz.recording.run import Run
@@ -277,10 +277,8 @@ def test_names_stay_text_in_report_figures_and_numbers(tmp_path):
 def test_names_stay_text_in_figures(name):
     """Kills: a name that closes the script of a figure's page."""
     run = named_run(HOSTILE[name], "b")
-    for draw in (PICTURES["ks"], PICTURES["mean"]):
-        figure = draw(run, "en")
-        assert figure is not None
-        page = figure.to_html(include_plotlyjs=False)
+    for picture in ("ks", "mean"):
+        page = plot(run, picture).to_html(include_plotlyjs=False)
         assert "<script>window.hacked" not in page and "<img src=x" not in page
 
 

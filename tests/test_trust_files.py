@@ -18,7 +18,7 @@ import torch
 from diffviz.diffusion.checkpoints import load_denoiser, save_denoiser
 from diffviz.diffusion.exact import DatasetDenoiser, GaussianDenoiser
 from diffviz.diffusion.law import DataLaw
-from diffviz.diffusion.sampler import DEFAULT_ARMS
+from diffviz.diffusion.rules import DEFAULT_ARMS
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.diffusion.unet import ContextUnet, weights_digest
 from diffviz.errors import InputError, RunFileError

@@ -32,7 +32,7 @@ class Deadly:
     processes know of it.
     """
 
-    sample_shape, schedule, data = MIXTURE.sample_shape, SCHEDULE, MIXTURE.data
+    sample_shape, schedule, law = MIXTURE.sample_shape, SCHEDULE, MIXTURE.law
     name, digest = MIXTURE.name, MIXTURE.digest
 
     def __init__(self, folder, times):

@@ -23,9 +23,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from diffviz.diffusion.denoiser import tensors_digest
 from diffviz.diffusion.law import DataLaw
 from diffviz.diffusion.schedule import NoiseSchedule
-from diffviz.diffusion.unet import SHORTCUTS, ContextUnet, NetworkDenoiser, tensors_digest
+from diffviz.diffusion.unet import SHORTCUTS, ContextUnet, NetworkDenoiser
 from diffviz.errors import CheckpointError, InputError
 from diffviz.files.atomic import read_bytes, replacing
 from diffviz.files.images import from_uint8
@@ -175,7 +176,7 @@ def load_denoiser(
             network,
             schedule,
             classes=classes,
-            data=partial(_data_law, recipe, law, classes),
+            law=partial(_data_law, recipe, law, classes),
             facts={**metadata["facts"], "data": recipe},
         )
     except CheckpointError:

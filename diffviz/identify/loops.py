@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from diffviz.diffusion.sampler import Rule, ddim, ddpm
+from diffviz.diffusion.rules import Rule, ddim, ddpm
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError
 from diffviz.identify.rules import MULTISTEP, Levels, in_form, levels_of, solves_multistep

@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from diffviz.diffusion.denoiser import describe
 from diffviz.diffusion.law import DataLaw
 from diffviz.diffusion.sampler import Step
 from diffviz.diffusion.schedule import NoiseSchedule
@@ -53,7 +54,7 @@ from diffviz.identify.spy import (
     passed_time,
 )
 from diffviz.recording.dataset import assemble
-from diffviz.recording.record import MEMORY, Recorder, bin_edges, snapshot_times
+from diffviz.recording.record import MEMORY, Recorder, bin_edges, frame_times, snapshot_times
 from diffviz.recording.run import Run, RunSpec, array_digest
 
 Array = NDArray[np.float64]
@@ -127,7 +128,7 @@ class Probe:
         schedule: gives ᾱ, and the rules that the loop is compared with.
         time: what the loop passes as t, as for `diffviz.identify.xray.xray`.
         answer: what the model answers, "eps", "x0" or "v"; "auto" finds out or refuses.
-        data: the law of the data, for the references; the model's own ``data`` unless given.
+        data: the law of the data, for the references; the model's own ``law`` unless given.
 
     Attributes:
         reading: how the loop was understood, its guidance too; None before ``finish``.
@@ -148,7 +149,7 @@ class Probe:
             raise InputError(f"answer is {answer!r}; allowed are 'auto', {', '.join(ANSWERS)}")
         self.model, self.schedule, self.time = model, schedule, time
         self.answers: Sequence[str] = ANSWERS if answer == "auto" else (answer,)
-        self.data = getattr(model, "data", None) if data is None else data
+        self.data = describe(model).law if data is None else data
         self.reading: Reading | None = None
         self._tape = Tape()
         self._times: list[float] = []
@@ -384,9 +385,10 @@ class Probe:
                     _tensor32(x_next),
                 )
             )
+        known = describe(self.model)
         spec = RunSpec(
-            denoiser=str(getattr(self.model, "name", type(self.model).__name__)),
-            denoiser_digest=str(getattr(self.model, "digest", "")),
+            denoiser=known.name,
+            denoiser_digest=known.digest,
             schedule=schedule.name,
             schedule_digest=array_digest(schedule.betas, schedule.alphas, schedule.alpha_bars),
             arms=({"name": "probe", "rule": reading.rule, "noise_scale": reading.noise_scale},),
@@ -403,6 +405,7 @@ class Probe:
             times,
             self.data,
             snapshot_times(times),
+            frame_times(times, 1, shape[1:]),
             bin_edges(self.data),
             injected[None],
             clock.perf_counter() - self._start,

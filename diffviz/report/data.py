@@ -17,7 +17,7 @@ from diffviz.files.atomic import replacing
 from diffviz.recording.run import Run
 
 FORMAT = "diffviz-numbers-2"
-LARGE = ("bin", "snapshot", "frame", "plane", "sample", "point")
+LARGE = ("bin", "snapshot", "frame", "frame_sample", "map_sample", "plane", "point", "sample")
 """Variables over these dimensions are left out."""
 
 

@@ -94,7 +94,7 @@ def figure_json(figures: Mapping[str, go.Figure]) -> dict[str, Any]:
     """
     plain = {form: json.loads(figure.to_json()) for form, figure in figures.items()}
     for figure in plain.values():
-        figure["layout"].pop("template", None)
+        figure["layout"]["paper_bgcolor"] = "rgba(0,0,0,0)"  # the page's own shows
     first = next(iter(plain.values()))
     differing = {key for other in plain.values() for key in _differences(first, other)}
     changed = sorted(differing, key=repr)

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from diffviz.files.images import to_uint8
+from diffviz.figures.strips import is_image
 from diffviz.recording.run import Run
 from diffviz.report.embedding import packed
 
@@ -43,21 +42,15 @@ class Frames:
     shape: tuple[int, ...]
 
 
-def is_images(run: Run) -> bool:
-    """Whether the samples can be drawn: (1, H, W) or (3, H, W)."""
-    shape = run.spec.sample_shape
-    return len(shape) == 3 and shape[0] in (1, 3)
-
-
 def frames(run: Run) -> Frames | None:
     """As many samples and frames as the budget allows; None for a run without images.
 
     Only the last frame is exact. In the others the two lowest bits are left out, a difference of
     at most 2/255 that nobody sees, because noise in them cannot be compressed.
     """
-    if not is_images(run):
+    if not is_image(run) or "frames" not in run.dataset:
         return None
-    times, x = _recorded(run)
+    times, x = run.dataset["frame_t"].values, run.dataset["frames"].values
     for samples, stride in OPTIONS:
         rows = np.unique(np.append(np.arange(0, len(times), stride), len(times) - 1))
         kept = x[:, rows, :samples].copy()
@@ -72,11 +65,3 @@ def frames(run: Run) -> Frames | None:
         kept = kept[..., ::coarse, ::coarse]
         data = packed(kept.tobytes())
     return Frames(data, times[rows].tolist(), kept.shape[2], kept.shape[3:])
-
-
-def _recorded(run: Run) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    if "frames" in run.dataset:
-        return run.dataset["frame_t"].values, run.dataset["frames"].values
-    x = run.dataset["snapshots"].values
-    flat = to_uint8(x.reshape(-1, *x.shape[3:]))  # channels last
-    return run.dataset["snapshot"].values, np.moveaxis(flat, -1, 1).reshape(x.shape)

@@ -100,28 +100,32 @@
   }
 
   function densityAt(arm) {
-    const start = (scrub.step * view.arms.length + arm) * view.bins;
+    const start = (scrub.step * (view.arms.length + 1) + arm) * view.bins;
     return Array.from(densities.subarray(start, start + view.bins));
   }
 
   function moveHistogram() {
     if (!plots.get(histogram)?.drawn || histogram.at === scrub.step) return;
     histogram.at = scrub.step;
-    const moved = histogram.data.map((trace) => view.arms.indexOf(trace.legendgroup));
-    const traces = [...moved.keys()].filter((i) => moved[i] >= 0);
-    const title = { "annotations[0].text": `<b>t = ${scrub.t}</b>` };
-    Plotly.update(histogram, { y: traces.map((i) => densityAt(moved[i])) }, title, traces);
+    // What belongs to no arm is q(x_t), which stands behind the arms.
+    const y = histogram.data.map((trace) => {
+      const arm = view.arms.indexOf(trace.legendgroup);
+      return densityAt(arm < 0 ? view.arms.length : arm);
+    });
+    Plotly.update(histogram, { y }, { "annotations[0].text": `<b>t = ${scrub.t}</b>` });
   }
 
   async function draw(element) {
     const plot = plots.get(element);
-    const { figure, texts, shades } = figures[element.dataset.figure];
-    const changes = [...texts[state.language], ...shades[isDark() ? "dark" : "light"]];
-    for (const [path, value] of changes) put(figure, path, value);
+    const { figure, texts } = figures[element.dataset.figure];
+    for (const [path, value] of texts[state.language]) put(figure, path, value);
     const { data, layout } = structuredClone(figure);
     plot.narrow = element.clientWidth < view.narrow;
     const patch = layout.meta?.[plot.narrow ? "narrow" : "wide"] ?? {};
     for (const [path, value] of Object.entries(patch)) put(layout, path.split("."), value);
+    // The dots that move stand for those of the end.
+    for (const trace of data) if (trace.meta === "now") trace.visible = false;
+    layout.font = { ...layout.font, color: view.text[isDark() ? "dark" : "light"] };
     const first = !plot.drawn;
     if (first) element.replaceChildren();
     // Without a height of its own the element would vanish when the figure is drawn anew.
@@ -134,17 +138,11 @@
     }
     if (!first) return;
     scrub.cursors(element);
-    if (element.dataset.figure === "map" && view.map) {
+    if (element.dataset.figure === "map") {
       const points = { ...view.map, times: view.times, arms: view.arms.length };
-      scrub.dots(element, points, figure.layout.meta.panels ?? panels());
+      scrub.dots(element, points, figure.layout.meta.panels);
     }
   }
-
-  const panels = () =>
-    view.arms.map((_, i) => {
-      const number = i ? i + 1 : "";
-      return { x: `x${number}`, y: `y${number}`, colour: view.colours[i] };
-    });
 
   // A figure is drawn when the window comes near it.
   const waiting = [];

@@ -23,6 +23,7 @@ from diffviz.diagnosis.verdicts import on_the_way
 from diffviz.errors import InputError
 from diffviz.figures import theme
 from diffviz.figures.histogram import histogram_data
+from diffviz.figures.map import map_data
 from diffviz.files.atomic import replacing
 from diffviz.files.catalogue import LANGUAGES, catalogue
 from diffviz.recording.combine import joined
@@ -30,7 +31,7 @@ from diffviz.recording.run import Run
 from diffviz.report import embedding
 from diffviz.report.frames import frames
 
-FIRST = ("map", "mean", "stds", "ks", "staircase", "dial")
+FIRST = ("mean", "stds", "ks", "staircase", "dial")
 REST = ("distance", "histogram", "strips", "diversity", "noise", "schedule")
 EQUATIONS = {
     "ddpm": r"x_{t-1} = \frac{1}{\sqrt{\alpha_t}}\left(x_t - "
@@ -77,10 +78,15 @@ def render(run: Run | Mapping[str, Run], language: str = "en", title: str | None
     runs = {"": run} if isinstance(run, Run) else dict(run)
     run = next(iter(runs.values())) if len(runs) == 1 else joined(runs)
     told = {code: story(run, code) for code in LANGUAGES}
-    drawn = {name: _figure(run, name) for name in ("trajectories", *FIRST, *REST)}
-    if drawn["map"] is not None:
-        drawn["trajectories"] = None
-    drawn = {name: figure for name, figure in drawn.items() if figure is not None}
+    shown = figures.available(run)
+    way = "map" if "map" in shown else "trajectories"
+    drawn = {
+        name: embedding.figure_json(
+            {code: figures.plot(run, name, language=code) for code in LANGUAGES}
+        )
+        for name in (way, *FIRST, *REST)
+        if name in shown
+    }
     rows, arms = key_numbers(run), _arms(run)
     scripts = [files("diffviz.figures").joinpath("scrub.js").read_text("utf-8"), asset("page.js")]
     return template("page.html.j2").render(
@@ -106,7 +112,7 @@ def render(run: Run | Mapping[str, Run], language: str = "en", title: str | None
         readings=_readings(run),
         marks=mark_times(run),
         size=int(np.prod(run.spec.sample_shape)),
-        first=[name for name in ("trajectories", *FIRST) if name in drawn],
+        first=[name for name in (way, *FIRST) if name in drawn],
         rest=[name for name in REST if name in drawn],
         equations={key: Markup(convert(latex, "block")) for key, latex in EQUATIONS.items()},
         times=run.dataset["t"].values.tolist(),
@@ -126,30 +132,6 @@ def render(run: Run | Mapping[str, Run], language: str = "en", title: str | None
         ),
         histogram=embedding.packed(_densities(run)),
     )
-
-
-def _figure(run: Run, name: str) -> dict[str, Any] | None:
-    """One figure for the page; None when the run lacks it.
-
-    Returns:
-        ``figure``, ``texts`` by language and ``shades`` by theme, lists of [path, value].
-    """
-    if name not in figures.PICTURES or figures.PICTURES[name](run, "en") is None:
-        return None
-    told = embedding.figure_json({code: _drawn(run, name, code, "light") for code in LANGUAGES})
-    shades = {shade: _drawn(run, name, LANGUAGES[0], shade) for shade in ("light", "dark")}
-    return told | {"shades": embedding.figure_json(shades)["texts"]}
-
-
-def _drawn(run: Run, name: str, language: str, shade: str) -> Any:
-    figure: Any = figures.PICTURES[name](run, language)
-    figure.layout.font.color = theme.TEXT[shade == "dark"]
-    figure.layout.shapes = [s for s in figure.layout.shapes if s.name != "cursor"]
-    axes = [a.plotly_name.replace("axis", "") for a in figure.select_xaxes()]
-    figure.layout.meta = {"time_axes": axes if figure.layout.meta["time"] else []} | (
-        figure.layout.meta
-    )
-    return figure
 
 
 def _together(parts: Mapping[str, str], tag: str = "span") -> Markup:
@@ -198,7 +180,7 @@ def _arms(run: Run) -> list[dict[str, Any]]:
 
 
 def _share(row: Any) -> Markup | str:
-    """ "92 (88 to 96)" in every language; without a range for the data themselves."""
+    """The percentage with its range; without one for the data themselves."""
     if not np.isfinite(row.share):
         return "–"
     if not np.isfinite(row.share_low + row.share_high):
@@ -250,7 +232,7 @@ def _view(
     cells: list[list[list[str]]],
 ) -> dict[str, Any]:
     """What the script of the page reads."""
-    pictures = ("trajectories", *FIRST, *REST)
+    pictures = ("map", "trajectories", *FIRST, *REST)
     return {
         "language": language,
         "tags": embedding.TAGS,
@@ -263,7 +245,8 @@ def _view(
         "bins": run.dataset.sizes["bin"],
         "config": theme.CONFIG,
         "narrow": theme.NARROW,
-        "map": _map(run),
+        "text": theme.TEXT,
+        "map": finite(_map(run)),
         "words": {
             code: {key: catalogue(code)[f"report.page.{key}"] for key in WORDS}
             for code in LANGUAGES
@@ -282,21 +265,21 @@ def _indexed(sentences: Sequence[str]) -> list[Any]:
 
 
 def _map(run: Run) -> dict[str, Any] | None:
-    """Positions on the map: (arm, time, sample, 2) as one list, in stds of q(x_t)."""
-    if "map" not in run.dataset:
+    """Positions on the map, (arm, time, sample, 2) as one list, in stds of q(x_t)."""
+    data = map_data(run)
+    if data is None:
         return None
-    scale = run.dataset["map_std"].values[None, :, None, :]
-    place = run.dataset["map"].transpose("arm", "t", "sample", "plane").values / scale
     return {
-        "samples": place.shape[2],
-        "data": finite([round(float(value), 3) for value in place.ravel()]),
+        "samples": data.x.shape[2],
+        "data": [float(f"{value:.3g}") for value in data.x.ravel()],
     }
 
 
 def _densities(run: Run) -> bytes:
-    """Densities of x_t as float32 (time, arm, bin), little-endian."""
-    density = histogram_data(run, "x").density
-    return np.ascontiguousarray(density.swapaxes(0, 1)).astype("<f4").tobytes()
+    """Densities of x_t, of each arm and then of q(x_t), as float32 (time, arm, bin)."""
+    data = histogram_data(run, "x")
+    density = np.concatenate([data.density, data.reference[None]]).swapaxes(0, 1)
+    return np.ascontiguousarray(density).astype("<f4").tobytes()
 
 
 def policy(*scripts: str) -> str:

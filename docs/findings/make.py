@@ -84,7 +84,7 @@ def sampled(code, tables="", trained=False):
     def answer(x, t):
         return model(x.float(), int(t)).to(x.dtype)
 
-    answer.data = denoiser().data
+    answer.law = denoiser().law
     shape = (SHOWN, *SHAPE[1:]) if trained else SHAPE
     probe = dv.Probe(answer, own, time="index", answer="eps")
     torch.manual_seed(1)
@@ -135,7 +135,7 @@ def statistics(named):
             data["nearest_distance"],
         )
         rows.append([name, *(f"{float(number):.3f}" for number in numbers)])
-    known = denoiser().data
+    known = denoiser().law
     rows.append(
         [
             "data",
