@@ -81,10 +81,12 @@ def dial_figure(data: DialData, language: str = "en") -> go.Figure:
         y_titles=[text(f"figures.dial.{name}_y", language) for name in names],
     )
     ends = data.t[[0, -1]]
-    settings = data.scales[np.isfinite(data.scales)] if data.linear else np.empty(0)
+    settings = {1.0: text("figures.common.normal", language)}
+    if data.linear:
+        scales = np.unique([1.0, *data.scales[np.isfinite(data.scales)]])
+        settings = {v: text("figures.dial.setting", language, value=f"{v:g}") for v in scales}
     for panel in range(len(names)):
-        for setting in np.unique([1.0, *settings]):
-            name = text("figures.dial.setting", language, value=f"{setting:g}")
+        for setting, name in settings.items():
             theme.add_reference(figure, panel, ends, np.full(2, setting), name)
     draw_curve(figure, 0, data.t, data.std, data.arms, language)
     for a in np.flatnonzero(shown):
