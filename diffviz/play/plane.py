@@ -26,7 +26,15 @@ MAX_POINTS = 256
 """Points or modes of a law."""
 DRAWN = 0.1
 """Std of the Gaussian that stands on each point drawn by hand."""
-LIMITS = {"less": 0.8, "more": 1.15, "pulled": 0.6, "far": 0.15, "mode": 0.5, "wrong": 0.3, "steps": 40}
+LIMITS = {
+    "less": 0.8,
+    "more": 1.15,
+    "pulled": 0.6,
+    "far": 0.15,
+    "mode": 0.5,
+    "wrong": 0.3,
+    "steps": 40,
+}
 """When a sentence is true. The first two are parts of the right std, the third of the right
 distance to the mean; ``far`` is D above chance; a mode with less than ``mode`` of its share is
 called lost, and ``wrong`` is the part of the points in a wrong mode; with fewer than ``steps`` steps an error of a right sampler is put down to them."""
@@ -78,7 +86,9 @@ def _spiral(k: int) -> Array:
 def _face() -> Array:
     smile = np.pi * np.linspace(1.15, 1.85, 12)
     mouth = 1.3 * np.stack([np.cos(smile), np.sin(smile)], axis=1)
-    eyes = np.array([(x + dx, 0.75 + dy) for x in (-0.6, 0.6) for dx in (0, 0.1) for dy in (0, 0.1)])
+    eyes = np.array(
+        [(x + dx, 0.75 + dy) for x in (-0.6, 0.6) for dx in (0, 0.1) for dy in (0, 0.1)]
+    )
     return np.concatenate([mouth, eyes])
 
 

@@ -68,7 +68,9 @@ class States(NamedTuple):
     z: Array
 
 
-def states(law: Law, schedule: NoiseSchedule, x_T: Array, seed: int, ways: Sequence[Arm]) -> States:
+def states(
+    law: Law, schedule: NoiseSchedule, x_T: Array, seed: int, ways: Sequence[Arm]
+) -> States:
     """Every state of every arm from ``x_T`` (N, 2) on, by `diffviz.sample`."""
     denoiser = MixtureDenoiser(schedule, law.means, law.stds, law.weights)
     start, generator = torch.from_numpy(x_T), torch.Generator().manual_seed(seed)
