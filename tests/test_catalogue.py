@@ -98,9 +98,9 @@ def test_every_key_that_is_written_out_exists():
 
 def test_every_picture_has_a_title_and_a_caption():
     """Kills: a picture without a word about what it shows."""
-    from diffviz.figures import PICTURES
+    from diffviz.figures import NAMES
 
-    for name in PICTURES:
+    for name in NAMES:
         assert {f"figures.{name}.title", f"figures.{name}.caption"} <= set(KEYS)
 
 

@@ -106,12 +106,12 @@ def test_dataset_is_accurate_at_low_noise_in_many_dimensions():
 
 
 LAWS = {
-    "number": GaussianDenoiser(SCHEDULE, 2.0, 0.5).data,
-    "vector": GaussianDenoiser(SCHEDULE, [1.0, -2.0, 0.0], [0.5, 0.1, 1.0]).data,
-    "mixture": MixtureDenoiser(SCHEDULE, [[-1.0, 0], [1.5, 2]], [0.2, 0.3], [0.7, 0.3]).data,
+    "number": GaussianDenoiser(SCHEDULE, 2.0, 0.5).law,
+    "vector": GaussianDenoiser(SCHEDULE, [1.0, -2.0, 0.0], [0.5, 0.1, 1.0]).law,
+    "mixture": MixtureDenoiser(SCHEDULE, [[-1.0, 0], [1.5, 2]], [0.2, 0.3], [0.7, 0.3]).law,
     "points": DatasetDenoiser(
         SCHEDULE, np.random.default_rng(0).integers(0, 256, (40, 4, 4, 3), dtype=np.uint8)
-    ).data,
+    ).law,
 }
 
 
@@ -187,7 +187,10 @@ def test_many_values_become_equally_filled_atoms():
         (lambda: MixtureDenoiser(SCHEDULE, [], [], []), "(K, *D)"),
         (lambda: MixtureDenoiser(SCHEDULE, [0.0], [1.0], [0.0]), "weights > 0"),
         (lambda: DatasetDenoiser(SCHEDULE, np.zeros((0, 3))), "N ≥ 1"),
-        (lambda: DatasetDenoiser(SCHEDULE, np.zeros((2, 3)), np.zeros(3)), "3 labels for 2"),
+        (
+            lambda: DatasetDenoiser(SCHEDULE, np.zeros((2, 3)), np.zeros(3)),
+            "allowed are 2 integers",
+        ),
         (lambda: DatasetDenoiser(SCHEDULE, np.full((2, 3), np.inf)), "not finite"),
     ],
 )

@@ -16,7 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffviz.diffusion.exact import DatasetDenoiser, GaussianDenoiser, MixtureDenoiser
-from diffviz.diffusion.sampler import DEFAULT_ARMS, Arm, ddim, ddpm, gaussian_trajectory, sample
+from diffviz.diffusion.gaussian import gaussian_trajectory
+from diffviz.diffusion.rules import DEFAULT_ARMS, Arm, ddim, ddpm
+from diffviz.diffusion.sampler import sample
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError, RunFileError
 from diffviz.recording.record import Recorder, record
@@ -71,9 +73,7 @@ def walk(denoiser, n, seed=3):
     g = torch.Generator().manual_seed(seed)
     x_T = torch.randn(n, *denoiser.sample_shape, generator=g)
     steps = list(sample(denoiser, SCHEDULE, x_T, g))
-    recorder = Recorder(
-        SCHEDULE, SCHEDULE.times(), 3, n, denoiser.sample_shape, data=denoiser.data
-    )
+    recorder = Recorder(SCHEDULE, SCHEDULE.times(), 3, n, denoiser.sample_shape, data=denoiser.law)
     for step in steps:
         recorder.observe(step)
     tally = recorder.finish(steps[-1].x_next)
@@ -99,7 +99,7 @@ def test_every_statistic_by_its_definition():
             assert tally.ks[a, 0, i] == pytest.approx(d, abs=1e-9)
             between = x.std(axis=0, ddof=1).mean()
             assert tally.pixels.std[a, i].mean() == pytest.approx(between, rel=1e-9)
-            within = x.std(axis=1, ddof=1).mean()
+            within = x.var(axis=1, ddof=1).mean()
             assert tally.within[a, i] / tally.n == pytest.approx(within, rel=1e-9)
     for i, step in enumerate(steps):
         eps = step.eps.numpy().astype(np.float64)
@@ -114,7 +114,7 @@ def test_every_statistic_by_its_definition():
     run = record(denoiser, SCHEDULE, n=6, progress=False)
     data = run.dataset
     x_0 = data["samples"].values.reshape(3, 6, -1)
-    center = denoiser.data.mean.reshape(-1)
+    center = denoiser.law.mean.reshape(-1)
     np.testing.assert_allclose(
         data["distance_to_mean"].sel(t=0), np.sqrt(((x_0 - center) ** 2).mean((1, 2))), rtol=1e-5
     )
@@ -262,7 +262,7 @@ def test_resume_gives_the_same_run(tmp_path, monkeypatch):
 def test_killed_recording_resumes_to_the_same_bits(tmp_path):
     """A real process, really killed between blocks. Kills: a partial file written in place."""
     out = tmp_path / "run.nc"
-    command = [sys.executable, "-m", "diffviz", "record", "--denoiser", "gaussian:1,0.5"]
+    command = [sys.executable, "-m", "diffviz.cli", "record", "--denoiser", "gaussian:1,0.5"]
     command += ["--n", "1000", "--block", "100", "--T", "40", "--out", str(out)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
@@ -344,7 +344,7 @@ def test_a_subset_of_steps_names_the_times_visited():
     d = record(GAUSSIAN, SCHEDULE, n=64, steps=7, progress=False).dataset
     np.testing.assert_array_equal(d["t"], SCHEDULE.times(7))
     np.testing.assert_allclose(
-        d["reference_std"], [GAUSSIAN.data.marginal_std(b) for b in SCHEDULE.alpha_bars[d["t"]]]
+        d["reference_std"], [GAUSSIAN.law.marginal_std(b) for b in SCHEDULE.alpha_bars[d["t"]]]
     )
 
 

@@ -426,7 +426,7 @@ def test_texts_of_a_language_restore_its_figure():
                 node = node[key]
             node[last] = value
         wanted = json.loads(figures[language].to_json())
-        wanted["layout"].pop("template", None)
+        wanted["layout"]["paper_bgcolor"] = "rgba(0,0,0,0)"
         assert shipped["figure"] == wanted
     assert shipped["texts"]["zh"] and not any("bdata" in p for p, _ in shipped["texts"]["zh"])
 

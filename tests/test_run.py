@@ -114,7 +114,7 @@ def test_a_missing_folder_is_named(run, tmp_path):
 
 def test_names_from_anywhere_survive(tmp_path):
     """Kills: an arm's name used as a variable or path."""
-    from diffviz.diffusion.sampler import Arm, ddpm
+    from diffviz.diffusion.rules import Arm, ddpm
 
     name = "</script><script>alert(1)</script>/../x é 漢"
     denoiser = GaussianDenoiser(SCHEDULE, 0.0, 1.0)

@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffviz.diffusion.exact import GaussianDenoiser
-from diffviz.diffusion.sampler import DEFAULT_ARMS, Arm, ddim, ddpm, gaussian_trajectory, sample
+from diffviz.diffusion.gaussian import gaussian_trajectory
+from diffviz.diffusion.rules import DEFAULT_ARMS, Arm, ddim, ddpm
+from diffviz.diffusion.sampler import sample
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError
 

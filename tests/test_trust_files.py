@@ -18,7 +18,7 @@ import torch
 from diffviz.diffusion.checkpoints import load_denoiser, save_denoiser
 from diffviz.diffusion.exact import DatasetDenoiser, GaussianDenoiser
 from diffviz.diffusion.law import DataLaw
-from diffviz.diffusion.sampler import DEFAULT_ARMS
+from diffviz.diffusion.rules import DEFAULT_ARMS
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.diffusion.unet import ContextUnet, weights_digest
 from diffviz.errors import InputError, RunFileError
@@ -367,7 +367,7 @@ def test_two_hundred_killed_writers_leave_one_whole_version(tmp_path):
 
 
 COMMAND = (
-    *(sys.executable, "-m", "diffviz", "record", "--denoiser", "gaussian:1,0.5"),
+    *(sys.executable, "-m", "diffviz.cli", "record", "--denoiser", "gaussian:1,0.5"),
     *("--n", "600", "--block", "50", "--T", "60"),
 )
 

@@ -8,6 +8,7 @@ import torch
 
 from diffviz.diffusion.checkpoints import load_denoiser
 from diffviz.diffusion.names import shipped_weights
+from diffviz.diffusion.unet import weights_digest
 from diffviz.files.images import from_uint8
 from diffviz.recording.record import record
 from diffviz.sprites.make import CLASSES, make_sprites
@@ -31,7 +32,7 @@ def test_the_card_says_what_the_file_says(denoiser):
     told += [f"{part['losses'][-1]:.4f}" for part in parts if "losses" in part]
     assert len(set(told)) == 12
     for words in (
-        denoiser.digest,
+        weights_digest(denoiser.network),
         denoiser.facts["data"],
         size,
         *told,

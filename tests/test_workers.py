@@ -32,7 +32,7 @@ class Deadly:
     processes know of it.
     """
 
-    sample_shape, schedule, data = MIXTURE.sample_shape, SCHEDULE, MIXTURE.data
+    sample_shape, schedule, law = MIXTURE.sample_shape, SCHEDULE, MIXTURE.law
     name, digest = MIXTURE.name, MIXTURE.digest
 
     def __init__(self, folder, times):
@@ -116,7 +116,7 @@ def test_ctrl_c_keeps_finished_blocks_and_leaves_no_process(tmp_path):
     """SIGINT to the whole group, as a terminal sends it: status 130, one line, blocks kept, and
     resuming in this process gives the undisturbed run. Kills: workers that go on."""
     out = tmp_path / "run.nc"
-    command = [sys.executable, "-m", "diffviz", "record", "--denoiser", "gaussian:1,0.5"]
+    command = [sys.executable, "-m", "diffviz.cli", "record", "--denoiser", "gaussian:1,0.5"]
     command += ["--n", "40000", "--block", "1000", "--T", "100", "--out", str(out)]
     process = subprocess.Popen(
         [*command, "--executor", "processes:1"],

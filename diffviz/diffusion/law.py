@@ -96,8 +96,8 @@ class DataLaw:
         return float(np.sqrt(alpha_bar * variance + 1 - alpha_bar))
 
     def marginal_std_between(self, alpha_bar: float) -> float:
-        """Mean over coordinates of √(ᾱ σ² + 1 − ᾱ), ᾱ = ``alpha_bar``: std between samples."""
-        return float(np.sqrt(alpha_bar * self.std**2 + 1 - alpha_bar).mean())
+        """√(ᾱ·mean σ² + 1 − ᾱ), ᾱ = ``alpha_bar``: RMS over coordinates of the std of x_t."""
+        return float(np.sqrt(alpha_bar * (self.std**2).mean() + 1 - alpha_bar))
 
     def marginal_std_within(self, alpha_bar: float) -> float:
         """Root mean square over samples of the std within one sample of x_t; NaN for a number.
@@ -109,11 +109,101 @@ class DataLaw:
 
     @cached_property
     def _variance_within(self) -> float:
-        """Mean over the points of the variance within one; NaN where it is not known."""
-        if self.points is None or self.mean.size < 2 or not np.all(self.scales == 0):
+        """Mean of the variance within one sample of x_0; NaN where it is not known."""
+        if not self.sampled or self.mean.size < 2:
             return float("nan")
+        if self.points is None:
+            return float(self.mean.var(ddof=1) + (self.std**2).mean())
         rows = self.points.reshape(len(self.points), -1)
-        return float(rows.var(axis=1, ddof=1, dtype=np.float64).mean())
+        within = rows.var(axis=1, ddof=1, dtype=np.float64) + self.point_scales**2
+        return float(self.shares_of_points @ within)
+
+    @property
+    def sampled(self) -> bool:
+        """Whether the law is known whole: modes, images, or independent Gaussian coordinates."""
+        independent = self.points is None and (self.scales > 0).all()
+        return bool(independent or (self.points is not None and self.shares is not None))
+
+    @property
+    def shares_of_points(self) -> Array:
+        """``shares``, which sum to 1."""
+        assert self.shares is not None
+        return self.shares / self.shares.sum()
+
+    @cached_property
+    def point_scales(self) -> Array:
+        """Std of the data about each point, (N,)."""
+        assert self.points is not None
+        if not self.scales.any():
+            return np.zeros(len(self.points))
+        return self.scales.reshape(len(self.points), -1)[:, 0]
+
+    def few_points(self, count: int) -> tuple[Array, Array]:
+        """(points (count, d), their shares): all, or a fixed choice of so many."""
+        assert self.points is not None
+        shares, chosen = self.shares_of_points, np.arange(len(self.points))
+        if len(chosen) > count:
+            chosen = np.sort(np.random.default_rng(0).choice(len(chosen), count, replace=False))
+        flat = self.points[chosen].reshape(len(chosen), -1).astype(np.float64)
+        return flat, shares[chosen] / shares[chosen].sum()
+
+    @cached_property
+    def _principal(self) -> tuple[Array, Array]:
+        """(values (k,), vectors (d, k)) of the covariance of the points, the largest last.
+
+        Of all points where a sample has up to 1,024 values, else of as many points.
+        """
+        assert self.points is not None
+        d = self.mean.size
+        if d <= MAX_ATOMS:
+            total = np.zeros((d, d))
+            center, shares = self.mean.reshape(-1), self.shares_of_points
+            for rows in np.array_split(np.arange(len(shares)), max(1, len(shares) // 1024)):
+                apart = self.points[rows].reshape(len(rows), -1) - center
+                total += apart.T @ (shares[rows, None] * apart)
+            return np.linalg.eigh(total)
+        few, shares = self.few_points(MAX_ATOMS)
+        apart = (few - shares @ few) * np.sqrt(shares)[:, None]
+        values, vectors = np.linalg.eigh(apart @ apart.T)
+        kept = values > 1e-9 * values[-1]
+        return values[kept], apart.T @ vectors[:, kept] / np.sqrt(values[kept])
+
+    @property
+    def covariance_values(self) -> Array:
+        """Eigenvalues of the covariance of the points."""
+        return self._principal[0]
+
+    @cached_property
+    def plane(self) -> tuple[Array, Array] | None:
+        """(directions (2, d), std of x_0 along each) of the first two principal components.
+
+        The largest entry of a direction is positive. None for numbers, and where only moments are
+        known.
+        """
+        d = self.mean.size
+        if d < 2 or not self.sampled:
+            return None
+        if self.points is None:
+            axes = np.sort(np.argsort(-self.std.reshape(-1), kind="stable")[:2])
+            return np.eye(d)[axes], self.std.reshape(-1)[axes]
+        values, vectors = self._principal
+        directions = np.eye(d)[:2]
+        directions[: min(2, len(values))] = vectors.T[::-1][:2]
+        for row in directions:
+            row *= np.sign(row[np.abs(row).argmax()]) or 1.0
+        variances = np.zeros(2)
+        variances[: min(2, len(values))] = np.maximum(values[::-1][:2], 0)
+        return directions, np.sqrt(variances + self.shares_of_points @ self.point_scales**2)
+
+    def draw(self, n: int, rng: np.random.Generator) -> Array:
+        """``n`` of the data (n, d), flat; a law known whole."""
+        if self.points is None:
+            noise = rng.standard_normal((n, self.mean.size))
+            return self.mean.reshape(-1) + self.std.reshape(-1) * noise
+        which = rng.choice(len(self.points), n, p=self.shares_of_points)
+        flat = self.points[which].reshape(n, -1).astype(np.float64)
+        scales = self.point_scales[which, None]
+        return flat + scales * rng.standard_normal(flat.shape) if scales.any() else flat
 
     def distance_to_mean(self, alpha_bar: float) -> float:
         """RMS distance of x_t to √ᾱ μ, per coordinate: √(ᾱ·mean σ² + 1 − ᾱ), ᾱ = ``alpha_bar``."""

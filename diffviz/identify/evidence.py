@@ -13,7 +13,7 @@ from scipy.stats import norm
 from scipy.stats import t as student
 
 from diffviz.diagnosis.findings import Finding
-from diffviz.diffusion.sampler import Rule, ddim
+from diffviz.diffusion.rules import Rule, ddim
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.identify.paired_runs import crooked, fitted, inside
 from diffviz.identify.rules import (

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from diffviz.diagnosis.findings import Finding
-from diffviz.diffusion.sampler import ddim
+from diffviz.diffusion.rules import ddim
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError
 from diffviz.identify.evidence import Evidence, carried, finding, gap, only, returning

@@ -1,6 +1,6 @@
 r"""Which known rule made these steps.
 
-Rules are those of `diffviz.diffusion.sampler`, evaluated on the visited levels only: these are a
+Rules are those of `diffviz.diffusion.rules`, evaluated on the visited levels only: these are a
 schedule of their own. They are written for the variance-preserving x_t and a model that answers ε.
 A loop may instead hold x̄ = x/√ᾱ and pass σ, and its model may answer x̂_0 or
 v = √ᾱ ε − √(1−ᾱ) x_0; each is a linear change of (a, b).
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 from scipy.stats import t as student
 
-from diffviz.diffusion.sampler import Rule, ddim, ddpm
+from diffviz.diffusion.rules import Rule, ddim, ddpm
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError
 from diffviz.identify.paired_runs import fitted

@@ -16,7 +16,7 @@ from functools import cache, cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import kolmogorov, ndtr
+from scipy.special import kolmogi, kolmogorov, ndtr
 from scipy.stats import kstwo
 
 Array = NDArray[np.float64]
@@ -390,6 +390,14 @@ def ks_pvalue(statistic: ArrayLike, n: ArrayLike) -> Array:
         p = np.array(p)
         p[small] = kstwo.sf(d[small], size[small])
     return np.where(valid, p, np.nan)
+
+
+def ks_quantile(p: float, n: int) -> float:
+    """The D that n independent values exceed with probability ``p``; the inverse of the above."""
+    if n < 100:
+        return float(kstwo.isf(p, n))
+    z = (kolmogi(p) - 1 / (6 * np.sqrt(n)) + 1 / (4 * n)) / (1 + 1 / (4 * n))
+    return float(z / np.sqrt(n))
 
 
 def histogram(x: NDArray[np.floating], low: float, high: float, bins: int) -> Counts:

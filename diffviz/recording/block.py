@@ -100,7 +100,7 @@ class OnHost:
             yield chosen, distance, cells
 
     def spreads(self, samples: Values, coordinates: Values) -> tuple[Values, Values, Values]:
-        """(Σ of stds within a sample, mean and Σ(x − mean)² per coordinate between samples).
+        """(Σ of variances within a sample, mean and Σ(x − mean)² per coordinate between samples).
 
         ``samples`` (times, arms, B, values of one) in float64; ``coordinates`` are those of a
         sample to look at between samples, None for all.
@@ -109,7 +109,7 @@ class OnHost:
         if samples.shape[2] > samples.shape[3]:  # the longer axis last, where sums are fast
             samples = np.ascontiguousarray(samples.swapaxes(2, 3))
             across, along = 3, 2
-        within = Spread.of(samples, axis=along).std.sum(axis=-1)
+        within = np.square(Spread.of(samples, axis=along).std).sum(axis=-1)
         if coordinates is not None:
             samples = samples.take(coordinates, axis=along)
         spread = Spread.of(samples, axis=across)
@@ -194,7 +194,7 @@ class OnDevice:
         """As `OnHost.spreads`."""
         size = samples.shape[-1]
         m2 = (samples - samples.mean(dim=-1, keepdim=True)).square().sum(dim=-1)
-        within = (m2 / (size - 1)).sqrt() if size > 1 else torch.full_like(m2, float("nan"))
+        within = m2 / (size - 1) if size > 1 else torch.full_like(m2, float("nan"))
         if coordinates is not None:
             samples = samples.index_select(-1, self._moved(coordinates))
         mean = samples.mean(dim=2)

@@ -32,13 +32,16 @@ def joined(runs: Mapping[str, Run]) -> Run:
     for name, run in others:
         _check_alike(first_name, first, name, run)
     common = set.intersection(*(set(map(str, run.dataset.variables)) for run in runs.values()))
-    kept = min(run.dataset.sizes["sample"] for run in runs.values())
+    kept = {
+        name: slice(min(run.dataset.sizes.get(name, 0) for run in runs.values()))
+        for name in ("sample", "map_sample", "frame_sample")
+    }
     parts, arms = [], []
     for name, run in runs.items():
         names = [f"{arm} · {name}" for arm in run.arms]
         arms += [{**arm, "name": new} for arm, new in zip(run.spec.arms, names, strict=True)]
         data = run.dataset.drop_vars([v for v in run.dataset.variables if v not in common])
-        parts.append(data.isel(sample=slice(kept)).assign_coords(arm=names))
+        parts.append(data.isel(kept, missing_dims="ignore").assign_coords(arm=names))
     by_arm = [
         part[[name for name, variable in part.data_vars.items() if "arm" in variable.dims]]
         for part in parts

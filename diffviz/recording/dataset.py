@@ -17,10 +17,13 @@ from numpy.typing import NDArray
 from diffviz.diffusion.law import DataLaw
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.measure.statistics import Grid, ks_pvalue, normal_grid
+from diffviz.recording.references import bands
 from diffviz.recording.run import FORMAT, Run, RunSpec
 from diffviz.recording.tally import NOTHING, QUANTITIES, SNAPSHOT_UNIT, Tally
 
 Array = NDArray[np.float64]
+CLOUD = 400
+"""Points of the data in the plane."""
 
 
 def assemble(
@@ -30,6 +33,7 @@ def assemble(
     times: NDArray[np.int64],
     data: DataLaw | None,
     snapshot_times: NDArray[np.int64],
+    frame_times: NDArray[np.int64],
     bin_edges: Array,
     step_std: Array,
     seconds: float,
@@ -55,6 +59,7 @@ def assemble(
         tally.noise_ks, tally.noise_cells, tally.blocks, lambda i: normal_grid()
     )
     moments, n = tally.moments, tally.moments.n
+    residuals = int(n[:, QUANTITIES.index("residual"), 0].max())
     p = ks_pvalue(ks, n)
     p[:, [QUANTITIES.index("x"), QUANTITIES.index("eps")]] = np.nan
     residual_std = moments.std[:, QUANTITIES.index("residual")]
@@ -76,10 +81,14 @@ def assemble(
         "ks_marginal_error": (arm_t, marginal_error, "half-width of the bounds, 0 when exact"),
         "std_between": (
             arm_t,
-            tally.pixels.std.mean(axis=-1),
-            "std between samples, per coordinate, averaged",
+            np.sqrt((tally.pixels.std**2).mean(axis=-1)),
+            "std between samples, as the root mean square over coordinates",
         ),
-        "std_within": (arm_t, tally.within / tally.n, "std within a sample, averaged"),
+        "std_within": (
+            arm_t,
+            np.sqrt(tally.within / tally.n),
+            "std within a sample, as the root mean square over samples",
+        ),
         "distance_to_mean": (
             arm_t,
             _distance_to_mean(tally, data, bars),
@@ -119,6 +128,17 @@ def assemble(
     }
     variables |= _references(data, times, bars, schedule)
     variables |= _diversity(tally, data)
+    size = int(np.prod(spec.sample_shape))
+    for name, band in bands(data, bars, tally.n, size, residuals).items():
+        text = f"of {name.replace('_', ' ')}, the range of 95 % of right samplers with this n"
+        variables[f"{name}_low"] = (("t",), band[0], f"lower end, {text}")
+        variables[f"{name}_high"] = (("t",), band[1], f"upper end, {text}")
+    if data is not None and tally.plane.shape[2]:
+        variables |= _map(tally, data, bars)
+    if tally.frames.size:
+        dims = ("arm", "frame", "frame_sample", *sample_dims)
+        text = "x_t of a few samples as pictures, -1 to 1 as 0 to 255"
+        variables["frames"] = (dims, tally.frames, text)
     if answers is not None:
         repeat, batch = (np.full(len(arms), difference) for difference in answers)
         variables["answer_repeat_difference"] = (
@@ -145,6 +165,8 @@ def assemble(
         "snapshot": (("snapshot",), snapshot_times, "time of the snapshot"),
         "schedule_t": (("schedule_t",), np.arange(schedule.T + 1), "time, all of 0…T"),
     }
+    if tally.frames.size:
+        coords["frame_t"] = (("frame",), frame_times, "time of the frame")
     if data is not None and data.classes:
         coords["class"] = (("class",), np.array(data.classes), "class of the data")
     dataset = xr.Dataset(
@@ -158,7 +180,7 @@ def assemble(
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": float(round(seconds, 3)),
             "versions": _versions(),
-            "residual_values_per_step": int(n[0, QUANTITIES.index("residual"), 0]),
+            "residual_values_per_step": residuals,
             "blocks": tally.blocks,
         },
     )
@@ -210,6 +232,32 @@ def _distance_to_mean(tally: Tally, data: DataLaw | None, bars: Array) -> Array:
     return np.sqrt(square.mean(axis=-1))
 
 
+def _map(tally: Tally, data: DataLaw, bars: Array) -> dict[str, tuple]:
+    """A few samples in the plane of the data's first two principal components."""
+    assert data.plane is not None
+    directions, stds = data.plane
+    center = np.sqrt(bars)[:, None] * (directions @ data.mean.reshape(-1))
+    images = data.points is not None and not data.point_scales.any()
+    cloud = data.few_points(CLOUD)[0] if images else data.draw(CLOUD, np.random.default_rng(0))
+    return {
+        "map": (
+            ("arm", "t", "map_sample", "plane"),
+            (tally.plane - center[:, None]).astype(np.float32),
+            "x_t less √ᾱ_t times the data's mean, along the data's first principal components",
+        ),
+        "map_std": (
+            ("t", "plane"),
+            np.sqrt(bars[:, None] * stds**2 + 1 - bars[:, None]),
+            "std of q(x_t) along them",
+        ),
+        "map_data": (
+            ("point", "plane"),
+            (cloud - data.mean.reshape(-1)) @ directions.T,
+            "the data themselves along them, less their mean",
+        ),
+    }
+
+
 def _references(
     data: DataLaw | None, times: NDArray[np.int64], bars: Array, schedule: NoiseSchedule
 ) -> dict[str, tuple]:
@@ -222,7 +270,7 @@ def _references(
         "reference_std_between": (
             ("t",),
             over_t(DataLaw.marginal_std_between),
-            "std of q(x_t) between samples",
+            "std of q(x_t) between samples, as its root mean square",
         ),
         "reference_std_within": (
             ("t",),

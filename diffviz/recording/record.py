@@ -25,11 +25,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from diffviz.diffusion.denoiser import Denoiser
+from diffviz.diffusion.denoiser import Denoiser, describe, on_device, restarted
 from diffviz.diffusion.law import DataLaw
-from diffviz.diffusion.sampler import DEFAULT_ARMS, Arm, Step, check_device, sample
+from diffviz.diffusion.rules import DEFAULT_ARMS, Arm, check_arms, coefficient_table
+from diffviz.diffusion.sampler import Step, check_device, sample
 from diffviz.diffusion.schedule import NoiseSchedule
-from diffviz.diffusion.unet import tensors_digest
 from diffviz.errors import InputError, NonfiniteError, RunFileError
 from diffviz.files.atomic import check_writable
 from diffviz.measure.statistics import BUCKETS, CELLS, Moments, Spread, fitting_buckets
@@ -38,12 +38,14 @@ from diffviz.recording.checks import CALLS, SAMPLES, Answers, compare_answers
 from diffviz.recording.dataset import assemble
 from diffviz.recording.nonfinite import Guard
 from diffviz.recording.run import Run, RunSpec, array_digest, check_words
-from diffviz.recording.tally import BINS, QUANTITIES, SNAPSHOT_UNIT, Tally
+from diffviz.recording.tally import BINS, FRAMED, MAPPED, QUANTITIES, SNAPSHOT_UNIT, Tally
 from diffviz.recording.workers import LOSSES, Workers, hold_memory, worker_progress
 
 MEMORY = 64 * 2**20
 """Bytes that a block may keep of its trajectories."""
-MAX_ARMS = 256
+SHOWN = 16 * 2**20
+"""Bytes that the plane and the frames of a block may take, each."""
+FRAMES = 250
 MAX_DIMENSIONS = 16
 MAX_MEMORY = 2**34
 """Bytes that one block may need in all."""
@@ -125,6 +127,17 @@ class Recorder:
         self._shown = {int(t): i for i, t in enumerate(snapshot_times(times))}
         shown = (arms, len(self._shown), self.keep, *sample_shape)
         self._snapshots = np.empty(shown, dtype=np.int16)
+        self._plane = self._directions = None
+        if data is not None and data.plane is not None:
+            few = min(batch, MAPPED, max(1, SHOWN // (8 * arms * points)))
+            self._plane = np.empty((arms, points, few, 2), dtype=np.float32)
+            directions = data.plane[0].astype(np.float32)
+            self._directions = torch.from_numpy(directions).to(device)
+        framed = frame_times(times, arms, sample_shape)
+        self._framed = {int(t): i for i, t in enumerate(framed)}
+        few = min(batch, FRAMED, max(1, SHOWN // max(arms * size * len(framed), 1)))
+        frames = (arms, len(framed), few if len(framed) else 0, *sample_shape)
+        self._frames = np.zeros(frames, dtype=np.uint8)
         self._later: list[tuple[Callable[..., None], Sequence[object]]] = []
 
         together = max(1, min(points - 1, self._on.together // (arms * batch * size)))
@@ -155,11 +168,17 @@ class Recorder:
         return {
             "mean": moments.mean[:, x, i],
             "std": moments.std[:, x, i],
-            "std_between": between.mean(axis=-1),
+            "std_between": np.sqrt((between**2).mean(axis=-1)),
             "ks_normal": self._ks[:, x, i],
             "ks_marginal": self._ks_marginal[:, i],
             "eps_std": moments.std[:, eps, i],
         }
+
+    def pictures(self) -> NDArray[np.uint8]:
+        """The newest frame of every arm, (A, samples, *D), after ``latest``; empty without any."""
+        reached = self.times[max(self._described - 1, 0)]
+        index = max((i for t, i in self._framed.items() if t >= reached), default=0)
+        return self._frames[:, index : index + 1].reshape(len(self._frames), -1, *self.sample_shape)
 
     def finish(self, x_0: Tensor) -> Tally:
         """The block's tally, given its end points ``x_0`` (A, B, *D)."""
@@ -186,6 +205,10 @@ class Recorder:
             noise_ks=self._noise_ks,
             noise_cells=self._noise_cells,
             snapshots=self._snapshots,
+            plane=np.empty((len(ends), len(self.times), 0, 2), np.float32)
+            if self._plane is None
+            else self._plane,
+            frames=self._frames,
             samples=ends[:, : self.keep],
             nearest=nearest,
             hits=hits,
@@ -216,7 +239,14 @@ class Recorder:
             self._trace[steps] = traced
         else:
             torch.index_select(traced, 3, self._traced, out=self._trace[steps])
+        if self._plane is not None and self._directions is not None:
+            few = samples[:, :, : self._plane.shape[2], None]
+            self._keep(self._store_plane, steps, self._on.values((few * self._directions).sum(-1)))
         for i, t in enumerate(self.times[steps].tolist()):
+            if t in self._framed:
+                few = samples[i, :, : self._frames.shape[2]].clamp(-1, 1)
+                pixels = few.add(1).mul(127.5).round().to(torch.uint8)
+                self._keep(self._store_frame, t, self._on.values(pixels))
             if t in self._shown:
                 shown = samples[i, :, : self.keep].clone()
                 self._keep(self._store_snapshot, t, self._on.values(shown))
@@ -311,6 +341,14 @@ class Recorder:
         if cells is not None:
             self._marginal_cells[:, steps] = cells.swapaxes(0, 1)
 
+    def _store_plane(self, steps: slice, places: NDArray[np.float32]) -> None:
+        assert self._plane is not None
+        self._plane[:, steps] = places.swapaxes(0, 1)
+
+    def _store_frame(self, t: int, pixels: NDArray[np.uint8]) -> None:
+        here = self._frames[:, self._framed[t]]
+        here[:] = pixels.reshape(here.shape)
+
     def _store_snapshot(self, t: int, x: NDArray[np.float32]) -> None:
         units = np.clip(np.rint(x.astype(np.float64) / SNAPSHOT_UNIT), -32767, 32767)
         here = self._snapshots[:, self._shown[t]]
@@ -356,6 +394,17 @@ def snapshot_times(times: NDArray[np.int64]) -> NDArray[np.int64]:
     wanted = np.unique(np.concatenate([[T], np.arange(0, T, max(T // 25, 1)), np.arange(8)]))
     nearest = np.abs(times[:, None] - wanted).argmin(axis=0)
     return times[np.unique(nearest)]
+
+
+def frame_times(times: NDArray[np.int64], arms: int, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """The times of the frames: up to ``FRAMES`` + 1 of ``times``, evenly; none for no images.
+
+    Fewer where even one sample of all ``arms``, of this ``shape``, would take too much memory.
+    """
+    if len(shape) != 3 or shape[0] not in (1, 3):
+        return times[:0]
+    count = min(len(times), FRAMES + 1, SHOWN // (arms * math.prod(shape)))
+    return times[np.unique(np.rint(np.linspace(0, len(times) - 1, count)).astype(int))]
 
 
 def bin_edges(data: DataLaw | None) -> Array:
@@ -455,8 +504,7 @@ def _sample_block(
 
 def _denoiser_of(job: _Job, block: int) -> Denoiser:
     """One that draws for itself must draw the same for a block wherever it is computed."""
-    restarted = getattr(job.denoiser, "restarted", None)
-    return job.denoiser if restarted is None else restarted(int(_words(job, block)[1]))
+    return restarted(job.denoiser, int(_words(job, block)[1]))
 
 
 def _words(job: _Job, block: int) -> NDArray[np.unsignedinteger]:
@@ -533,14 +581,21 @@ def record(
             tally.save(kept, job.spec.to_json())
     assert tally is not None
     times = schedule.times(job.spec.steps)
-    shown = np.flatnonzero(np.isin(times, snapshot_times(times)))
+    shown, framed = (
+        np.flatnonzero(np.isin(times, chosen))
+        for chosen in (
+            snapshot_times(times),
+            frame_times(times, len(arms), job.spec.sample_shape),
+        )
+    )
     run = assemble(
-        tally.cut(shown),
+        tally.cut(shown, framed),
         replace(job.spec, n=tally.n),
         schedule,
         times,
         job.data,
         snapshot_times(times),
+        frame_times(times, len(arms), job.spec.sample_shape),
         bin_edges(job.data),
         _step_std(job),
         time.perf_counter() - start,
@@ -579,19 +634,14 @@ def _job(
 ) -> _Job:
     _check_count("n", n, 1, 10**9)
     _check_count("seed", seed, 0, 2**32 - 1)
-    arms = tuple(arms)
-    names = [arm.name for arm in arms]
-    if not 1 <= len(arms) <= MAX_ARMS or len(set(names)) != len(names):
-        raise InputError(
-            f"arms are {names[:8]}, {len(names)} of them; allowed are 1…{MAX_ARMS}, each with its "
-            "own name"
-        )
+    arms = check_arms(arms)
     bars = schedule.alpha_bars[1:]
     if not ((bars > 0) & (bars < 1)).all():
         problems = "; ".join(schedule.violations()) or f"ᾱ from {bars.min():g} to {bars.max():g}"
         raise InputError(f"{schedule.name} cannot be sampled from: {problems}")
+    known = describe(denoiser)
     if sample_shape is None:  # () is a shape, that of a number
-        sample_shape = getattr(denoiser, "sample_shape", (3, 16, 16))
+        sample_shape = (3, 16, 16) if known.sample_shape is None else known.sample_shape
     shape = _checked_shape(sample_shape, n)
     times = schedule.times(steps)
     size = int(np.prod(shape))
@@ -599,20 +649,19 @@ def _job(
     _check_count("block", block, 1, 10**6)
     check_device(device)
     _check_memory(len(arms), min(block, n), size, len(times))
-    data = getattr(denoiser, "data", None)
-    name = str(getattr(denoiser, "name", type(denoiser).__name__))
+    data = known.law
     context = None
     if label is not None:
-        classes = tuple(getattr(denoiser, "classes", ()))
+        classes = known.classes
         if label not in classes:
-            known = ", ".join(classes) or "none, this denoiser has no classes"
-            raise InputError(f"class is {label!r}; allowed: {known}")
+            allowed = ", ".join(classes) or "none, this denoiser has no classes"
+            raise InputError(f"class is {label!r}; allowed: {allowed}")
         context = np.eye(len(classes), dtype=np.float32)[classes.index(label)]
         if data is not None:
             data = data.only(classes.index(label)) if data.labels is not None else None
     spec = RunSpec(
-        denoiser=name,
-        denoiser_digest=_digest_of(denoiser),
+        denoiser=known.name,
+        denoiser_digest=known.digest,
         schedule=schedule.name,
         schedule_digest=array_digest(schedule.betas, schedule.alphas, schedule.alpha_bars),
         arms=tuple(
@@ -627,9 +676,8 @@ def _job(
         label=label,
         device=torch.device(device).type,
     )
-    on_device = denoiser.to(device) if device != "cpu" and hasattr(denoiser, "to") else denoiser
     keep = min(int(n), max(256, 2**16 // size))
-    return _Job(on_device, schedule, arms, spec, data, context, keep, device)
+    return _Job(on_device(denoiser, device), schedule, arms, spec, data, context, keep, device)
 
 
 def _check_memory(arms: int, block: int, size: int, points: int) -> None:
@@ -661,15 +709,6 @@ def _checked_shape(shape: object, n: int) -> tuple[int, ...]:
     return whole
 
 
-def _digest_of(denoiser: Denoiser) -> str:
-    """Its own; of the weights of a module that has none; empty for other callables."""
-    digest = getattr(denoiser, "digest", "")
-    if not digest and isinstance(denoiser, torch.nn.Module):
-        state = denoiser.state_dict().items()
-        digest = tensors_digest({key: v for key, v in state if isinstance(v, Tensor)})
-    return str(digest)
-
-
 def _check_count(name: str, value: object, low: int, high: int) -> None:
     integral = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not integral or not low <= int(value) <= high:  # type: ignore[call-overload]
@@ -678,13 +717,7 @@ def _check_count(name: str, value: object, low: int, high: int) -> None:
 
 def _step_std(job: _Job) -> Array:
     times = job.schedule.times(job.spec.steps)
-    pairs = list(zip(times[:-1].tolist(), times[1:].tolist(), strict=True))
-    return np.array(
-        [
-            [arm.noise_scale * arm.rule.coefficients(job.schedule, t, s)[2] for t, s in pairs]
-            for arm in job.arms
-        ]
-    )
+    return coefficient_table(job.arms, job.schedule, times)[:, :, 2].T
 
 
 def _answers(job: _Job) -> Answers:

@@ -14,7 +14,9 @@ import struct
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -26,13 +28,18 @@ from diffviz.errors import InputError, RunFileError
 from diffviz.files.atomic import read_bytes, sealing, unseal
 from diffviz.recording.tally import NOTHING, QUANTITIES, SNAPSHOT_UNIT
 
-FORMAT = "diffviz-run-1"
+FORMAT = "diffviz-run-2"
 ALLOWED = "a run is a .nc file made by diffviz record"
 MAX_BYTES = 2**31
 """Of a run file, and of what it unpacks to."""
 MAX_RATIO = 1100
 """Times that zlib can pack; a file that claims more holds nothing."""
 
+BANDS = (
+    *("mean", "std", "std_between", "std_within", "distance_to_mean", "ks_marginal"),
+    *("residual_std", "residual_ks"),
+)
+"""Curves with the range in which a right sampler stays, ``*_low`` and ``*_high``."""
 # Where each variable of every run stands. A run may hold more; these are never missing.
 _ARM_T, _QUANTITY = ("arm", "t"), ("arm", "quantity", "t")
 VARIABLES: dict[str, tuple[str, ...]] = {
@@ -42,6 +49,12 @@ VARIABLES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("distance_to_mean", "noise_level", "noise_std", "noise_ks"), _ARM_T),
     **dict.fromkeys(("noise_ks_error", "noise_ks_p"), _ARM_T),
     "histogram": (*_QUANTITY, "bin"),
+    **{f"{name}_{end}": ("t",) for name in BANDS for end in ("low", "high")},
+    "map": ("arm", "t", "map_sample", "plane"),
+    "map_std": ("t", "plane"),
+    "map_data": ("point", "plane"),
+    "frames": ("arm", "frame", "frame_sample"),
+    "frame_t": ("frame",),
     "snapshots": ("arm", "snapshot", "sample"),
     "samples": ("arm", "sample"),
     **dict.fromkeys(("reference_mean", "reference_std", "reference_std_between"), ("t",)),
@@ -60,6 +73,8 @@ OPTIONAL = (
     ("class_count", "reference_class_share", "class"),
     ("nearest_distance", "distinct_nearest", "reference_distinct_nearest"),
     ("answer_repeat_difference", "answer_batch_difference"),
+    ("map", "map_std", "map_data"),
+    ("frames", "frame_t"),
 )
 """Together or not at all."""
 DIMENSION = b"This is a netCDF dimension but not a netCDF variable.%10d"
@@ -178,6 +193,27 @@ class Run:
             for name, steps in zip(self.arms, wrong, strict=True)
             if steps.any()
         }
+
+    def plot(
+        self, name: str, *, language: str = "en", theme: str = "light", t: int | None = None
+    ) -> Any:
+        """The picture ``name`` as a plotly figure; the same as ``diffviz.plot``.
+
+        Args:
+            name: map, strips, ks, stds, mean, distance, dial, staircase, histogram, noise,
+                diversity, schedule or trajectories.
+            language: en or zh.
+            theme: light or dark.
+            t: the step that is looked at.
+
+        Raises:
+            InputError: an unknown name, or a picture that the run has no numbers for.
+        """
+        figures = import_module("diffviz.figures")
+        return figures.plot(self, name, language=language, theme=theme, t=t)
+
+    def _repr_html_(self) -> str:
+        return import_module("diffviz.figures.notebook").run_html(self)
 
     def without_broken(self) -> "Run | None":
         """The run of the arms that are finite throughout; None when there is none."""
@@ -327,7 +363,7 @@ def check_dataset(dataset: xr.Dataset) -> None:
         if name not in dataset.variables:
             raise RunFileError(f"the variable {name!r} is missing")
         variable = dataset.variables[name]
-        shape = spec.sample_shape if name in ("samples", "snapshots") else ()
+        shape = spec.sample_shape if name in ("samples", "snapshots", "frames") else ()
         if variable.dims[: len(dims)] != dims or variable.shape[len(dims) :] != shape:
             raise RunFileError(
                 f"{name} is over {variable.dims} {variable.shape}; allowed is {(*dims, *shape)}"

@@ -18,13 +18,17 @@ from diffviz.errors import InputError, RunFileError
 from diffviz.files.atomic import read_bytes, sealing, unseal
 from diffviz.measure.statistics import Moments, Spread
 
-FORMAT = "diffviz-partial-1"
+FORMAT = "diffviz-partial-2"
 ALLOWED = "an unfinished run is the .partial file beside its --out"
 MAX_BYTES = 2**33
 QUANTITIES = ("x", "eps", "residual")
 BINS = 128
 SNAPSHOT_UNIT = 2.0**-12
 """Snapshots are kept as int16 multiples of this, exact to 1/8192 within ±8."""
+MAPPED = 256
+"""Samples whose way through the plane is kept."""
+FRAMED = 8
+"""Samples that are kept as pictures at many times."""
 NOTHING = -32768
 """The int16 that stands for no value."""
 
@@ -45,9 +49,12 @@ class Tally:
         ks_marginal, marginal_cells: the same of x_t against q(x_t), (A, S+1[, CELLS]).
         pixels: spread of x_t per coordinate, (A, S+1, coordinates).
         coordinates: which of the D coordinates those are.
-        within: Σ over samples of the std within a sample, (A, S+1).
+        within: Σ over samples of the variance within a sample, (A, S+1).
         noise, noise_ks, noise_cells: of the shared draw z, (S,), (S,), (S, CELLS).
         snapshots: (A, snapshots, kept, *D), int16 in ``SNAPSHOT_UNIT``.
+        plane: x_t of a few samples along two directions, (A, S+1, few, 2) float32.
+        frames: a few samples at many times as pictures, (A, frames, few, *D) uint8; none of them
+            unless samples are images.
         samples: end points of the samples kept, (A, kept, *D) float32.
         nearest: spread over samples of the RMS distance to the nearest data, (A,).
         hits: which data were nearest to some sample, (A, N) bool; N = 0 when unknown.
@@ -70,6 +77,8 @@ class Tally:
     noise_ks: Array
     noise_cells: NDArray[np.unsignedinteger]
     snapshots: NDArray[np.int16]
+    plane: NDArray[np.float32]
+    frames: NDArray[np.uint8]
     samples: NDArray[np.float32]
     nearest: Spread
     hits: NDArray[np.bool_]
@@ -94,6 +103,8 @@ class Tally:
             noise_ks=np.full_like(self.noise_ks, np.nan),
             noise_cells=_added(self.noise_cells, other.noise_cells),
             snapshots=np.concatenate([self.snapshots, other.snapshots], axis=2)[:, :, :keep],
+            plane=np.concatenate([self.plane, other.plane], axis=2)[:, :, :MAPPED],
+            frames=np.concatenate([self.frames, other.frames], axis=2)[:, :, :FRAMED],
             samples=np.concatenate([self.samples, other.samples], axis=1)[:, :keep],
             nearest=self.nearest.merge(other.nearest),
             hits=self.hits | other.hits,
@@ -101,11 +112,12 @@ class Tally:
             ends=np.minimum(self.ends, other.ends),
         )
 
-    def cut(self, shown: NDArray[np.int64]) -> "Tally":
+    def cut(self, shown: NDArray[np.int64], framed: NDArray[np.int64]) -> "Tally":
         """Without what broken arms have after their end: no counts, NaN, no end points.
 
         x_t is kept up to the time that the last step left from, ε̂ before it; the residual, which
-        needs an end point, nowhere. ``shown`` are the indices of the snapshots' times.
+        needs an end point, nowhere. ``shown`` and ``framed`` are the indices of the times of the
+        snapshots and frames; a frame after the end is black.
         """
         steps = self.moments.n.shape[-1] - 1
         if (self.ends == steps).all():
@@ -124,6 +136,7 @@ class Tally:
             cut["pixels"].mean[after_x] = cut["pixels"].m2[after_x] = np.nan
             cut["within"][after_x] = np.nan
             cut["snapshots"][arm, shown > end] = NOTHING
+            cut["plane"][after_x], cut["frames"][arm, framed > end] = np.nan, 0
             cut["samples"][arm] = np.nan
             cut["nearest"].mean[arm] = cut["nearest"].m2[arm] = np.nan
             cut["hits"][arm], cut["class_counts"][arm] = False, 0
@@ -144,6 +157,7 @@ class Tally:
                 tally.nearest.mean,
             ]
             arrays += [tally.samples[:, 0], tally.snapshots[:, :, 0], tally.coordinates]
+            arrays += [tally.plane[:, :, :1], tally.frames[:, :, :1]]
             return [(*array.shape, array.dtype.kind) for array in arrays]
 
         return shapes(self) == shapes(other)

@@ -77,7 +77,7 @@ def figure_json(figures: dict[str, go.Figure]) -> dict[str, Any]:
     """
     plain = {language: json.loads(figure.to_json()) for language, figure in figures.items()}
     for figure in plain.values():
-        figure["layout"].pop("template", None)
+        figure["layout"]["paper_bgcolor"] = "rgba(0,0,0,0)"  # the page's own shows
     first = plain[LANGUAGES[0]]
     differing = {key for other in plain.values() for key in _differences(first, other)}
     changed = sorted(differing, key=repr)

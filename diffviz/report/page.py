@@ -5,13 +5,11 @@ stands in the policy, so text from outside stays text even if an escape were for
 """
 
 from functools import cache
-from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from latex2mathml.converter import convert
 from markupsafe import Markup
@@ -19,8 +17,8 @@ from markupsafe import Markup
 from diffviz.diagnosis.numbers import finite, key_numbers, mark_times, on_the_way, scale_of
 from diffviz.diagnosis.summary import number, paragraphs
 from diffviz.errors import InputError
-from diffviz.figures import theme
-from diffviz.figures.histogram import HistogramData, histogram_data
+from diffviz.figures import available, plot, theme
+from diffviz.figures.histogram import histogram_data
 from diffviz.files.atomic import replacing
 from diffviz.files.catalogue import LANGUAGES, catalogue
 from diffviz.recording.run import Run
@@ -132,18 +130,12 @@ def render(run: Run, language: str = "en", title: str | None = None) -> str:
 
 def _in_languages(run: Run, name: str) -> dict[str, Any] | None:
     """One figure in every language, ready for the page; None when the run lacks it."""
-    module = import_module(f"diffviz.figures.{name}")
-    data = getattr(module, f"{name}_data")(run.schedule if name == "schedule" else run)
-    if data is None:
+    if name not in available(run):
         return None
-    draw = getattr(module, f"{name}_figure")
-
-    def drawn(language: str) -> go.Figure:
-        if isinstance(data, HistogramData):
-            return draw(data, int(data.t[0]), language)
-        return draw(data, language)
-
-    return embedding.figure_json({language: drawn(language) for language in LANGUAGES})
+    T = int(run.dataset["t"][0])
+    return embedding.figure_json(
+        {language: plot(run, name, language=language, t=T) for language in LANGUAGES}
+    )
 
 
 def _arms(run: Run) -> list[dict[str, Any]]:
@@ -180,7 +172,7 @@ def _data(
         "live": _live(run),
         "bins": run.dataset.sizes["bin"],
         "config": theme.CONFIG,
-        "text": {"light": theme.TEXT[False], "dark": theme.TEXT[True]},
+        "text": theme.TEXT,
         "narrow": theme.NARROW,
         "words": {
             code: {key: catalogue(code)[f"report.page.{key}"] for key in WORDS}

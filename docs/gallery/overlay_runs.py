@@ -6,7 +6,6 @@ each step takes away less noise than the next one is told.
 """
 
 import diffviz as dv
-from diffviz.figures import PICTURES
 from diffviz.recording.combine import joined
 
 schedule = dv.NoiseSchedule.course()
@@ -21,6 +20,6 @@ arms = [dv.Arm("ddpm", dv.ddpm())]
 first = dv.record(exact, schedule, arms=arms, n=4096, progress=False)
 second = dv.record(too_little, schedule, arms=arms, n=4096, sample_shape=(), progress=False)
 both = joined({"exact": first, "5 % too little": second})
-figure = PICTURES["dial"](both, "en")
+figure = dv.plot(both, "dial")
 residual = both.dataset["std"].sel(quantity="residual", t=slice(450, 100)).mean("t")
 print("Mean residual std, t = 450…100: " + ", ".join(f"{float(r):.3f}" for r in residual))

@@ -1,0 +1,5 @@
+"""``python -m diffviz`` is the command line."""
+
+from diffviz.cli import main
+
+main()
