@@ -21,8 +21,6 @@ CURVES = {
     "residual_ks": ("ks_normal", "residual", None),
 }
 """Name of a curve → variable, quantity, and the variable that is its reference."""
-INDEPENDENT = 10
-BAND = 1.358
 
 
 def curve(run: Run, name: str) -> Array:
@@ -42,28 +40,8 @@ def reference(run: Run, name: str) -> Array:
 
 
 def band(run: Run, name: str) -> tuple[Array, Array]:
-    """(low, high), each (N,); NaN where the run does not know it."""
-    if f"{name}_low" in run.dataset:
-        return tuple(run.dataset[f"{name}_{end}"].values for end in ("low", "high"))  # type: ignore
-    return _band(run, name)
-
-
-def _band(run: Run, name: str) -> tuple[Array, Array]:
-    data, n = run.dataset, max(run.spec.n, 2)
-    values = data["values"]
-    d = float(values.sel(quantity="x").values.max()) / run.spec.n
-    right = reference(run, name)
-    counted = np.maximum(values.sel(quantity="residual").values.max(axis=0), 1)
-    if name == "ks_marginal":
-        return 0 * right, 0 * right + BAND / np.sqrt(n * d)
-    if name == "residual_ks":
-        return 0 * right, BAND / np.sqrt(counted)
-    if name == "residual_std":
-        return right - 1.96 / np.sqrt(2 * counted), right + 1.96 / np.sqrt(2 * counted)
-    if name == "mean":
-        within = np.nan_to_num(data["reference_std_within"].values)
-        variance = data["reference_std"].values ** 2 - within**2 * (d - 1) / d
-        half = 1.96 * np.sqrt(np.maximum(variance, 0) / n)
-        return right - half, right + half
-    half = right * 1.96 / np.sqrt(2 * (n - 1) * min(d, INDEPENDENT))
-    return right - half, right + half
+    """(low, high), (N,) each; NaN where the run does not know them."""
+    if f"{name}_low" not in run.dataset:
+        unknown = np.full(run.dataset.sizes["t"], np.nan)
+        return unknown, unknown
+    return run.dataset[f"{name}_low"].values, run.dataset[f"{name}_high"].values

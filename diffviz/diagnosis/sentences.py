@@ -12,7 +12,7 @@ import numpy as np
 
 from diffviz.diagnosis.bands import CURVES, band, curve, reference
 from diffviz.diagnosis.numbers import dial_readings
-from diffviz.diagnosis.verdicts import LEVEL, LESS, Codes, Verdicts, on_the_way, verdicts
+from diffviz.diagnosis.verdicts import LESS, LEVEL, Codes, Verdicts, on_the_way, verdicts
 from diffviz.files.catalogue import text
 from diffviz.recording.run import Run
 
