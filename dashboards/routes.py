@@ -33,7 +33,7 @@ from diffviz.errors import InputError
 from diffviz.figures import theme
 from diffviz.figures.live import live_figure
 from diffviz.files.catalogue import LANGUAGES, catalogue
-from diffviz.recording.combine import joined
+from diffviz.recording.combine import combine
 from diffviz.recording.run import Run
 from diffviz.report.embedding import TAGS, figure_json
 
@@ -157,7 +157,7 @@ def _add_runs(server: FastAPI, shown: Mapping[str, tuple[str, Run]], jobs: Jobs)
         (name, first), (second_name, second) = (part for part in found if part is not None)
         if second_name == name:
             second_name += " (2)"
-        return pack(joined({name: first, second_name: second}))
+        return pack(combine({name: first, second_name: second}))
 
 
 # ------------------------------------------------------------------ jobs

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import diffviz as dv
-from diffviz.recording.combine import joined
+from diffviz.recording.combine import combine
 
 SCHEDULE = dv.NoiseSchedule.linear(30, 1e-3, 0.25)
 GAUSSIAN = dv.GaussianDenoiser(SCHEDULE, 1.0, 0.5)
@@ -18,7 +18,7 @@ def run(**changes):
 def test_every_number_stays_with_its_run():
     """Kills: arms out of order, numbers of the first run under the names of the second."""
     parts = {"a": run(), "b": run(seed=1, n=30, arms=dv.DEFAULT_ARMS[:1])}
-    both = joined(parts)
+    both = combine(parts)
     assert both.arms == ["ddpm · a", "z=0 · a", "ddim · a", "ddpm · b"]
     assert [arm["name"] for arm in both.spec.arms] == both.arms
     assert (both.spec.n, both.dataset.sizes["sample"]) == (20, 20)
@@ -31,7 +31,7 @@ def test_every_number_stays_with_its_run():
             np.testing.assert_array_equal(found["samples"], ends)
     for variable in ("reference_std", "schedule_alpha_bar"):
         np.testing.assert_array_equal(both.dataset[variable], parts["a"].dataset[variable])
-    assert joined(parts) == both
+    assert combine(parts) == both
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,6 @@ def test_every_number_stays_with_its_run():
 def test_runs_that_one_reference_cannot_serve_are_refused(change, word):
     """Kills: curves laid over a reference that is not theirs."""
     with pytest.raises(dv.InputError, match=f"a and b differ in {word}"):
-        joined({"a": run(), "b": run(**change)})
+        combine({"a": run(), "b": run(**change)})
     with pytest.raises(dv.InputError, match="two or more"):
-        joined({"a": run()})
+        combine({"a": run()})

@@ -8,17 +8,26 @@ before anything is parsed. A seal is a checksum and no signature: whoever can wr
 import glob
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from diffviz.errors import InputError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 SEAL = b"diffviz-sha256:"
+FRESH = 1.0
+"""Seconds within which a new file may not have been locked by its writer yet."""
 
 
 def check_writable(path: str | Path) -> Path:
@@ -30,6 +39,8 @@ def check_writable(path: str | Path) -> Path:
         InputError: a folder is missing or not writable, or what stands there is not a file that
             may be written. A rename would put a file in the place of a device, for everybody.
     """
+    if not isinstance(path, str | Path):
+        raise InputError(f"{path!r:.80}; allowed is the name of a file")
     if not str(path):
         raise InputError("the name of the file to write is empty")
     try:
@@ -50,6 +61,49 @@ def check_writable(path: str | Path) -> Path:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{path}: cannot write there: {reason}") from None
     return target
+
+
+@contextmanager
+def locked(path: Path, refusal: str) -> Iterator[None]:
+    """Hold the lock file ``path`` until the block ends; it goes with a killed process.
+
+    The kernel keeps the lock, so processes of other containers see it too. Where files cannot be
+    locked nobody is kept out.
+
+    Raises:
+        InputError: somebody else holds it: ``refusal``.
+    """
+    while True:
+        handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
+        try:
+            if not _lock(handle):
+                raise InputError(refusal)
+            if _is_at(handle, path):  # not removed between opening and locking
+                yield
+                path.unlink(missing_ok=True)
+                return
+        finally:
+            os.close(handle)
+
+
+def _lock(handle: int) -> bool:
+    """Whether this open file is now ours alone."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def check_apart(outputs: Iterable[str | Path | None], inputs: Iterable[str | Path | None]) -> None:
@@ -80,6 +134,8 @@ def read_bytes(
         InputError: or the given kind of it: nothing there, not a file, empty, or too large.
             ``allowed`` says what would be right.
     """
+    if not isinstance(path, str | Path):
+        raise error(f"{path!r:.80}; allowed is the name of a file")
     try:
         kind = _kind(Path(path)) if str(path) else None
         if kind is None:
@@ -142,9 +198,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     path = check_writable(path)
     _sweep(path)
-    temporary = _temporary(path)
+    temporary, handle = _temporary(path), None
     try:
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        _lock(handle)  # while its writer lives, so that nobody sweeps it away
         yield temporary
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
@@ -155,6 +212,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise InputError(f"{path}: not written: {error.strerror or error}") from error
     finally:
+        if handle is not None:
+            os.close(handle)
         temporary.unlink(missing_ok=True)
 
 
@@ -184,18 +243,19 @@ def _flush_folder(folder: Path) -> None:
 
 def _sweep(path: Path) -> None:
     """Remove what writers of this file left behind when they were killed."""
-    for stale in path.parent.glob(f".{glob.escape(path.name)}.*{glob.escape(path.suffix)}"):
-        pid = stale.name[len(path.name) + 2 : len(stale.name) - len(path.suffix)]
-        number = pid.partition("-")[0]
-        if number.isdecimal() and not _alive(int(number)):
-            stale.unlink(missing_ok=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return True
+    if fcntl is None:
+        return
+    name, suffix = re.escape(path.name), re.escape(path.suffix)
+    for stale in path.parent.glob(f".{glob.escape(path.name)}.*-*{glob.escape(path.suffix)}"):
+        # A writer that has made its file and not locked it yet is not a killed one.
+        if not re.fullmatch(rf"\.{name}\.\d+-[0-9a-f]{{8}}{suffix}", stale.name):
+            continue
+        with suppress(OSError):  # gone meanwhile, or not ours
+            if time.time() - stale.stat().st_mtime < FRESH:
+                continue
+            handle = os.open(stale, os.O_RDWR)
+            try:
+                if _lock(handle):
+                    stale.unlink(missing_ok=True)
+            finally:
+                os.close(handle)

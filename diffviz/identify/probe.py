@@ -54,7 +54,7 @@ from diffviz.identify.spy import (
     passed_time,
 )
 from diffviz.recording.dataset import assemble
-from diffviz.recording.record import MEMORY, Recorder, bin_edges, frame_times, snapshot_times
+from diffviz.recording.recorder import MEMORY, Recorder
 from diffviz.recording.run import Run, RunSpec, array_digest
 
 Array = NDArray[np.float64]
@@ -355,7 +355,7 @@ class Probe:
             schedule = NoiseSchedule(visited.betas, visited.alphas, visited.alpha_bars, name)
             times = np.arange(steps, -1, -1)
         recorder = Recorder(
-            schedule, times, 1, shape[0], shape[1:], data=self.data, mergeable=False
+            schedule, times, 1, shape[0], shape[1:], law=self.data, mergeable=False
         )
         injected = np.zeros(steps)
         past: list[Array] = []
@@ -404,9 +404,6 @@ class Probe:
             schedule,
             times,
             self.data,
-            snapshot_times(times),
-            frame_times(times, 1, shape[1:]),
-            bin_edges(self.data),
             injected[None],
             clock.perf_counter() - self._start,
         )

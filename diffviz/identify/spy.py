@@ -25,7 +25,7 @@ from torch import Tensor
 
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError
-from diffviz.measure.statistics import ks_pvalue, ks_statistic
+from diffviz.measure.ks import ks_pvalue, ks_statistic
 
 Array = NDArray[np.float64]
 Time = str | Callable[[float], float]

@@ -10,7 +10,7 @@ import torch
 
 import diffviz as dv
 from diffviz.figures import PICTURES
-from diffviz.recording.combine import joined
+from diffviz.recording.combine import combine
 
 schedule = dv.NoiseSchedule.course()
 denoiser = dv.DatasetDenoiser(schedule, dv.make_sprites(200)[0])
@@ -31,4 +31,4 @@ for name, correct in (("as it is", True), ("incorrect", False)):
     probe = dv.Probe(lambda x, t: denoiser(x, round(500 * t.item())), schedule, data=denoiser.law)
     runs[name] = probe.finish(sample_ddpm(probe, correct))
     print(name, [finding.id for finding in dv.diagnose(runs[name])])
-figure = PICTURES["dial"](joined(runs), "en")
+figure = PICTURES["dial"](combine(runs), "en")
