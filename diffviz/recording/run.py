@@ -319,12 +319,15 @@ def _check_values(run: Run) -> None:
         raise RunFileError(f"its arms are {run.arms!r:.80}; its specification has {names!r:.80}")
     t, T = data["t"].values, data.sizes["schedule_t"] - 1
     snapshots = data["snapshot"].values
+    frames = data["frame_t"].values if "frame_t" in data.variables else snapshots
     if (
         t[0] > T
         or t[-1] != 0
         or (np.diff(t) >= 0).any()
         or not np.isin(snapshots, t).all()
         or (np.diff(snapshots) >= 0).any()
+        or not np.isin(frames, t).all()
+        or (np.diff(frames) >= 0).any()
         or not np.array_equal(data["schedule_t"].values, np.arange(T + 1))
     ):
         raise RunFileError(f"its times do not fall to 0, or lie outside 0…{T}")

@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from diffviz.errors import InputError
 
 PROCESSES = 256
+PATIENCE = 10.0
+"""Seconds for which a scheduler may be silent."""
 
 
 @contextmanager
@@ -65,7 +67,7 @@ def _dask_client(address: str):  # type: ignore[no-untyped-def] # distributed is
             "install diffviz[dask]"
         ) from None
     try:
-        client = Client(f"tcp://{address}", timeout=10, set_as_default=False)
+        client = Client(f"tcp://{address}", timeout=PATIENCE, set_as_default=False)
         return client, (KilledWorker, FutureCancelledError, CancelledError)
     except (OSError, ValueError) as error:
         raise InputError(
