@@ -9,6 +9,7 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
+    submodules=["play"],
     submod_attrs={
         "diffusion.schedule": ["NoiseSchedule"],
         "measure.ks": ["ks_statistic"],
@@ -27,6 +28,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "recording.recorder": ["Recorder"],
         "recording.combine": ["combine"],
         "recording.run": ["Run", "RunSpec"],
+        "figures": ["plot"],
         "report": ["write_report"],
         "diagnosis.findings": ["Finding", "diagnose"],
         "identify.probe": ["Probe"],

@@ -636,7 +636,7 @@ def test_two_recordings_into_one_file_are_refused(tmp_path):
     out, refused = tmp_path / "run.nc", []
 
     def watch(block, index, recorder):
-        with pytest.raises(InputError, match="another recording writes it") as error:
+        with pytest.raises(InputError, match="is being written by another recording") as error:
             record(GAUSSIAN, SCHEDULE, n=4, seed=2, out=out, **QUIET)
         refused.append(str(error.value))
 
@@ -701,8 +701,8 @@ class Nonsense:
         ({"device": 3}, "device is 3"),
         ({"out": "no/such/folder/run.nc"}, "does not exist"),
         ({"out": "."}, "is a folder"),
-        ({"out": 3}, "3; allowed is the name of a file"),
-        ({"out": b"x"}, "b'x'; allowed is the name of a file"),
+        ({"out": 3}, "3; allowed is a path"),
+        ({"out": b"x"}, "b'x'; allowed is a path"),
         ({"sample_shape": 5}, "sample_shape is 5; allowed"),
         ({"sample_shape": (0,)}, "sample_shape is (0,); allowed"),
         ({"sample_shape": (2.0,)}, "sample_shape is (2.0,); allowed"),

@@ -211,7 +211,7 @@ def test_a_run_of_the_format_before_is_one_clear_line(run, tmp_path):
 
 @pytest.mark.parametrize("path", [3, None, b"run.nc", ["run.nc"]])
 def test_a_path_of_another_type_is_named(run, path):
-    with pytest.raises(InputError, match="allowed is the name of a file"):
+    with pytest.raises(InputError, match="allowed is a path"):
         run.save(path)
-    with pytest.raises(RunFileError, match="allowed is the name of a file"):
+    with pytest.raises(RunFileError, match="a run is a .nc file"):
         Run.load(path)

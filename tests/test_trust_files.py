@@ -284,7 +284,7 @@ def test_writers_in_two_containers_leave_each_other_alone(tmp_path):
 
 
 COMMAND = (
-    *(sys.executable, "-m", "diffviz", "record", "--denoiser", "gaussian:1,0.5"),
+    *(sys.executable, "-m", "diffviz.cli", "record", "--denoiser", "gaussian:1,0.5"),
     *("--n", "600", "--block", "50", "--T", "60"),
 )
 

@@ -5,12 +5,12 @@ A rule is linear in what it is given, x_s = a·x_t + b·ε̂ + σ·z, so it is t
 λ = 0 drops the noise and keeps (a, b), the tutorial's "incorrect" sampler.
 
 An arm is written ``rule[/variance or (eta=…)][*λ]``: ``ddpm``, ``ddpm/posterior``, ``z=0``,
-``ddim``, ``ddim(eta=0.5)``, ``ddpm*0.5``. ``Arm.parse`` reads that and ``str(arm)`` writes it.
+``ddim``, ``ddim(eta=0.5)``, ``ddpm*0.5``. ``Arm.parse`` reads that and ``str(arm)`` writes it. A
+shell takes brackets for its own, so ``ddpm-posterior`` and ``ddim:0.5`` are read as well.
 """
 
 import math
 import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -31,7 +31,8 @@ MAX_ARMS = 256
 ARMS = "ddpm, ddpm/posterior, z=0, ddim, ddim(eta=ETA), each also as ARM*SCALE with SCALE ≥ 0"
 _NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _WRITTEN = re.compile(
-    rf"(?P<rule>ddpm|ddim|z=0)(?:/(?P<variance>\w+))?(?:\(eta=(?P<eta>{_NUMBER})\))?"
+    rf"(?P<rule>ddpm|ddim|z=0)(?:[/-](?P<variance>\w+))?"
+    rf"(?:\(eta=(?P<eta>{_NUMBER})\)|:(?P<short>{_NUMBER}))?"
     rf"(?:\*(?P<scale>{_NUMBER}))?"
 )
 
@@ -150,9 +151,10 @@ class Arm:
 
     def __post_init__(self) -> None:
         name = self.name
-        if not isinstance(name, str) or not name.strip() or any(map(_is_control, name)):
+        if not isinstance(name, str) or not name.strip() or any(map(_is_unwritable, name)):
             raise InputError(
-                f"the name of an arm is {name!a:.80}; allowed is a text without control characters"
+                f"the name of an arm is {name!a:.80}; allowed is a text that UTF-8 can write, "
+                "without NUL"
             )
         if isinstance(self.rule, type) or not isinstance(self.rule, Rule):
             raise InputError(f"the rule of arm {name!r} is {self.rule!r:.80}; for example ddpm()")
@@ -176,7 +178,8 @@ class Arm:
         found = _WRITTEN.fullmatch(text.strip()) if isinstance(text, str) else None
         if found is None:
             raise InputError(f"arm is {text!r:.80}; allowed: {ARMS}")
-        kind, variance, eta, scale = found["rule"], found["variance"], found["eta"], found["scale"]
+        kind, variance, scale = found["rule"], found["variance"], found["scale"]
+        eta = found["eta"] or found["short"]
         misplaced = (variance and kind != "ddpm") or (eta and kind != "ddim")
         if misplaced or (scale and kind == "z=0"):
             raise InputError(f"arm is {text!r:.80}; allowed: {ARMS}")
@@ -265,8 +268,8 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _is_control(letter: str) -> bool:
-    return unicodedata.category(letter) in ("Cc", "Cs")
+def _is_unwritable(letter: str) -> bool:
+    return letter == "\0" or "\ud800" <= letter <= "\udfff"
 
 
 def _ratio(a: float, b: float) -> float:

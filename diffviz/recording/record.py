@@ -30,7 +30,7 @@ from diffviz.diffusion.rules import DEFAULT_ARMS, Arm, check_arms, coefficient_t
 from diffviz.diffusion.sampler import check_device, sample
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError, NonfiniteError, RunFileError
-from diffviz.files.atomic import check_writable, locked
+from diffviz.files.atomic import check_writable, only_writer
 from diffviz.measure.ks import CELLS
 from diffviz.recording.block import BINS, BlockStats
 from diffviz.recording.checks import CALLS, SAMPLES, Answers, FiniteArms, compare_answers
@@ -123,7 +123,7 @@ def record(
     check_words(job.spec, job.law.classes if job.law is not None else ())
     kept = target.with_name(target.name + ".partial")
     check_writable(kept)
-    with locked(target.with_name(f".{target.name}.lock"), f"{out}: another recording writes it"):
+    with only_writer(target):
         if resume and target.is_file() and not kept.exists():
             finished = Run.load(out)
             if not finished.broken:

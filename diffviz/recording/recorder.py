@@ -149,6 +149,13 @@ class Recorder:
             "eps_std": stats.moments.std[:, eps, i],
         }
 
+    def pictures(self) -> NDArray[np.uint8]:
+        """The newest frame of every arm, (A, samples, *D), after ``latest``; empty without any."""
+        reached = self.times[max(self._measured - 1, 0)]
+        index = max((i for t, i in self._framed.items() if t >= reached), default=0)
+        frames = self._stats.frames[:, index : index + 1]
+        return frames.reshape(len(frames), -1, *frames.shape[3:])
+
     def finish(self, x_0: Tensor) -> BlockStats:
         """The block's statistics, given its end points ``x_0`` (A, B, *D)."""
         self._measure_waiting()

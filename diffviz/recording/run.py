@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -190,6 +191,27 @@ class Run:
             for name, steps in zip(self.arms, wrong, strict=True)
             if steps.any()
         }
+
+    def plot(
+        self, name: str, *, language: str = "en", theme: str = "light", t: int | None = None
+    ) -> Any:
+        """The picture ``name`` as a plotly figure; the same as ``diffviz.plot``.
+
+        Args:
+            name: map, strips, ks, stds, mean, distance, dial, staircase, histogram, noise,
+                diversity, schedule or trajectories.
+            language: en or zh.
+            theme: light or dark.
+            t: the step that is looked at.
+
+        Raises:
+            InputError: an unknown name, or a picture that the run has no numbers for.
+        """
+        figures = import_module("diffviz.figures")
+        return figures.plot(self, name, language=language, theme=theme, t=t)
+
+    def _repr_html_(self) -> str:
+        return import_module("diffviz.figures.notebook").run_html(self)
 
     def without_broken(self) -> "Run | None":
         """The run of the arms that are finite throughout; None when there is none."""

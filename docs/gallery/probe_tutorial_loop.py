@@ -9,7 +9,6 @@ exact denoiser of 200 sprites. The loop passes t as the fraction i/T, as the tut
 import torch
 
 import diffviz as dv
-from diffviz.figures import PICTURES
 from diffviz.recording.combine import combine
 
 schedule = dv.NoiseSchedule.course()
@@ -31,4 +30,4 @@ for name, correct in (("as it is", True), ("incorrect", False)):
     probe = dv.Probe(lambda x, t: denoiser(x, round(500 * t.item())), schedule, data=denoiser.law)
     runs[name] = probe.finish(sample_ddpm(probe, correct))
     print(name, [finding.id for finding in dv.diagnose(runs[name])])
-figure = PICTURES["dial"](combine(runs), "en")
+figure = dv.plot(combine(runs), "dial")
