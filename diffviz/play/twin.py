@@ -14,7 +14,8 @@ from scipy.special import ndtr
 from torch import Tensor
 
 from diffviz.diffusion.exact import MixtureDenoiser
-from diffviz.diffusion.sampler import Arm, ddim, ddpm, sample
+from diffviz.diffusion.rules import Arm, ddim, ddpm
+from diffviz.diffusion.sampler import sample
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.play.plane import Law
 
