@@ -434,7 +434,7 @@ def test_scrubbing(benchmark, table, run, tmp_path):
 
     path = tmp_path / "run.nc"
     run.save(path)
-    command = [sys.executable, "-m", "diffviz", "dashboard", str(path), "--port", "8093"]
+    command = [sys.executable, "-m", "diffviz.cli", "dashboard", str(path), "--port", "8093"]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     script = """() => new Promise((done) => {
         const begun = performance.now(); let left = 120

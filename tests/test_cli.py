@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 
 from diffviz.cli import cli, main
+from diffviz.diffusion.checkpoints import load_denoiser
+from diffviz.diffusion.unet import weights_digest
 from diffviz.figures import theme
 from diffviz.recording.run import Run
 
@@ -173,7 +175,7 @@ MISTAKES = {
     "xray for ever": (["xray", "os:getcwd", "--seconds", "1e300"], "seconds is 1e+300"),
     "complex images": (bad("--denoiser", "dataset:complex.npy"), "complex.npy: holds complex128"),
     "train resume": (["train", "--resume", "-o", "page.html"], "page.html"),
-    "train size": (["train", "--images", "wide.npy"], "allowed are 16×16"),
+    "train size": (["train", "--images", "wide.npy"], "height is 17; allowed are 16"),
 }
 
 
@@ -277,6 +279,101 @@ def test_a_read_only_folder_is_named(tmp_path):
         pytest.skip("root may write anywhere")
     tmp_path.chmod(0o500)
     assert call(*GOOD) == 2
+
+
+def shell(script, **environment):
+    """(status, standard error) of a shell script with DIFFVIZ in it for the command."""
+    command = f"{sys.executable} -m diffviz.cli"
+    done = subprocess.run(
+        ["bash", "-c", script.replace("DIFFVIZ", command)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+    )
+    return done.returncode, done.stderr
+
+
+RECORD = "record --denoiser gaussian:2,0.5 --T 100 --beta-end 0.1 --n 500"
+LOST_OUTPUT = {
+    "full error": (f"DIFFVIZ {RECORD} -o b.nc 2>/dev/full", ["b.nc"], 0),
+    "closed pipes": (
+        f"DIFFVIZ {RECORD} -o b.nc 2>&1 | true; exit ${{PIPESTATUS[0]}}",
+        ["b.nc"],
+        0,
+    ),
+    "report": (
+        "DIFFVIZ report a.nc -o b.html --json b.json | true; exit ${PIPESTATUS[0]}",
+        ["b.html", "b.json"],
+        0,
+    ),
+    "diagnose, pipe": (
+        "DIFFVIZ diagnose a.nc --json b.json | true; exit ${PIPESTATUS[0]}",
+        ["b.json"],
+        1,
+    ),
+    "diagnose, full": ("DIFFVIZ diagnose a.nc --json b.json >/dev/full", ["b.json"], 1),
+}
+
+
+@pytest.mark.parametrize("case", LOST_OUTPUT)
+def test_output_that_is_lost_costs_no_file_and_no_status(case, tmp_path_factory, run_of_z_zero):
+    """Kills: printing before writing; a progress bar that ends the run; EPIPE turned into 1."""
+    script, made, expected = LOST_OUTPUT[case]
+    Path("a.nc").write_bytes(run_of_z_zero)
+    status, error = shell(script)
+    assert status == expected and "Traceback" not in error and "Exception" not in error
+    assert sorted(path.name for path in Path().iterdir()) == ["a.nc", *made]
+    for name in made:
+        assert Path(name).stat().st_size > 100 or name == "b.json"
+
+
+@pytest.fixture(scope="module")
+def run_of_z_zero(tmp_path_factory):
+    path = tmp_path_factory.mktemp("run") / "a.nc"
+    assert call(*RECORD.split(), "--arms", "z=0", "-o", path) == 0
+    return path.read_bytes()
+
+
+def test_the_place_and_the_locale_are_no_trap(tmp_path):
+    """Kills: a library's own words where the folder is gone; a Chinese title that only a UTF-8
+    locale can pass; a folder's name taken for a file's."""
+    status, error = shell(f"mkdir gone; cd gone; rmdir ../gone; DIFFVIZ {RECORD}")
+    assert (status, error) == (
+        2,
+        "diffviz: the current folder is gone; change to one that exists\n",
+    )
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    quick = "--denoiser gaussian:2,0.5 --T 5 --n 9"
+    status, error = shell(f"DIFFVIZ report {quick} --title 采样器 -o a.html", **ascii_only)
+    assert status == 0, error
+    assert "采样器" in Path("a.html").read_text(encoding="utf-8")
+    assert call("record", *quick.split(), "-o", "folder/") == 2
+    assert not Path("folder").exists()
+
+
+def test_several_runs_make_one_report(capsys):
+    """Kills: a report of the first run only, one that does not say what it is about."""
+    for name, seed in (("a", 1), ("b", 2)):
+        assert call("record", *QUICK, "--arms", "ddpm", "--seed", seed, "-o", f"{name}.nc") == 0
+    capsys.readouterr()
+    assert call("report", "a.nc", "b.nc", "-o", "both.html", "--json", "both.json") == 0
+    assert "both.html: about a.nc and b.nc" in capsys.readouterr().out
+    text = Path("both.json").read_text(encoding="utf-8")
+    assert "ddpm · a" in text and "ddpm · b" in text
+    assert call("report", "a.nc", "a.nc", "-o", "c.html") == 2
+
+
+def test_a_training_shows_its_samples_and_its_loss(capsys):
+    """Kills: pictures of the last epoch only; a preview that changes what is learned."""
+    call("sprites", "--n", 10, "-o", "s.npy", "--labels", "l.npy")
+    training = ("train", "--images", "s.npy", "--labels", "l.npy", "--epochs", 2, "--features", 8)
+    assert call(*training, "--T", 5, "-o", "a.safetensors", "--preview", "seen") == 0
+    assert call(*training, "--T", 5, "-o", "b.safetensors") == 0
+    names = sorted(path.name for path in Path("seen").iterdir())
+    assert names == ["epoch-0001.png", "epoch-0002.png", "loss.svg"]
+    assert "<polyline" in Path("seen/loss.svg").read_text(encoding="utf-8")
+    one, two = (load_denoiser(f"{name}.safetensors") for name in "ab")
+    assert weights_digest(one.network) == weights_digest(two.network)
 
 
 def test_help_is_quick():

@@ -262,7 +262,7 @@ def test_resume_gives_the_same_run(tmp_path, monkeypatch):
 def test_killed_recording_resumes_to_the_same_bits(tmp_path):
     """A real process, really killed between blocks. Kills: a partial file written in place."""
     out = tmp_path / "run.nc"
-    command = [sys.executable, "-m", "diffviz", "record", "--denoiser", "gaussian:1,0.5"]
+    command = [sys.executable, "-m", "diffviz.cli", "record", "--denoiser", "gaussian:1,0.5"]
     command += ["--n", "1000", "--block", "100", "--T", "40", "--out", str(out)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)

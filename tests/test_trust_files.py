@@ -367,7 +367,7 @@ def test_two_hundred_killed_writers_leave_one_whole_version(tmp_path):
 
 
 COMMAND = (
-    *(sys.executable, "-m", "diffviz", "record", "--denoiser", "gaussian:1,0.5"),
+    *(sys.executable, "-m", "diffviz.cli", "record", "--denoiser", "gaussian:1,0.5"),
     *("--n", "600", "--block", "50", "--T", "60"),
 )
 

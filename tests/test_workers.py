@@ -116,7 +116,7 @@ def test_ctrl_c_keeps_finished_blocks_and_leaves_no_process(tmp_path):
     """SIGINT to the whole group, as a terminal sends it: status 130, one line, blocks kept, and
     resuming in this process gives the undisturbed run. Kills: workers that go on."""
     out = tmp_path / "run.nc"
-    command = [sys.executable, "-m", "diffviz", "record", "--denoiser", "gaussian:1,0.5"]
+    command = [sys.executable, "-m", "diffviz.cli", "record", "--denoiser", "gaussian:1,0.5"]
     command += ["--n", "40000", "--block", "1000", "--T", "100", "--out", str(out)]
     process = subprocess.Popen(
         [*command, "--executor", "processes:1"],

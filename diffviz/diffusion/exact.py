@@ -16,7 +16,7 @@ from diffviz.diffusion.denoiser import one_time, tensors_digest
 from diffviz.diffusion.law import DataLaw
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError
-from diffviz.files.images import from_uint8
+from diffviz.files.images import checked_labels, from_uint8
 
 MAX_VALUE = 1e9
 """Of data, whose squares float32 must hold with room to spare."""
@@ -244,7 +244,7 @@ class DatasetDenoiser:
         points = _numbers("images", images)
         if points.ndim < 1 or points.size == 0:
             raise InputError(f"images have shape {points.shape}; allowed is (N, *D) with N ≥ 1")
-        kinds = None if labels is None else _labels(labels, len(points), len(classes))
+        kinds = None if labels is None else checked_labels(labels, len(points), len(classes))
         self.schedule = schedule
         self.sample_shape = points.shape[1:]
         self.classes = tuple(classes)
@@ -326,16 +326,6 @@ def _numbers(field: str, values: ArrayLike) -> NDArray[np.float64]:
 
 def _short(value: NDArray[np.float64]) -> str:
     return f"{value:g}" if value.ndim == 0 else f"{value.shape}-array"
-
-
-def _labels(labels: ArrayLike, n: int, classes: int) -> NDArray[np.int64]:
-    found = np.asarray(labels)
-    allowed = f"allowed are {n} integers 0…{classes - 1}, indices of the classes"
-    if found.shape != (n,) or found.dtype.kind not in "iu":
-        raise InputError(f"labels are {found.dtype} of shape {found.shape}; {allowed}")
-    if found.min() < 0 or found.max() >= classes:
-        raise InputError(f"labels are {found.min()}…{found.max()}; {allowed}")
-    return found.astype(np.int64)
 
 
 def _digest(schedule: NoiseSchedule, **arrays: NDArray[np.generic]) -> str:

@@ -11,7 +11,6 @@ shell takes brackets for its own, so ``ddpm-posterior`` and ``ddim:0.5`` are rea
 
 import math
 import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -152,9 +151,10 @@ class Arm:
 
     def __post_init__(self) -> None:
         name = self.name
-        if not isinstance(name, str) or not name.strip() or any(map(_is_control, name)):
+        if not isinstance(name, str) or not name.strip() or any(map(_is_unwritable, name)):
             raise InputError(
-                f"the name of an arm is {name!a:.80}; allowed is a text without control characters"
+                f"the name of an arm is {name!a:.80}; allowed is a text that UTF-8 can write, "
+                "without NUL"
             )
         if isinstance(self.rule, type) or not isinstance(self.rule, Rule):
             raise InputError(f"the rule of arm {name!r} is {self.rule!r:.80}; for example ddpm()")
@@ -268,8 +268,8 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _is_control(letter: str) -> bool:
-    return unicodedata.category(letter) in ("Cc", "Cs")
+def _is_unwritable(letter: str) -> bool:
+    return letter == "\0" or "\ud800" <= letter <= "\udfff"
 
 
 def _ratio(a: float, b: float) -> float:

@@ -1,0 +1,742 @@
+r"""What a sampler does, whatever its rule: the law of its states under an exact model.
+
+A sampler tells its model a time, and with it a path point (a, b): the state should be
+x = a·x_0 + b·n with n ~ N(0, I). For data N(μ, s²) in every coordinate the exact answer is known,
+
+    D = μ + s²a(x − aμ)/v,   ε̂ = b(x − aμ)/v,   v = a²s² + b²,
+
+and with it at every call the law that the state must have: the signal A (regression of x on μ) is
+a, the level L (std of x − Aμ) is √v. At the end they are 1 and s.
+
+What the loop passes as t and what it takes the answer for are found the same way: of all readings,
+a path and a kind of answer, the one under which the loop behaves. A reading is dropped at the
+first call that is off.
+
+For a point, s = 0, a consistent rule is exact on any grid. s = ½ also feels how the answer depends
+on x. Deviations count against data of std ½, so that a level that is off where hardly any noise is
+left counts as little as it does in a picture.
+"""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+from torch import Tensor
+
+from diffviz.diffusion.schedule import NoiseSchedule
+from diffviz.errors import InputError
+from diffviz.identify.calls import Ending, Loop, Randomness, Spy, unit
+
+Array = NDArray[np.float64]
+Time = str | Callable[[float], float]
+TIMES = ("index", "index0", "fraction", "sigma", "flow")
+SPREAD = 0.5
+"""The std of data against which a deviation counts."""
+DROP = 0.35
+"""A reading is dropped at a call that is off by more. Right ones stay below 0.1."""
+GOOD = 0.04
+"""No other reading is tried after one that stays below."""
+MARGIN = 0.03
+"""By how much a less likely reading must be better."""
+OFF = 0.12
+"""A loop misbehaves from here on: right loops of 20 families stay below 0.09."""
+END_NOISE = 0.1
+"""The std that a point may have at the end. Right loops stop at up to 0.06 by design."""
+END_HALF = 0.5
+"""|log| of the end's std over that of the data at s = ½, for loops of ``ENOUGH`` calls or more."""
+ENOUGH = 16
+KEPT = 4096
+"""Values of every state that are kept to compare two runs."""
+
+
+@dataclass(frozen=True, eq=False)
+class Path:
+    """How a told time stands for a path point.
+
+    Attributes:
+        name: "index", "index0", "fraction", "scaled", "sigma", "sigma-scaled", "flow", "log-snr",
+            "signal" or "function".
+        levels: (a, b) of told times.
+        index: the place on the schedule of told times; None for paths that need no schedule.
+    """
+
+    name: str
+    levels: Callable[[Array], tuple[Array, Array]]
+    index: Callable[[Array], Array] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """A path, and what the model is taken to answer.
+
+    ``answer`` is "eps", "x0", "v" (a·ε − b·x_0 at a² + b² = 1), "-v", "flow" (dx/dt along the told
+    time) or "score". ``rising`` is whether the told times rise.
+    """
+
+    path: Path
+    answer: str
+    rising: bool = False
+
+
+def respond(reading: Reading, a: float, b: float, x_0: Tensor, eps: Tensor) -> Tensor:
+    """The answer that says x̂_0 and ε̂ at the path point (a, b)."""
+    if reading.answer == "eps":
+        return eps
+    if reading.answer == "x0":
+        return x_0
+    if reading.answer == "score":
+        return -eps / max(b, 1e-12)
+    if reading.answer == "flow":
+        return x_0 - eps if reading.rising else eps - x_0
+    size = math.hypot(a, b)
+    v = (a * eps - b * x_0) / size
+    return -v if reading.answer == "-v" else v
+
+
+# ------------------------------------------------------------------ paths
+
+
+def bars_at(index: Array, schedule: NoiseSchedule) -> Array:
+    """ᾱ at places on the schedule; between two indices log σ is interpolated."""
+    places = np.clip(np.asarray(index, float), 0, schedule.T)
+    low = np.floor(places).astype(int)
+    high = np.minimum(low + 1, schedule.T)
+    share, sigma = places - low, schedule.sigma
+    with np.errstate(all="ignore"):
+        between = np.exp((1 - share) * np.log(sigma[low]) + share * np.log(sigma[high]))
+        linear = (1 - share) * sigma[low] + share * sigma[high]
+        between = np.where((low == 0) | ~np.isfinite(between), linear, between)
+        found = 1 / (1 + between**2)
+    return np.where(share < 1e-9, schedule.alpha_bars[low], found)
+
+
+def _on_schedule(name: str, schedule: NoiseSchedule, index: Callable[[Array], Array]) -> Path:
+    def levels(times: Array) -> tuple[Array, Array]:
+        places = np.asarray(index(np.asarray(times, float)))
+        whole = np.rint(places)
+        bars = bars_at(np.where(np.abs(places - whole) < 1e-3, whole, places), schedule)
+        return np.sqrt(bars), np.sqrt(1 - bars)
+
+    return Path(name, levels, index)
+
+
+def paths_for(
+    times: Array, floating: bool, time: Time, schedule: NoiseSchedule, wide: bool = False
+) -> Iterator[Path]:
+    """The paths that told times may stand for, the likeliest first.
+
+    Args:
+        times, floating: as told.
+        time: one of ``TIMES``, a function to the index, or "auto".
+        schedule: of the network.
+        wide: whether x_T is much wider than 1.
+
+    Raises:
+        InputError: ``time`` is not known.
+    """
+    T, low, high = schedule.T, float(times.min()), float(times.max())
+    rising = len(times) > 1 and times[-1] > times[0]
+
+    def index(name: str) -> Path:
+        factor, shift = {"index": (1.0, 0.0), "index0": (1.0, 1.0), "fraction": (T, 0.0)}[name]
+        return _on_schedule(name, schedule, lambda t: t * factor + shift)
+
+    if time != "auto":
+        if callable(time):
+            function = time
+            yield _on_schedule(
+                "function", schedule, lambda t: np.array([float(function(v)) for v in t])
+            )
+        elif time in ("sigma", "flow"):
+            yield from _sigmas(wide) if time == "sigma" else _flows(high, rising)
+        elif time in TIMES:
+            yield index(str(time))
+        else:
+            raise InputError(f"time is {time!r}; allowed are 'auto', {TIMES}, or a function")
+        return
+    whole = np.array_equal(times, np.rint(times))
+    if low < 0:
+        if not whole:
+            yield from _logarithms(rising)
+        if not rising or whole:
+            yield index("index0")
+        return
+    if rising:
+        yield from _flows(high, rising)
+        if high <= 1:
+            yield Path("signal", lambda t: (t, np.sqrt(np.maximum(1 - t**2, 0))))
+            yield Path("signal", lambda t: (np.sqrt(t), np.sqrt(np.maximum(1 - t, 0))))
+        if high > 1:
+            yield from _logarithms(rising)
+        return
+    small = floating and high <= 1 + 10 / T
+    if small:
+        yield index("fraction")
+        yield from _flows(high, rising)
+        yield from _sigmas(wide)
+        yield _on_schedule("scaled", schedule, lambda t: t * (T - 1) + 1)
+        yield from _logarithms(rising)
+        return
+    places = ["index", "index0"]
+    if whole and high < T and (low <= 0 or high == T - 1):
+        places = ["index0"] if low <= 0 else ["index0", "index"]
+    elif not whole:
+        places = ["index0", "index"]
+    if wide or not whole:
+        yield from _sigmas(wide)
+    for name in places:
+        if high <= T + (name == "index") * 0 - (name == "index0") + 1e-6:
+            yield index(name)
+    if high > T or not whole:
+        for factor in (1000 / T, 999 / T, 4.0):
+            for shift in (1.0, 0.0):
+                if high / factor + shift <= T + 1e-6 and factor != 1:
+                    yield _on_schedule(
+                        "scaled", schedule, lambda t, f=factor, s=shift: t / f + s
+                    )
+    if floating and high <= 1000:
+        yield from _flows(high, rising)
+    if not wide and whole and floating:
+        yield from _sigmas(wide)
+    if not whole and high < 8:
+        yield from _logarithms(rising)
+    if high > T:  # a little off the schedule, or for another one
+        yield index("index")
+
+
+def _sigmas(wide: bool) -> list[Path]:
+    def scaled(t: Array) -> tuple[Array, Array]:
+        size = np.sqrt(1 + t**2)
+        return 1 / size, t / size
+
+    plain = Path("sigma", lambda t: (np.ones_like(t), t))
+    both = [plain, Path("sigma-scaled", scaled)]
+    return both if wide else both[::-1]
+
+
+def _flows(high: float, rising: bool) -> Iterator[Path]:
+    for unit in (1.0, 1000.0):
+        if high <= unit * 1.0001 and high > unit / 100:
+            if rising:
+                yield Path("flow", lambda t, u=unit: (t / u, 1 - t / u))
+            else:
+                yield Path("flow", lambda t, u=unit: (1 - t / u, t / u))
+
+
+def _logarithms(rising: bool) -> Iterator[Path]:
+    """log σ, a quarter of it, or log-SNR as a whole or by half, of either form of the state."""
+
+    def path(factor: float, scaled: bool) -> Path:
+        def levels(t: Array) -> tuple[Array, Array]:
+            sigma = np.exp(np.clip(factor * t, -30, 30))
+            size = np.sqrt(1 + sigma**2) if scaled else np.ones_like(sigma)
+            return 1 / size, sigma / size
+
+        return Path("log-snr" if rising else "log-sigma", levels)
+
+    for factor in (-0.5, -1.0) if rising else (1.0, 4.0, 0.5):
+        for scaled in (True, False):
+            yield path(factor, scaled)
+
+
+def readings_for(
+    times: Array, floating: bool, time: Time, schedule: NoiseSchedule, wide: bool = False
+) -> Iterator[Reading]:
+    """Every reading, the likeliest first."""
+    rising = len(times) > 1 and bool(times[-1] > times[0])
+    for path in paths_for(times, floating, time, schedule, wide):
+        order: tuple[str, ...] = ("eps", "v", "x0", "-v", "score")
+        if path.name == "flow":
+            order = ("flow", "x0", "eps", "v")
+        elif path.name in ("sigma", "sigma-scaled"):
+            order = ("x0", "eps", "score", "v")
+        for answer in order:
+            yield Reading(path, answer, rising)
+
+
+# ------------------------------------------------------------------ one run
+
+
+@dataclass(eq=False)
+class Trace:
+    """What one run on an exact model has shown, call by call.
+
+    ``off`` is the deviation of a call: |log| of the state's std over the told one, with data of
+    std ½ in both, or the signal's distance likewise, whichever is larger.
+    """
+
+    spread: float
+    told: list[float] = field(default_factory=list)
+    a: list[float] = field(default_factory=list)
+    b: list[float] = field(default_factory=list)
+    signal: list[float] = field(default_factory=list)
+    level: list[float] = field(default_factory=list)
+    off: list[float] = field(default_factory=list)
+    size: list[float] = field(default_factory=list)
+    kept: list[Tensor] = field(default_factory=list)
+    dropped: bool = False
+    broken: float | None = None
+    floating: bool = False
+    end: "End | None" = None
+    end_kind: str = "nothing"
+    end_state: Tensor | None = None
+
+    @property
+    def total(self) -> float:
+        """The cost of a whole run, its end included."""
+        cost = self.cost
+        if self.end is not None:
+            # A last step that leaves noise by design is not a reading that is wrong.
+            cost = max(cost, abs(self.end.signal - 1) * SPREAD, self.end.noise - self.spread - END_NOISE)
+            cost = max(cost, 0.0 if self.end.picture else abs(self.end.shift) - 0.05)
+        return cost
+
+    @property
+    def wrong_end(self) -> bool:
+        """The end's std is far from that of the data, after steps enough."""
+        if self.end is None or len(self.off) < ENOUGH or not self.spread:
+            return False
+        return abs(math.log(max(self.end.noise, 1e-9) / self.spread)) > END_HALF
+
+    @property
+    def cost(self) -> float:
+        """The largest deviation of all calls; infinite for a run that was dropped."""
+        if self.dropped or self.broken is not None or not self.off:
+            return math.inf
+        return max(self.off)
+
+
+@dataclass(frozen=True)
+class End:
+    """The end x = gain·(μ + noise·n) + shift; ``picture`` where gain and shift map to a range."""
+
+    gain: float
+    shift: float
+    noise: float
+    picture: bool
+
+    @property
+    def signal(self) -> float:
+        """1 at a right end."""
+        return 1.0 if self.picture else self.gain
+
+
+class ExactModel(Spy):
+    """The exact model of N(μ, s²) under a reading, which measures every state that it is shown."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        reading: Reading,
+        spread: float,
+        mean: Tensor,
+        *,
+        bound: float = math.inf,
+        other: Trace | None = None,
+        keep: bool = False,
+        only: Tensor | None = None,
+    ) -> None:
+        super().__init__(self._exact, loop.layout, loop.calls, loop.seconds)
+        self.trace = Trace(spread)
+        self._reading, self._mean, self._bound, self._keep = reading, mean, bound, keep
+        self._other = other
+        self._only = None if only is None else only.reshape(-1)
+        self._flat = mean.reshape(-1).double()
+        if self._only is not None:
+            self._flat = self._flat[self._only]
+        self._square = float(self._flat @ self._flat)
+        self._point = (0.0, 1.0)
+
+    def see(self, x: Tensor, value: float) -> None:
+        trace = self.trace
+        a, b = (float(v[0]) for v in self._reading.path.levels(np.array([value])))
+        if not (math.isfinite(a) and math.isfinite(b) and b >= 0):
+            trace.dropped = True
+            raise _Dropped
+        self._point = a, b
+        flat = x.reshape(-1).to("cpu", torch.float64)
+        if self._only is not None and self._only.numel() == flat.numel():
+            flat = flat[self._only]
+        if flat.numel() != self._flat.numel():
+            raise InputError(
+                f"the states of the sampler held {self._flat.numel()} values once and "
+                f"{flat.numel()} the next time; its runs cannot be compared"
+            )
+        signal = float(flat @ self._flat) / self._square
+        variance = float(flat @ flat) / flat.numel() - signal**2 * self._square / flat.numel()
+        level = math.sqrt(max(variance, 0.0))
+        if self._keep:
+            trace.kept.append(flat[:KEPT].clone())
+        if self._other is not None:
+            # Of two runs with other noise the difference holds none of what both were given.
+            k = len(trace.told)
+            if k >= len(self._other.kept):
+                raise _Dropped
+            apart = flat[:KEPT] - self._other.kept[k]
+            level = float(apart.square().mean().sqrt()) / math.sqrt(2)
+            signal = a
+        trace.told.append(value)
+        trace.a.append(a)
+        trace.b.append(b)
+        trace.signal.append(signal)
+        trace.level.append(level)
+        trace.off.append(self._deviation(a, b, signal, level, flat.numel()))
+        trace.size.append(float(flat.abs().max()))
+        if trace.off[-1] > self._bound:
+            trace.dropped = True
+            raise _Dropped
+
+    def _deviation(self, a: float, b: float, signal: float, level: float, n: int) -> float:
+        spread = self.trace.spread
+        # A point counts as data of std ½; other data have their own.
+        beside = (a * SPREAD) ** 2 if spread == 0 else 0.0
+        told = math.sqrt(b * b + (a * spread) ** 2 + beside)
+        if told == 0:
+            return 0.0
+        held = math.sqrt(level**2 + beside)
+        # Half a sampling error of each is taken off four times, so that few values do not count.
+        chance = 4 / math.sqrt(2 * n), 4 * level / math.sqrt(self._square)
+        by_level = max(abs(math.log(max(held, 1e-12) / told)) - chance[0], 0.0)
+        # Pure noise has none of the signal that the first call is told; that is said by itself,
+        # and a deterministic loop carries it on as it does the noise.
+        first = self.trace
+        missing = max(first.a[0] - first.signal[0], 0.0) * b / max(first.b[0], 1e-12)
+        apart = max(signal - a, a - missing - signal, 0.0)
+        by_signal = max(apart - chance[1], 0.0) * SPREAD / told
+        return max(by_level, by_signal)
+
+    def _exact(self, x: Tensor, value: float, floating: bool) -> Tensor:
+        a, b = self._point
+        spread = self.trace.spread
+        mean = self._mean.to(x.device)
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        variance = (a * spread) ** 2 + b * b
+        if variance < 1e-24:
+            return respond(self._reading, a, b, mean, torch.zeros_like(wide))
+        away = wide - a * mean
+        return respond(
+            self._reading, a, b, mean + (spread**2 * a / variance) * away, (b / variance) * away
+        )
+
+
+class _First(Spy):
+    """Ends the run at its first call, with x_T."""
+
+    def __init__(self, loop: Loop) -> None:
+        super().__init__(lambda x, value, floating: x, loop.layout, 1, loop.seconds)
+        self.first = loop.start
+
+    def see(self, x: Tensor, value: float) -> None:
+        self.first = x.clone()
+        raise _Dropped
+
+
+class _Dropped(BaseException):
+    """Ends a run whose reading is wrong."""
+
+
+def _picture(gain: float, shift: float, low: float, high: float) -> bool:
+    """Whether gain·x + shift maps x in (−1, 1), or its own range, to 0…1 or 0…255."""
+    if gain <= 0:
+        return False
+    for top in (1.0, 255.0):
+        if abs(gain - top / 2) < 0.01 * top and abs(shift - top / 2) < 0.02 * top:
+            return True
+        if shift > 0.2 * top and abs(low) < 0.01 * top and abs(high - top) < 0.01 * top:
+            return True
+    return False
+
+
+def _end_of(values: Tensor, mean: Tensor) -> End:
+    flat, mu = values.reshape(-1).double(), mean.reshape(-1).double()
+    centered = mu - mu.mean()
+    gain = float(flat @ centered) / float(centered @ centered)
+    shift = float(flat.mean() - gain * mu.mean())
+    left = flat - gain * mu - shift
+    picture = _picture(gain, shift, float(flat.min()), float(flat.max()))
+    std = float(left.square().mean().sqrt())
+    if not picture:
+        std = float((flat - gain * mu).square().mean().sqrt())
+    return End(gain, shift, std / max(abs(gain), 1e-3) if picture else std, picture)
+
+
+# ------------------------------------------------------------------ all runs
+
+
+class Experiment:
+    """Runs of one loop on exact models, each from its own state of the global generators."""
+
+    def __init__(self, loop: Loop, seed: int, randomness: Randomness) -> None:
+        self.loop, self.randomness = loop, randomness
+        generator = torch.Generator().manual_seed(seed)
+        self.mean = (torch.rand(loop.shape, generator=generator) - 0.5).float()
+        self._starts = [loop.start]
+
+    def starts(self, count: int = 2) -> list[Tensor]:
+        """x_T of runs from other states of the global generators, the first run's before them."""
+        while len(self._starts) < count:
+            self.randomness.other(1 + len(self._starts))
+            model = _First(self.loop)
+            with contextlib.suppress(_Dropped):
+                self.loop.run(model)
+            self._starts.append(model.first)
+        return self._starts[:count]
+
+    def endings(self) -> tuple[Ending, Ending]:
+        """What comes back of two runs from other states of the global generators."""
+        self.randomness.other(2)
+        second = self.loop.run(Spy(unit, self.loop.layout, self.loop.calls, self.loop.seconds))
+        return self.loop.ending, second or Ending(None, "nothing")
+
+    def run(
+        self,
+        reading: Reading,
+        spread: float = 0.0,
+        number: int = 1,
+        bound: float = math.inf,
+        mean: Tensor | None = None,
+        other: Trace | None = None,
+        keep: bool = False,
+        only: Tensor | None = None,
+    ) -> Trace:
+        """One run; ``number`` chooses the state of the generators."""
+        mean = self.mean if mean is None else mean
+        self.randomness.other(number)
+        model = ExactModel(
+            self.loop, reading, spread, mean, bound=bound, other=other, keep=keep, only=only
+        )
+        try:
+            ending = self.loop.run(model)
+        except _Dropped:
+            ending = None
+        trace = model.trace
+        trace.broken, trace.floating = model.broken, model.floating
+        if ending is not None:
+            trace.end_kind = ending.kind
+            if ending.values is not None:
+                trace.end_state = ending.values
+                trace.end = _end_of(ending.values, mean)
+                if ending.kind == "picture" and not trace.end.picture:
+                    trace.end = None
+        return trace
+
+
+@dataclass(frozen=True, eq=False)
+class Behaviour:
+    """What a sampler does.
+
+    Attributes:
+        lab: where more runs can be made.
+        ways: every reading that its times allow.
+        reading: the one under which it behaves, or the likeliest; None where none is.
+        point, half: the runs for a point, and for s = ½, or 0.2 for loops that clip.
+        kind: "noise" for a loop that starts from noise, "given" for one that starts from a noised
+            picture of its own, "painted" for one that writes known values into its state.
+    """
+
+    lab: Experiment
+    ways: tuple[Reading, ...]
+    reading: Reading | None = None
+    point: Trace | None = None
+    half: Trace | None = None
+    kind: str = "noise"
+
+    def seen_as(
+        self, reading: Reading | None, point: Trace | None = None, kind: str = "noise"
+    ) -> "Behaviour":
+        """The behaviour under one reading, whatever it is."""
+        if reading is None:
+            return self
+        point = self.lab.run(reading) if point is None else point
+        half = None
+        if kind == "noise":
+            half = self.lab.run(reading, 0.5)
+            if half.wrong_end and point.total <= OFF:
+                # Clipping bends data that reach beyond (−1, 1).
+                small = self.lab.run(reading, 0.2, mean=0.4 * self.lab.mean)
+                half = half if small.wrong_end else small
+        return replace(self, reading=reading, point=point, half=half, kind=kind)
+
+    @property
+    def behaves(self) -> bool | None:
+        """Whether every call, and the end, hold what is told; None where nothing can be said."""
+        if self.reading is None or self.point is None:
+            return False if len(self.ways) else None
+        if self.point.broken is not None or not self.point.off:
+            return False
+        ends = self.half is None or not self.half.wrong_end
+        return self.point.total <= OFF and ends
+
+    @property
+    def first(self) -> int | None:
+        """The first call that is off, None if none is."""
+        if self.point is None:
+            return None
+        off = np.flatnonzero(np.array(self.point.off) > OFF)
+        return int(off[0]) if off.size else None
+
+    @property
+    def pictures(self) -> bool:
+        """What comes back is no state, but pictures made of it, or nothing."""
+        made = self.point is not None and self.point.end is not None and self.point.end.picture
+        return made or self.lab.loop.ending.kind != "state"
+
+    @property
+    def effect(self) -> float:
+        """How much is off, where it behaves: at a call, or of the end."""
+        if self.point is None:
+            return math.inf
+        end = self.point.end
+        if end is None:
+            return self.point.cost
+        return max(self.point.cost, abs(end.signal - 1) * SPREAD, end.noise)
+
+    @property
+    def fixed(self) -> bool:
+        """Two runs from other states of the global generators begin and end the same."""
+        one, two = self.lab.starts()
+        return bool(torch.equal(one, two))
+
+    def likeliest(self) -> Reading:
+        """The reading with the least deviation in the median, of the first six."""
+        runs = [(float(np.median(self.lab.run(way).off or [math.inf])), k)
+                for k, way in enumerate(self.ways[:6])]
+        return self.ways[min(runs)[1]]
+
+    def painted(self) -> "Behaviour | None":
+        """A loop that paints known values in behaves for data that have these values there."""
+        ends = [ending.values for ending in self.lab.endings()]
+        if ends[0] is None or ends[1] is None or ends[0].shape != ends[1].shape:
+            return None
+        known = (ends[0] - ends[1]).abs() < 1e-3 * ends[0].std()
+        if not 0.02 < float(known.double().mean()) < 0.98:
+            return None
+        mean = torch.where(known, ends[0], self.lab.mean.double()).float()
+        best: tuple[float, Behaviour] | None = None
+        for way in self.ways[:3]:
+            traces = [self.lab.run(way, mean=mean, only=where) for where in (known, ~known)]
+            worst = max(traces, key=lambda trace: trace.total)
+            if best is None or worst.total < best[0]:
+                best = worst.total, replace(self, reading=way, point=worst, kind="painted")
+            if worst.total <= OFF:
+                break
+        return best[1] if best is not None else None
+
+    def noise_of_start(self) -> float:
+        """The std of what differs in x_T from run to run."""
+        return float(torch.stack(self.lab.starts(8)).double().var(0).mean().sqrt())
+
+    def given(self) -> "Behaviour | None":
+        """A loop that starts from a picture of its own: two runs differ by its noise alone."""
+        one, two = (x.double().reshape(-1) for x in self.lab.starts())
+        one, two = one - one.mean(), two - two.mean()
+        common = float(one @ two) / max(float(one.norm() * two.norm()), 1e-12)
+        if common > 1 - 1e-9 or abs(common) < 6 / math.sqrt(one.numel()):
+            return None
+        held = self.noise_of_start()
+        first: Behaviour | None = None
+        for way in self.ways:
+            a, b = (float(v[0]) for v in way.path.levels(self.lab.loop.times[:1]))
+            if first is not None and abs(math.log(max(held, 1e-9) / max(b, 1e-9))) > DROP:
+                continue
+            kept = self.lab.run(way, keep=True)
+            trace = self.lab.run(way, number=2, other=kept)
+            trace.end = None
+            seen = replace(self, reading=way, point=trace, kind="given")
+            if trace.total <= OFF:
+                return seen
+            first = first or seen
+        return first
+
+    @property
+    def table(self) -> xr.Dataset:
+        """Told and held signal and level of every call, for both laws, and of the end."""
+        return _table(self)
+
+
+def _table(law: Behaviour) -> xr.Dataset:
+    runs = [run for run in (law.point, law.half) if run is not None and run.told]
+    count = max((len(run.told) for run in runs), default=0)
+    columns = {name: np.full((len(runs), count), np.nan) for name in _COLUMNS}
+    for i, run in enumerate(runs):
+        a, b = np.array(run.a), np.array(run.b)
+        told = np.sqrt((a * run.spread) ** 2 + b**2)
+        for name, values in zip(
+            _COLUMNS, (run.told, run.signal, a, run.level, told, run.off), strict=True
+        ):
+            columns[name][i, : len(run.told)] = values
+    ends = [run.end for run in runs]
+    variables = {
+        name: (("law", "call"), values, {"long_name": words, "units": "1"})
+        for (name, words), values in zip(_COLUMNS.items(), columns.values(), strict=True)
+    }
+    end = {
+        "end_signal": ("signal of the end, 1 is right", [e.signal if e else np.nan for e in ends]),
+        "end_level": ("std of the end", [e.noise if e else np.nan for e in ends]),
+    }
+    return xr.Dataset(
+        {
+            **variables,
+            **{k: (("law",), v, {"long_name": w, "units": "1"}) for k, (w, v) in end.items()},
+        },
+        {
+            "law": ["point", "spread"][: len(runs)],
+            "spread": (("law",), [run.spread for run in runs]),
+            "call": np.arange(count),
+        },
+    )
+
+
+_COLUMNS = {
+    "t_told": "time as the model is told",
+    "signal": "signal that the state holds",
+    "signal_told": "signal that the model is told",
+    "level": "std of the state beside its signal",
+    "level_told": "std that the model is told",
+    "off": "deviation that counts",
+}
+
+
+def behave(
+    loop: Loop,
+    schedule: NoiseSchedule,
+    time: Time,
+    seed: int,
+    randomness: Randomness,
+    progress: Callable[[str], None] = lambda words: None,
+) -> Behaviour:
+    """Find the reading under which the loop behaves, and say whether it does.
+
+    Raises:
+        InputError: no path fits the told times.
+    """
+    lab = Experiment(loop, seed, randomness)
+    wide = float(loop.start.double().std()) > 3
+    ways = list(readings_for(loop.times, loop.floating, time, schedule, wide))
+    if not ways:
+        raise InputError(
+            f"the sampler passed times from {loop.times[0]:g} to {loop.times[-1]:g}; "
+            f"on the schedule they must fall within 1…T = {schedule.T}; see the argument time"
+        )
+    law = Behaviour(lab, tuple(ways))
+    given = law.given()
+    if given is not None:
+        return given
+    best: tuple[float, Trace, Reading] | None = None
+    for way in ways:
+        progress(f"{way.path.name}, {way.answer}")
+        trace = lab.run(way, bound=DROP if best is None else min(DROP, best[0]))
+        cost = trace.total
+        # The likelier reading stays unless another one is clearly better.
+        if math.isfinite(cost) and (best is None or cost < best[0] - MARGIN):
+            best = cost, trace, way
+        if best is not None and best[0] < GOOD:
+            break
+    if best is not None and best[0] <= OFF:
+        return law.seen_as(best[2], best[1])
+    return law.painted() or (law.seen_as(best[2], best[1]) if best is not None else law)
