@@ -4,6 +4,7 @@ A law is Σ_k w_k N(m_k, s_k² I) in the plane. Everything here ends as JSON for
 """
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.resources import files
@@ -22,19 +23,29 @@ SCHEDULES = ("course", "linear", "cosine")
 STEPS = 500
 """The T whose β ends at 0.02; see `schedule`."""
 PARTICLES = 1000
+MAX_T = 1000
 MAX_POINTS = 256
 """Points or modes of a law."""
 DRAWN = 0.1
 """Std of the Gaussian that stands on each point drawn by hand."""
-LIMITS = {"less": 0.8, "more": 1.15, "pulled": 0.6, "far": 0.15, "mode": 0.5, "wrong": 0.3, "steps": 40}
-"""When a sentence is true. The first two are parts of the right std, the third of the right
-distance to the mean; ``far`` is D above chance; a mode with less than ``mode`` of its share is
-called lost, and ``wrong`` is the part of the points in a wrong mode; with fewer than ``steps`` steps an error of a right sampler is put down to them."""
+LIMITS = {
+    "less": 0.8,
+    "more": 1.15,
+    "pulled": 0.6,
+    "far": 0.15,
+    "mode": 0.5,
+    "wrong": 0.3,
+    "steps": 40,
+}
+"""When a sentence is true. ``less`` and ``more`` are parts of the right std, ``pulled`` one of the
+right distance to the mean; ``far`` is D above chance. A mode with less than ``mode`` of its share
+is called lost; ``wrong`` is the part of the points in a wrong mode. With fewer than ``steps``
+steps, an error of a sampler in balance is put down to them."""
 
 
 @dataclass(frozen=True)
 class Law:
-    """Σ_k weights_k N(means_k, stds_k² I): means (K, 2), stds and weights (K,), weights sum to 1."""
+    """Σ_k weights_k N(means_k, stds_k² I): means (K, 2), stds (K,), weights (K,) of sum 1."""
 
     means: tuple[tuple[float, float], ...]
     stds: tuple[float, ...]
@@ -78,7 +89,9 @@ def _spiral(k: int) -> Array:
 def _face() -> Array:
     smile = np.pi * np.linspace(1.15, 1.85, 12)
     mouth = 1.3 * np.stack([np.cos(smile), np.sin(smile)], axis=1)
-    eyes = np.array([(x + dx, 0.75 + dy) for x in (-0.6, 0.6) for dx in (0, 0.1) for dy in (0, 0.1)])
+    eyes = np.array(
+        [(x + dx, 0.75 + dy) for x in (-0.6, 0.6) for dx in (0, 0.1) for dy in (0, 0.1)]
+    )
     return np.concatenate([mouth, eyes])
 
 
@@ -96,6 +109,11 @@ def laws() -> dict[str, Law]:
         "sprites": Law.of(sprites[:, :2], sprites[:, 2], sprites[:, 3]),
         "drawn": Law.of(_face(), DRAWN),
     }
+
+
+def as_data(law: Law) -> dict[str, object]:
+    """The law as plain data for plane.js."""
+    return asdict(law)
 
 
 @dataclass(frozen=True)
@@ -118,7 +136,7 @@ PRESETS = {
     "mean": Preset(law="gaussian"),
     "balance": Preset(law="grid", arms=("ddpm", "z0", "own")),
     "coarse": Preset(T=10),
-    "glass": Preset(T=60, glass=True),
+    "glass": Preset(T=20, glass=True),
     "draw": Preset(law="drawn"),
 }
 """Two of them are misconceptions: ``works`` (no noise at all works) and ``blurs`` (the noise only
@@ -141,7 +159,7 @@ def schedule(kind: str, T: int) -> NoiseSchedule:
         return NoiseSchedule.cosine(T)
     base = NoiseSchedule.course(T) if kind == "course" else NoiseSchedule.linear(T)
     betas = 1 - (1 - base.betas) ** (STEPS / T)
-    bars = np.cumprod(1 - betas)
+    bars: Array = np.cumprod(1 - betas).astype(np.float64)
     bars[0] = 1
     return NoiseSchedule(betas, 1 - betas, bars, f"{kind}(T={T})")
 
@@ -175,18 +193,25 @@ def options(preset: str = "noise", language: str = "en", **settings: object) -> 
         "preset": preset,
         "language": language,
         "particles": PARTICLES,
-        "laws": {name: asdict(law) for name, law in laws().items()},
+        "laws": {name: as_data(law) for name, law in laws().items()},
         "presets": {name: asdict(choice) for name, choice in PRESETS.items()},
         "limits": LIMITS,
         "drawn": DRAWN,
+        "css": _file("plane.css"),
         "texts": {name: _texts(name) for name in LANGUAGES},
         **settings,
     }
 
 
+@cache
 def module() -> str:
-    """The text of plane.js."""
-    return files("diffviz.play").joinpath("plane.js").read_text(encoding="utf-8")
+    """The text of plane.js for a page to load: without comments on their own lines and indents."""
+    text = re.sub(r"/\*\*.*?\*/\n", "", _file("plane.js"), flags=re.DOTALL)
+    return re.sub(r"^\s+|^\s*//.*\n", "", text, flags=re.MULTILINE)
+
+
+def _file(name: str) -> str:
+    return files("diffviz.play").joinpath(name).read_text(encoding="utf-8")
 
 
 def as_json(value: object) -> str:
@@ -197,10 +222,8 @@ def as_json(value: object) -> str:
 def plane_html(identifier: str = "plane", **choices: object) -> str:
     """A piece of HTML that shows the plane, from a file as from a server, and loads nothing.
 
-    ``identifier`` is the id of its element; ``choices`` are those of `options`. The module stands
-    in the page as text and runs from a blob, so that several planes share it: the first piece on a
-    page carries it, the others find it. A page with a content security policy serves plane.js
-    itself and calls ``mount``.
+    ``identifier`` is the id of its element; ``choices`` are those of `options`. A page whose
+    content security policy forbids inline scripts serves plane.js itself and calls ``mount``.
     """
     chosen = as_json(options(**choices))  # type: ignore[arg-type]
     return (
