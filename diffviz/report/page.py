@@ -27,9 +27,9 @@ from diffviz.figures.map import map_data
 from diffviz.files.atomic import replacing
 from diffviz.files.catalogue import LANGUAGES, catalogue
 from diffviz.play import plane
-from diffviz.recording.combine import joined
 from diffviz.recording.run import Run
 from diffviz.report import embedding
+from diffviz.report.data import together
 from diffviz.report.frames import frames
 
 FIRST = ("mean", "stds", "ks", "staircase", "dial")
@@ -92,7 +92,7 @@ def render(run: Run | Mapping[str, Run], language: str = "en", title: str | None
     if language not in LANGUAGES:
         raise InputError(f"language is {language!r}; allowed are {', '.join(LANGUAGES)}")
     runs = {"": run} if isinstance(run, Run) else dict(run)
-    run = next(iter(runs.values())) if len(runs) == 1 else joined(runs)
+    run = together(run)
     told = {code: story(run, code) for code in LANGUAGES}
     shown = figures.available(run)
     way = "map" if "map" in shown else "trajectories"
