@@ -383,7 +383,7 @@ export function mount(host, o) {
 		const tr = (name, head) => `<tr class="${name}"><th scope="row">${head}</th>${all(columns, (c) => `<td id="${name}-${c}"></td>`)}</tr>`;
 		const top = row(pick("preset", [...Object.keys(o.presets), ""], (name) => (name ? say("preset", name) : t("custom"))), pick("law", Object.keys(o.laws)), `<span id="tools" class="row">${button("undo") + button("clear") + button("done", t("done"), "main")}</span>`) + '<p id="claim"></p>';
 		const pictures = `<div class="panes n${groups.length}">${all(groups, (arms) => `<figure class="${arms[1] ? "over" : arms}"><div class="head">${all(arms, (name) => `<b>${named(name)}</b><span>${say("why", name)}</span>`)}</div><canvas role="img" tabindex="0"></canvas>
-			<figcaption>${all(arms, (name) => `<div>${arms[1] ? dot(name) : ""}<span id="${name}-says"></span><div id="${name}-note" class="note"></div></div>`)}</figcaption></figure>`)}</div>`;
+			<figcaption>${all(arms, (name) => `<div>${arms[1] ? dot(name) : ""}<span id="${name}-says"></span><div id="${name}-note" class="note"></div></div>`)}</figcaption></figure>`) + (groups.length === 3 && !s.arms.includes("own") ? button("add", "+ " + say("arm", "own")) : "")}</div>`;
 		const bar = `<div class="row bar">${button("play", "", "main") + button("start", "|◀") + button("back", "◀") + button("forward", "▶")}<input type="range" id="time" min="0" aria-label="${t("time")}"><output id="t"></output></div>`;
 		const grid = `<table aria-label="${t("numbers")}"><thead><tr><th scope="col"><span class="sr">${t("sampler")}</span></th>${all(columns, (c) => `<th scope="col" title="${say("about", part(c))}">${say("number", part(c))}<canvas id="${c}-chart" aria-hidden="true"></canvas></th>`)}</tr></thead><tbody>${all(s.arms, (name) => tr(name, named(name))) + tr("ref", t("right"))}</tbody></table>`;
 		const more = `<details id="more"${open ? " open" : ""}><summary>${t("more")}</summary>${row(all(ARMS, (name) => check(name, named(name))), pick("view", ["beside", "over"], t), pick("speed", [0.25, 0.5, 1, 2, 4], (v) => "× " + v)) +
@@ -425,7 +425,7 @@ export function mount(host, o) {
 	}
 	const does = {
 		play: () => play(!playing), start: () => stop(0), back: () => step(-1), forward: () => step(1), done: () => play(true), gif: saveGif,
-		undo: () => set({ points: s.points.slice(0, -1) }), clear: () => set({ points: [] }), dice: () => set({ seed: s.seed + 1 }),
+		add: () => set({ arms: ARMS }), undo: () => set({ points: s.points.slice(0, -1) }), clear: () => set({ points: [] }), dice: () => set({ seed: s.seed + 1 }),
 		balance: () => set({ pull: (1 + s.scale ** 2) / 2 }), png: () => picture(420)[0].toBlob((blob) => download(blob, "png")),
 	};
 	function input({ target: { id, type, checked, value } }) {
@@ -548,7 +548,8 @@ export function mount(host, o) {
 		disc(ctx, ink.paper, cx, cy, r);
 		stroke(ctx, ink.ink, 1.4, () => ctx.arc(cx, cy, r, 0, 7));
 		if (pull) {
-			const [dx, dy, ex, ey] = [...pull, ...kick].map((v, i) => (v * (i % 2 ? -0.36 : 0.36) * r) / unit);
+			const longest = max(hypot(...pull), hypot(pull[0] + kick[0], pull[1] + kick[1]), unit / 0.65), scale = (0.9 * r) / longest;
+			const [dx, dy, ex, ey] = [...pull, ...kick].map((v, i) => (i % 2 ? -v : v) * scale);
 			stroke(ctx, ink.ink, 3, () => arrow(ctx, cx, cy, dx, dy, 9));
 			stroke(ctx, HUE[name], 3, () => arrow(ctx, cx + dx, cy + dy, ex, ey, 9));
 		}

@@ -69,8 +69,8 @@ def law_of(denoiser: object) -> plane.Law:
             )
         law = plane.Law.of(denoiser.mean[None], float(np.max(denoiser.std)))
     elif isinstance(denoiser, DatasetDenoiser) and denoiser.sample_shape == (2,):
-        assert denoiser.data.points is not None
-        law = plane.Law.of(denoiser.data.points.astype(np.float64), 0.0)
+        assert denoiser.law.points is not None
+        law = plane.Law.of(denoiser.law.points.astype(np.float64), 0.0)
     else:
         shape = getattr(denoiser, "sample_shape", None)
         shown = "" if shape is None else f" of samples {tuple(shape)}"
