@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from diffviz.diffusion.names import shipped
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError
 from diffviz.files.catalogue import LANGUAGES
-from diffviz.identify import zoo
+from diffviz.identify import zoo, zoo_results
 from tests import cases
 
 SCHEDULE = NoiseSchedule.linear(200, 1e-4, 0.06)
@@ -101,3 +102,35 @@ def test_the_tables_are_those_of_the_schedule():
         eps = 0.1 * x
         x = following**0.5 * (x - (1 - bar) ** 0.5 * eps) / bar**0.5 + (1 - following) ** 0.5 * eps
     np.testing.assert_allclose(end.numpy(), x, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("key", [("ddpm",), ("ddpm", "no-noise"), ("flow",)])
+def test_the_shipped_results_are_those_of_a_fresh_look(key):
+    """Kills: a file left behind by the x-ray or by the loops, rows under another loop's name."""
+    kept = zoo_results.results()
+    assert list(kept) == [
+        *((name,) for name in zoo.programs()),
+        *((one.program, one.name) for one in zoo.faults()),
+    ]
+    program, *faults = key
+    fresh, shipped = zoo_results.look(program, faults), kept[key]
+    assert shipped.source == fresh.source and shipped.behaves == fresh.behaves == (not faults)
+    assert [(f.id, f.severity) for f in shipped.findings] == [
+        (f.id, f.severity) for f in fresh.findings
+    ]
+    for name, values in fresh.curves.items():
+        np.testing.assert_allclose(shipped.curves[name], values, rtol=1e-3, atol=1e-4)
+    apart = np.abs(shipped.sprites.astype(float) - fresh.sprites)
+    assert shipped.sprites.shape == (8, 16, 16, 3) and apart.mean() < 1
+
+
+def test_what_is_no_file_of_results_is_said_in_a_line(tmp_path):
+    """Kills: a traceback of numpy, a pickle that is opened."""
+    for content in (b"", b"PK\x05\x06" + bytes(18), b"\x80\x04N."):
+        (tmp_path / "zoo.npz").write_bytes(content)
+        with pytest.raises(InputError, match="zoo.npz holds no results of the zoo"):
+            zoo_results.results(tmp_path / "zoo.npz")
+
+
+def test_the_shipped_file_is_small():
+    assert shipped(zoo_results.FILE).stat().st_size < 2**20

@@ -178,7 +178,9 @@ class Recorder:
         """The newest frame of every arm, (A, samples, *D), after ``latest``; empty without any."""
         reached = self.times[max(self._described - 1, 0)]
         index = max((i for t, i in self._framed.items() if t >= reached), default=0)
-        return self._frames[:, index : index + 1].reshape(len(self._frames), -1, *self.sample_shape)
+        return self._frames[:, index : index + 1].reshape(
+            len(self._frames), -1, *self.sample_shape
+        )
 
     def finish(self, x_0: Tensor) -> Tally:
         """The block's tally, given its end points ``x_0`` (A, B, *D)."""
