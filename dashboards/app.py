@@ -6,6 +6,7 @@ adds one need not know about it.
 
 import secrets
 import shutil
+import signal
 import socket
 import sys
 from collections.abc import Mapping, Sequence
@@ -128,6 +129,7 @@ def serve(
             print("Warning: whoever on this network has the link can open it.", file=sys.stderr)
             for name in names[1:] or names:
                 print(f"Join at http://{name}:{port}/?token={token}", flush=True)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         with suppress(KeyboardInterrupt):
             made_server(app, bare, port, listening).serve_forever()
 

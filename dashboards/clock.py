@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dashboards._soon import step_sentences, step_table
+from diffviz.diagnosis.sentences import step_sentences, step_table
 from diffviz.figures import theme
 from diffviz.figures.map import map_data
 from diffviz.recording.run import Run

@@ -37,7 +37,7 @@ def _written(run: Run, kind: str, language: str, folder: Path) -> Path:
     if kind == "run.nc":
         run.save(path)
     elif kind == "curves.csv":
-        from diffviz.report.table import write_table
+        from diffviz.report.data import write_table
 
         write_table(run, path)
     else:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import diskcache
@@ -165,11 +166,19 @@ class Jobs:
 
 def follow(jobs: Jobs, run_id: str, form: dict[str, Any], language: str, tell: Callable) -> dict:
     """Record, hand everything on the way to ``tell``, and give back how it ended."""
+    Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     state: dict[str, Any] = {}
     for state in jobs.record(run_id, form, language):
         tell(state)
         jobs.cache.set(f"state-{run_id}", {"pid": os.getpid(), "state": state["state"]}, 86400)
     return state
+
+
+def _end_with(server: int) -> None:
+    """End this process, which holds the server's socket, when the server is gone."""
+    while os.getppid() == server:
+        time.sleep(0.5)
+    os._exit(3)
 
 
 def _alive(pid: int) -> bool:

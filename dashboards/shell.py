@@ -15,7 +15,7 @@ from dash import ClientsideFunction, Dash, Input, Output, dcc, html
 from dash.development.base_component import Component
 
 from dashboards.shelf import enlarged
-from diffviz.figures.theme import CONFIG, TEMPLATES
+from diffviz.figures.theme import CONFIG, PAPER, TEMPLATES
 from diffviz.files.catalogue import LANGUAGES, text
 
 PAGES = {
@@ -32,6 +32,9 @@ KEPT = ("lang", "theme", "big", "hide")
 """What goes along from page to page."""
 PRIMARY = ["#e7f2fb", "#cfe3f5", "#9cc6ea", "#66a8df", "#3a8fd5", "#1f7fcc", "#1468ab", "#10578f"]
 PRIMARY += ["#0d4672", "#083453"]
+DARK = ["#e6e8eb", "#c9ced3", "#a9b1b9", "#7d858d", "#363b42", "#2b3037", PAPER["dark"], "#0f1114"]
+DARK += ["#0b0c0e", "#060708"]
+"""Mantine draws cards in the seventh and the page in the eighth: a figure has the card's colour."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ def page(view: View, *children: Component | None) -> dmc.MantineProvider:
         [
             dcc.Location(id="go", refresh="callback-nav"),
             dcc.Store(id="mine", storage_type="local", data=[]),
-            dcc.Store(id="view", data={"language": view.language, "page": view.page}),
+            dcc.Store(id="view", data={"language": view.language, "page": view.page, "big": view.big}),
             dmc.AppShell(
                 [
                     dmc.AppShellHeader(_header(view)),
@@ -136,8 +139,7 @@ def page(view: View, *children: Component | None) -> dmc.MantineProvider:
         theme={
             "primaryColor": "azure",
             "primaryShade": {"light": 6, "dark": 6},
-            "colors": {"azure": PRIMARY},
-            "scale": 1.3 if view.big else 1,
+            "colors": {"azure": PRIMARY, "dark": DARK},
             "fontFamily": "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', "
             "'PingFang SC', 'Microsoft YaHei', 'Noto Sans CJK SC', sans-serif",
             "cursorType": "pointer",

@@ -9,6 +9,7 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
+    submodules=["play"],
     submod_attrs={
         "diffusion.schedule": ["NoiseSchedule"],
         "measure.statistics": ["ks_statistic"],

@@ -41,6 +41,21 @@ def test_a_failure_keeps_the_old_file_and_leaves_nothing(tmp_path, failure):
     assert path.read_text() == "old" and names(tmp_path) == ["a.txt"]
 
 
+def test_the_content_is_on_the_disk_before_its_name(tmp_path, monkeypatch):
+    """Kills: a rename before the content is flushed, a folder that is never flushed."""
+    order, fsync, replace = [], os.fsync, os.replace
+
+    def flushed(handle):
+        order.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file")
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(os, "replace", lambda a, b: (order.append("rename"), replace(a, b)))
+    with replacing(tmp_path / "a.txt") as temporary:
+        temporary.write_text("new")
+    assert order == ["file", "rename", "folder"]
+
+
 def test_success_replaces_and_keeps_the_umask(tmp_path):
     """Kills: the private mode of a temporary file on a file for everybody."""
     path = tmp_path / "a.txt"

@@ -281,6 +281,24 @@ def test_a_denoiser_travels_without_its_data() -> None:
     assert twin.schedule == SCHEDULE and twin.sample_shape == (3, 16, 16)
 
 
+def test_answers_are_not_cut_off() -> None:
+    """A network may be wrong by any amount, and is to be seen so. Kills: a clamp of ε̂."""
+    network = network_of()
+    with torch.no_grad():
+        network.out[3].bias.fill_(50.0)
+        network.out[3].weight.zero_()
+    assert (NetworkDenoiser(network, SCHEDULE)(images(), 3) == 50).all()
+
+
+def test_the_digest_sees_what_the_network_is_told() -> None:
+    """t/T, so T. Kills: one digest for a network on schedules of different lengths."""
+    one, two = (NetworkDenoiser(network_of(), NoiseSchedule.linear(T)) for T in (7, 8))
+    assert one.digest != two.digest
+    t = torch.full((3, 1, 1, 1), 4)
+    assert torch.equal(one(images(), t), one(images(), 4))
+    assert not torch.equal(one(images(), 4), two(images(), 4))
+
+
 def test_the_digest_tells_networks_apart() -> None:
     # Kills: a digest of keys only, of parameters only, or without the shortcut's seed.
     def digest(network: ContextUnet) -> str:

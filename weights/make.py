@@ -2,7 +2,8 @@
 
 ``python weights/make.py`` needs two to three hours on two CPU cores with bfloat16 and minutes on a
 GPU (``--device cuda``). It writes a state beside its result after each epoch and goes on from it
-when it is started again.
+when it is started again. At the end it samples with the network, from seeds that the training has
+not seen, and writes what it measured into the card, ``README.md`` beside the weights.
 
 The loss is E‖e‖² per pixel of the error e = ε̂ − ε, plus ¼ Σ_k k² E‖e_k‖² with e_k the mean of e
 over k×k blocks, k = 2, 4, 8, 16. For white errors each k² E‖e_k‖² equals E‖e‖². The errors of a
@@ -28,11 +29,19 @@ from torch.nn.functional import avg_pool2d, one_hot
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from tqdm.auto import tqdm
 
-from diffviz.diffusion.checkpoints import save_denoiser
+from diffviz.diffusion.checkpoints import load_denoiser, save_denoiser
 from diffviz.diffusion.law import DataLaw
 from diffviz.diffusion.schedule import NoiseSchedule
-from diffviz.diffusion.unet import ContextUnet, channels_last, weights_digest
+from diffviz.diffusion.unet import (
+    ContextUnet,
+    NetworkDenoiser,
+    channels_last,
+    weights_digest,
+)
+from diffviz.files.atomic import replacing
 from diffviz.files.images import from_uint8
+from diffviz.recording.record import record
+from diffviz.recording.run import Run
 from diffviz.sprites.make import CLASSES, make_sprites
 
 HERE = Path(__file__).parent
@@ -151,7 +160,8 @@ class Training:
 
     def result(self) -> ContextUnet:
         """The averaged network, with the batch norm that was held while it learned."""
-        network: ContextUnet = self.average.module
+        network = self.average.module
+        assert isinstance(network, ContextUnet)
         for buffer, held in zip(network.buffers(), self.network.buffers(), strict=True):
             buffer.copy_(held)
         return network.cpu().eval()
@@ -181,9 +191,8 @@ def make(recipe: Recipe, out: Path, device: str) -> ContextUnet:
     with tqdm(total=training.steps, initial=training.done, unit="batch") as bar:
         while training.done < training.steps:
             training.epoch(bar)
-            part = kept.with_suffix(".part")
-            torch.save(training.state(), part)
-            part.replace(kept)
+            with replacing(kept) as temporary:
+                torch.save(training.state(), temporary)
     network = training.result()
     save_denoiser(
         out,
@@ -200,8 +209,95 @@ def make(recipe: Recipe, out: Path, device: str) -> ContextUnet:
         },
     )
     kept.unlink()
-    print(f"{out}: {weights_digest(network)}")
     return network
+
+
+def measure(denoiser: NetworkDenoiser, n: int, seed: int) -> Run:
+    """A run of the three usual arms without a class."""
+    return record(denoiser, denoiser.schedule, n=n, seed=seed)
+
+
+CARD = """# The shipped network
+
+`{name}` predicts the noise in 16×16 sprites. It is the tutorial's ContextUnet with {features}
+features and a learned shortcut: {size:,} parameters, float32.
+
+| | |
+|---|---|
+| digest (SHA-256 of the weights) | `{digest}` |
+| data | `{data}`: the procedural sprites of `diffviz sprites`, five classes, nothing downloaded |
+| schedule | `{schedule}` |
+| classes | {classes} |
+| made by | `{command}`, one command and one seed, see its head for the loss |
+| recipe | {recipe} |
+| loss at the end | {loss:.4f} per pixel, mean over t and over images with and without class |
+
+Another machine, another number of threads or another device gives other bits.
+
+## What it does
+
+{n} samples per arm without a class, T = {T}, seed {seed}, which the training has not seen
+(`diffviz record --n {n} --seed {seed}`). The std between samples is the root mean square over
+pixels; the residual's std is given from t = {high} to {low} and is 1 for a right `ddpm`.
+
+| arm | mean | pooled std | std between samples | of the data's | residual std | nearest sprites |
+|---|---|---|---|---|---|---|
+{rows}
+| data | {mean:.3f} | {std:.3f} | {between:.3f} | 100 % | | |
+
+It is a teaching model: small, and trained on drawings that a program makes.
+"""
+
+
+def card(denoiser: NetworkDenoiser, run: Run, name: str) -> str:
+    """The model card: what the file is, how it was made, and what was measured."""
+    facts, data, T = denoiser.facts, run.dataset, denoiser.schedule.T
+    high, low = round(0.9 * T), round(0.2 * T)
+    rows = []
+    for arm in run.arms:
+        one = data.sel(arm=arm)
+        x, residual = one.sel(quantity="x"), one.sel(quantity="residual", t=slice(high, low))
+        share = float(one["std_between"].sel(t=0) / data["reference_std_between"].sel(t=0))
+        spread = residual["std"]
+        rows.append(
+            f"| {arm} | {float(x['mean'].sel(t=0)):.3f} | {float(x['std'].sel(t=0)):.3f} "
+            f"| {float(one['std_between'].sel(t=0)):.3f} | {share:.0%} ".replace("%", " %")
+            + f"| {float(spread.min()):.2f} to {float(spread.max()):.2f} "
+            f"| {int(one['distinct_nearest'])} distinct |"
+        )
+    recipe = ", ".join(f"{name} {facts[name]:g}" for name in Recipe.__dataclass_fields__)
+    references = {
+        key: float(data[f"reference_{variable}"].sel(t=0))
+        for key, variable in (("mean", "mean"), ("std", "std"), ("between", "std_between"))
+    }
+    return CARD.format(
+        name=name,
+        features=denoiser.network.n_feat,
+        size=sum(weight.numel() for weight in denoiser.network.parameters()),
+        digest=weights_digest(denoiser.network),
+        data=facts["data"],
+        schedule=denoiser.schedule.name,
+        classes=", ".join(denoiser.classes),
+        command=facts["command"],
+        recipe=recipe,
+        loss=facts["losses"][-1],
+        n=run.spec.n,
+        seed=run.spec.seed,
+        T=T,
+        high=high,
+        low=low,
+        rows="\n".join(rows),
+        **references,
+    )
+
+
+def write_card(out: Path, n: int = 64, seed: int = 1) -> None:
+    """Measure the network of a file, and write the card beside it."""
+    denoiser = load_denoiser(out)
+    words = card(denoiser, measure(denoiser, n, seed), out.name)
+    with replacing(out.with_name("README.md")) as temporary:
+        temporary.write_text(words, encoding="utf-8")
+    print(f"{out}: {weights_digest(denoiser.network)}")
 
 
 if __name__ == "__main__":
@@ -209,6 +305,9 @@ if __name__ == "__main__":
     words.add_argument("--out", type=Path, default=HERE / "sprites.safetensors")
     words.add_argument("--device", default="cpu")
     words.add_argument("--epochs", type=int, default=Recipe.epochs)
+    words.add_argument("--card", action="store_true", help="only measure, and write the card")
     given = words.parse_args()
     np.seterr(all="raise")
-    make(Recipe(epochs=given.epochs), given.out, given.device)
+    if not given.card:
+        make(Recipe(epochs=given.epochs), given.out, given.device)
+    write_card(given.out)

@@ -152,7 +152,7 @@
   ns.diffviz = callbacks({
     view(data) {
       document.documentElement.lang = data.language === "zh" ? "zh-CN" : "en";
-      document.documentElement.dataset.page = data.page;
+      document.documentElement.toggleAttribute("data-big", data.big);
       for (const link of all(".nav-link")) {
         link.toggleAttribute("aria-current", link.classList.contains("here"));
       }

@@ -4,6 +4,7 @@ The story comes first: final samples, one sentence, where the samples go. Moving
 done in the browser alone (``assets/pages.js`` and ``scrub.js``); the server draws the figures.
 """
 
+import re
 from typing import Any
 
 import dash_mantine_components as dmc
@@ -21,11 +22,11 @@ from dash import (
 from dash.development.base_component import Component
 
 from dashboards import shell
-from dashboards._soon import step_table, story
 from dashboards.clock import clock
 from dashboards.shelf import Shelf, figure, shelf
 from dashboards.shell import View
 from dashboards.stage import canvas, moving, player
+from diffviz.diagnosis.sentences import Story, step_table, story
 from diffviz.errors import InputError
 from diffviz.figures import available, caption, theme
 from diffviz.recording.run import Run
@@ -72,7 +73,7 @@ def layout(**query: Any) -> Component:
         html.Div(
             [
                 html.Section(
-                    [_arm(view, run, i, told.arms[name]) for i, name in enumerate(run.arms)],
+                    [_arm(view, run, i, told) for i in range(len(run.arms))],
                     className="arms",
                     **{"aria-label": view.say("compare.arms")},
                 ),
@@ -113,20 +114,26 @@ def plot(view: View, run: Run, name: str) -> Component:
     return dmc.Card(parts, className="plot", withBorder=True)
 
 
-def _arm(view: View, run: Run, index: int, sentence: str) -> Component:
+def _arm(view: View, run: Run, index: int, told: Story) -> Component:
+    """One way of sampling: its samples as they are now, how they end, and why."""
     name = run.arms[index]
-    spec = run.spec.arms[index]
-    words = [
-        html.H2(
-            [
-                html.Span(className="swatch", style={"background": theme.colour(index)}),
-                shell.arm_title(view, name, spec),
-            ]
-        )
-    ]
-    if len(run.spec.sample_shape) == 3:
-        words.append(canvas(index, view.say("compare.samples", arm=name)))
-    return dmc.Card([*words, html.P(sentence)], className="arm", withBorder=True)
+    title = html.H2(
+        [
+            html.Span(className="swatch", style={"background": theme.colour(index)}),
+            shell.arm_title(view, name, run.spec.arms[index]),
+        ]
+    )
+    # The first sentence says how it ends; the others say how it came there.
+    first, *rest = re.split(r"(?<=[.。]) ?(?=\S)", told.arms[name])
+    why = " ".join([*rest, told.noise[name]])
+    words = html.Div(
+        [html.P(first), html.Details([html.Summary(view.say("compare.why")), html.P(why)])]
+    )
+    pictures = len(run.spec.sample_shape) == 3
+    frame = canvas(index, view.say("compare.samples", arm=name)) if pictures else None
+    return dmc.Card(
+        [title, html.Div([frame, words], className="told")], className="arm", withBorder=True
+    )
 
 
 def _table(view: View, run: Run) -> Component:

@@ -8,11 +8,11 @@ from dash import ALL, Input, Output, State, callback, ctx, dcc, html, no_update,
 from dash.development.base_component import Component
 
 from dashboards import shell
-from dashboards._soon import story
 from dashboards.clock import clock
 from dashboards.shelf import shelf
 from dashboards.shell import View
 from dashboards.stage import canvas, moving, player
+from diffviz.diagnosis.sentences import story
 from diffviz.recording.run import Run
 
 register_page(__name__, path="/guess", name="guess", title="diffviz: guess first", order=1)

@@ -299,11 +299,10 @@ def cancelled(n_clicks: int, search: str) -> Any:
 @callback(
     Output("own", "children"),
     Input("mine", "data"),
-    Input("finished", "data"),
     Input("tick", "n_intervals"),
     State("_pages_location", "search"),
 )
-def own(mine: list[dict[str, str]] | None, _: Any, __: Any, search: str) -> list[Component]:
+def own(mine: list[dict[str, str]] | None, _: Any, search: str) -> list[Component]:
     """The recordings of this browser, the newest first."""
     view = View.parse("record", search)
     rows = []

@@ -6,7 +6,8 @@
  *                                // data-playing ("" while it plays)
  *     step: index,               // where to begin, default 0
  *     seconds: 12,               // of a whole play at speed 1
- *     keys: element,             // where keys work: Space, arrows, PageUp, PageDown, Home, End
+ *     keys: element,             // where keys work: arrows, Space, PageUp, PageDown, Home, End;
+ *                                // of these only arrows while nothing smaller than main has focus
  *     onchange(step, t) {},      // once per frame at most, and once at the beginning
  *     onplay(playing) {},
  *   });
@@ -133,6 +134,7 @@ function Scrub({ times, root, step = 0, seconds = 12, keys, onchange, onplay }) 
       const own = "input, select, textarea, button, a, summary, [role=slider], [contenteditable]";
       if (!KEYS[event.key] || event.ctrlKey || event.metaKey || event.altKey) return;
       if (event.target.closest?.(own)) return;
+      if (event.target.matches?.("body, main") && !event.key.startsWith("Arrow")) return;
       event.preventDefault();
       KEYS[event.key]();
     });

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError
-from diffviz.identify.calls import Loop, Randomness, Spy
+from diffviz.identify.calls import Ending, Loop, Randomness, Spy, unit
 
 Array = NDArray[np.float64]
 Time = str | Callable[[float], float]
@@ -160,9 +160,10 @@ def paths_for(
             raise InputError(f"time is {time!r}; allowed are 'auto', {TIMES}, or a function")
         return
     whole = np.array_equal(times, np.rint(times))
-    if low < 0 or (rising and high > 1 and low < 0):
-        yield from _logarithms(rising)
-        if low > -1.5 and not rising:
+    if low < 0:
+        if not whole:
+            yield from _logarithms(rising)
+        if not rising or whole:
             yield index("index0")
         return
     if rising:
@@ -195,13 +196,17 @@ def paths_for(
         for factor in (1000 / T, 999 / T, 4.0):
             for shift in (1.0, 0.0):
                 if high / factor + shift <= T + 1e-6 and factor != 1:
-                    yield _on_schedule("scaled", schedule, lambda t, f=factor, s=shift: t / f + s)
+                    yield _on_schedule(
+                        "scaled", schedule, lambda t, f=factor, s=shift: t / f + s
+                    )
     if floating and high <= 1000:
         yield from _flows(high, rising)
     if not wide and whole and floating:
         yield from _sigmas(wide)
     if not whole and high < 8:
         yield from _logarithms(rising)
+    if high > T:  # a little off the schedule, or for another one
+        yield index("index")
 
 
 def _sigmas(wide: bool) -> list[Path]:
@@ -287,9 +292,7 @@ class Trace:
         cost = self.cost
         if self.end is not None:
             # A last step that leaves noise by design is not a reading that is wrong.
-            cost = max(
-                cost, abs(self.end.signal - 1) * SPREAD, self.end.noise - self.spread - END_NOISE
-            )
+            cost = max(cost, abs(self.end.signal - 1) * SPREAD, self.end.noise - self.spread - END_NOISE)
             cost = max(cost, 0.0 if self.end.picture else abs(self.end.shift) - 0.05)
         return cost
 
@@ -336,12 +339,16 @@ class ExactModel(Spy):
         bound: float = math.inf,
         other: Trace | None = None,
         keep: bool = False,
+        only: Tensor | None = None,
     ) -> None:
         super().__init__(self._exact, loop.layout, loop.calls, loop.seconds)
         self.trace = Trace(spread)
         self._reading, self._mean, self._bound, self._keep = reading, mean, bound, keep
         self._other = other
+        self._only = None if only is None else only.reshape(-1)
         self._flat = mean.reshape(-1).double()
+        if self._only is not None:
+            self._flat = self._flat[self._only]
         self._square = float(self._flat @ self._flat)
         self._point = (0.0, 1.0)
 
@@ -353,6 +360,8 @@ class ExactModel(Spy):
             raise _Dropped
         self._point = a, b
         flat = x.reshape(-1).to("cpu", torch.float64)
+        if self._only is not None and self._only.numel() == flat.numel():
+            flat = flat[self._only]
         if flat.numel() != self._flat.numel():
             raise InputError(
                 f"the states of the sampler held {self._flat.numel()} values once and "
@@ -466,17 +475,23 @@ class Experiment:
         self.loop, self.randomness = loop, randomness
         generator = torch.Generator().manual_seed(seed)
         self.mean = (torch.rand(loop.shape, generator=generator) - 0.5).float()
-        self._second: Tensor | None = None
+        self._starts = [loop.start]
 
-    def starts(self) -> tuple[Tensor, Tensor]:
-        """x_T of two runs from other states of the global generators."""
-        if self._second is None:
-            self.randomness.other(2)
+    def starts(self, count: int = 2) -> list[Tensor]:
+        """x_T of runs from other states of the global generators, the first run's before them."""
+        while len(self._starts) < count:
+            self.randomness.other(1 + len(self._starts))
             model = _First(self.loop)
             with contextlib.suppress(_Dropped):
                 self.loop.run(model)
-            self._second = model.first
-        return self.loop.start, self._second
+            self._starts.append(model.first)
+        return self._starts[:count]
+
+    def endings(self) -> tuple[Ending, Ending]:
+        """What comes back of two runs from other states of the global generators."""
+        self.randomness.other(2)
+        second = self.loop.run(Spy(unit, self.loop.layout, self.loop.calls, self.loop.seconds))
+        return self.loop.ending, second or Ending(None, "nothing")
 
     def run(
         self,
@@ -487,11 +502,14 @@ class Experiment:
         mean: Tensor | None = None,
         other: Trace | None = None,
         keep: bool = False,
+        only: Tensor | None = None,
     ) -> Trace:
         """One run; ``number`` chooses the state of the generators."""
         mean = self.mean if mean is None else mean
         self.randomness.other(number)
-        model = ExactModel(self.loop, reading, spread, mean, bound=bound, other=other, keep=keep)
+        model = ExactModel(
+            self.loop, reading, spread, mean, bound=bound, other=other, keep=keep, only=only
+        )
         try:
             ending = self.loop.run(model)
         except _Dropped:
@@ -563,6 +581,22 @@ class Behaviour:
         return int(off[0]) if off.size else None
 
     @property
+    def pictures(self) -> bool:
+        """What comes back is no state, but pictures made of it, or nothing."""
+        made = self.point is not None and self.point.end is not None and self.point.end.picture
+        return made or self.lab.loop.ending.kind != "state"
+
+    @property
+    def effect(self) -> float:
+        """How much is off, where it behaves: at a call, or of the end."""
+        if self.point is None:
+            return math.inf
+        end = self.point.end
+        if end is None:
+            return self.point.cost
+        return max(self.point.cost, abs(end.signal - 1) * SPREAD, end.noise)
+
+    @property
     def fixed(self) -> bool:
         """Two runs from other states of the global generators begin and end the same."""
         one, two = self.lab.starts()
@@ -570,39 +604,41 @@ class Behaviour:
 
     def likeliest(self) -> Reading:
         """The reading with the least deviation in the median, of the first six."""
-        runs = [
-            (float(np.median(self.lab.run(way).off or [math.inf])), k)
-            for k, way in enumerate(self.ways[:6])
-        ]
+        runs = [(float(np.median(self.lab.run(way).off or [math.inf])), k)
+                for k, way in enumerate(self.ways[:6])]
         return self.ways[min(runs)[1]]
 
     def painted(self) -> "Behaviour | None":
         """A loop that paints known values in behaves for data that have these values there."""
+        ends = [ending.values for ending in self.lab.endings()]
+        if ends[0] is None or ends[1] is None or ends[0].shape != ends[1].shape:
+            return None
+        known = (ends[0] - ends[1]).abs() < 1e-3 * ends[0].std()
+        if not 0.02 < float(known.double().mean()) < 0.98:
+            return None
+        mean = torch.where(known, ends[0], self.lab.mean.double()).float()
+        best: tuple[float, Behaviour] | None = None
         for way in self.ways[:3]:
-            run = self.lab.run(way)
-            if run.end_state is None or run.end_kind != "state":
-                continue
-            end, mean = run.end_state.double(), self.lab.mean.double()
-            known = (end - mean).abs() > 0.05
-            if not 0.02 < float(known.double().mean()) < 0.98:
-                continue
-            again = self.lab.run(way, number=2).end_state
-            if again is None or float((again - end)[known].abs().median()) > 0.02:
-                continue
-            other = torch.where(known, end, mean).float()
-            trace = self.lab.run(way, mean=other)
-            if trace.total <= OFF:
-                return self.seen_as(way, trace, "painted")
-            return replace(self, reading=way, point=trace, kind="painted")
-        return None
+            traces = [self.lab.run(way, mean=mean, only=where) for where in (known, ~known)]
+            worst = max(traces, key=lambda trace: trace.total)
+            if best is None or worst.total < best[0]:
+                best = worst.total, replace(self, reading=way, point=worst, kind="painted")
+            if worst.total <= OFF:
+                break
+        return best[1] if best is not None else None
+
+    def noise_of_start(self) -> float:
+        """The std of what differs in x_T from run to run."""
+        return float(torch.stack(self.lab.starts(8)).double().var(0).mean().sqrt())
 
     def given(self) -> "Behaviour | None":
         """A loop that starts from a picture of its own: two runs differ by its noise alone."""
         one, two = (x.double().reshape(-1) for x in self.lab.starts())
-        common = float(one @ two) / float(one.norm() * two.norm())
+        one, two = one - one.mean(), two - two.mean()
+        common = float(one @ two) / max(float(one.norm() * two.norm()), 1e-12)
         if common > 1 - 1e-9 or abs(common) < 6 / math.sqrt(one.numel()):
             return None
-        held = float((one - two).square().mean().sqrt()) / math.sqrt(2)
+        held = self.noise_of_start()
         first: Behaviour | None = None
         for way in self.ways:
             a, b = (float(v[0]) for v in way.path.levels(self.lab.loop.times[:1]))
@@ -687,6 +723,10 @@ def behave(
             f"the sampler passed times from {loop.times[0]:g} to {loop.times[-1]:g}; "
             f"on the schedule they must fall within 1…T = {schedule.T}; see the argument time"
         )
+    law = Behaviour(lab, tuple(ways))
+    given = law.given()
+    if given is not None:
+        return given
     best: tuple[float, Trace, Reading] | None = None
     for way in ways:
         progress(f"{way.path.name}, {way.answer}")
@@ -697,7 +737,6 @@ def behave(
             best = cost, trace, way
         if best is not None and best[0] < GOOD:
             break
-    law = Behaviour(lab, tuple(ways))
     if best is not None and best[0] <= OFF:
         return law.seen_as(best[2], best[1])
-    return law.painted() or law.given() or law.seen_as(best and best[2], best and best[1])
+    return law.painted() or (law.seen_as(best[2], best[1]) if best is not None else law)

@@ -30,16 +30,7 @@ X_NAMES = ("x", "sample", "x_t", "xt", "hidden_states", "noisy", "noisy_images",
 X_NAMES += ("noisy_sample", "z_t", "z", "img", "image", "input", "inputs")
 T_NAMES = ("t", "timestep", "timesteps", "sigma", "time", "noise_level", "sigmas", "noise_labels")
 T_NAMES += ("ts", "time_cond", "step", "noise_variances", "log_snr", "c_noise", "time_steps")
-MODEL_NAMES = (
-    "model",
-    "net",
-    "network",
-    "unet",
-    "nn_model",
-    "denoiser",
-    "denoise_fn",
-    "eps_model",
-)
+MODEL_NAMES = ("model", "net", "network", "unet", "nn_model", "denoiser", "denoise_fn", "eps_model")
 INNER = ("module", "unet", "model", "net", "inner_model", "transformer", "diffusion_model", "ema")
 INNER += ("apply_model", "eps_model", "ema_model", "denoise_fn", "network", "nn_model", "denoiser")
 SHAPE_NAMES = ("shape", "size", "sample_shape", "x_shape", "noise_shape")
@@ -130,7 +121,7 @@ class Spy(torch.nn.Module):
     def _respond(self, given: Tensor, value: float, floating: bool) -> Tensor:
         channels = self.layout.channels
         whole = given if channels is None else given[:, list(channels)]
-        x = first_half(whole)
+        x = whole if self.times and len(whole) == self.shape[0] else first_half(whole)
         if len(self.times) == 1 and len(x) == 2 * self.shape[0] and self._whole is not None:
             self.whole_again(self._whole)  # all samples of x_T were the same
         if self.times and tuple(x.shape) != self.shape:
@@ -419,7 +410,7 @@ class _Scout(Spy):
     """Answers x at RMS 1, which no loop blows up, and looks at what else is passed."""
 
     def __init__(self, layout: Layout, calls: int, seconds: float) -> None:
-        super().__init__(_unit, layout, calls, seconds)
+        super().__init__(unit, layout, calls, seconds)
         self.slots: dict[Place, list[float]] = {}
         self.first: Tensor | None = None
         self.latest: Tensor | None = None
@@ -441,7 +432,8 @@ class _Scout(Spy):
         self.latest = x.clone()
 
 
-def _unit(x: Tensor, value: float, floating: bool) -> Tensor:
+def unit(x: Tensor, value: float, floating: bool) -> Tensor:
+    """x at RMS 1, which keeps every loop finite."""
     return x / x.detach().double().square().mean().sqrt().clamp_min(1e-12).to(x.dtype)
 
 
@@ -479,10 +471,8 @@ def open_loop(
                     layouts[k] = replace(layouts[k], t=other)
                     continue
                 failed.append((len(spy.times), error))
-                if not isinstance(error, Raised) and spy.times:
-                    if "changed the shape" not in str(error):
-                        break
-                elif not spy.times:
+                shaped = isinstance(error, Raised) or "changed the shape" in str(error)
+                if not (spy.times and shaped):
                     break
                 k += 1
                 continue
@@ -648,7 +638,9 @@ def one_thread() -> Iterator[None]:
 class _OnCpu(TorchFunctionMode):
     """Every "cuda" is "cpu"."""
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         if func is Tensor.cuda:
             return args[0]
         named = {name: _cpu(value) for name, value in (kwargs or {}).items()}

@@ -4,6 +4,7 @@ A statistic is held against its known law under a correct sampler. Over all step
 together, a correct sampler passes the threshold at most once in 100,000 runs.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,7 +20,7 @@ from diffviz.identify.paired_runs import crooked, fitted, inside
 from diffviz.identify.rules import (
     MULTISTEP,
     Expected,
-    arrangements,
+    Levels,
     closest,
     expect,
     scores,
@@ -34,7 +35,6 @@ from diffviz.identify.spy import (
     SINGLE,
     Fit,
     Pairs,
-    Time,
     Watched,
     X,
     score_threshold,
@@ -70,6 +70,8 @@ class Evidence:
         threshold: the score that counts.
         inflation: of the errors of a, b and the bias, where samples share their noise.
         inner: the evidence of those values alone for which the steps are linear, if looked for.
+        ways: every way to read the told times.
+        shift: by how much the told times are beside those of the levels.
     """
 
     schedule: NoiseSchedule
@@ -86,6 +88,8 @@ class Evidence:
     threshold: float
     inflation: float = 1.0
     inner: "Evidence | None" = None
+    ways: Sequence[Levels] = ()
+    shift: float = 0.0
 
     @property
     def off(self) -> Mask:
@@ -116,7 +120,7 @@ class Evidence:
 
 @np.errstate(divide="ignore", invalid="ignore")
 def weigh(
-    schedule: NoiseSchedule, wild: Watched, tame: Watched, best: Expected, time: Time
+    schedule: NoiseSchedule, wild: Watched, tame: Watched, best: Expected, ways: Sequence[Levels]
 ) -> Evidence:
     """Decide which excitation to judge by, and compare it with the rule closest to it."""
     steps = len(wild.grams)
@@ -126,7 +130,7 @@ def weigh(
     # What clipping leaves over in the first excitation is no noise.
     shared = any(noise.batch_score > threshold for noise in tame.noise)
     if depends.any() and not noisy:
-        solved = _multistep(wild, schedule, time)
+        solved = _multistep(wild, ways)
         if solved is not None:
             fit = fitted(wild)
             wrong = np.where(solved[1], 0.0, 1e6)
@@ -135,9 +139,9 @@ def weigh(
             correlation = np.full(steps, np.nan)
             return Evidence(
                 schedule, wild, tame, wild, fit, solved[0], table, nothing, depends, correlation,
-                True, threshold,
+                True, threshold, ways=ways,
             )  # fmt: skip
-        best = _by_first_step(wild, schedule, time) or best
+        best = _by_first_step(wild, ways) or best
     inflation = float(np.sqrt(wild.batch)) if shared else 1.0
     clipped = np.zeros(steps, dtype=bool)
     if not _depends(tame, threshold).any():
@@ -145,22 +149,23 @@ def weigh(
     elif wild.pairs is not None and tame.pairs is not None:
         clipped[: len(tame.grams)] = _bent_outside(wild.pairs, tame.pairs, threshold)
     used = tame if clipped.any() else wild
-    expected = closest(used, schedule, time) if clipped.any() else best
+    expected = closest(used, ways) if clipped.any() else best
     fit = fitted(used)
     return Evidence(
         schedule, wild, tame, used, fit, expected, scores(fit, used, expected, inflation), clipped,
         _depends(used, threshold), _step_correlation(used, fit), False, threshold, inflation,
+        ways=ways,
     )  # fmt: skip
 
 
-def look_inside(e: Evidence, echo: Watched, time: Time) -> Evidence:
+def look_inside(e: Evidence, echo: Watched) -> Evidence:
     """With the evidence of the values that are clipped neither in ``tame`` nor in ``echo``."""
     found = inside(e.tame, echo)
     if found is None:
         return e
     fit, values = found
     used = replace(e.tame, inside=fit)
-    expected = closest(used, e.schedule, time)
+    expected = closest(used, e.ways)
     inflation = float(np.sqrt(e.tame.values / values))
     table = scores(fit, used, expected, inflation)
     inner = replace(
@@ -182,10 +187,10 @@ def _depends(watched: Watched, threshold: float) -> Mask:
 
 
 def _multistep(
-    watched: Watched, schedule: NoiseSchedule, time: Time
+    watched: Watched, ways: Sequence[Levels]
 ) -> tuple[Expected, Mask] | None:
     """(what DPM-Solver++(2M) says, in the regression's terms; where it holds), if it does."""
-    for levels in arrangements(watched, schedule, time):
+    for levels in ways:
         rows, good = solves_multistep(watched, levels)
         if good.mean() > 0.7:
             grams = watched.grams.copy()
@@ -199,10 +204,10 @@ def _multistep(
     return None
 
 
-def _by_first_step(watched: Watched, schedule: NoiseSchedule, time: Time) -> Expected | None:
+def _by_first_step(watched: Watched, ways: Sequence[Levels]) -> Expected | None:
     """How a rule with a memory is written: its first step, which has none yet, is DDIM's."""
     fit = fitted(watched)
-    for levels in arrangements(watched, schedule, time):
+    for levels in ways:
         expected = expect(ddim(0.0), levels)
         first = np.abs(scores(fit, watched, expected)[0, :2])
         if (first < score_threshold(2)).all():

@@ -145,7 +145,7 @@ def _coefficients(e: Evidence, rule: Expected) -> Iterator[Reading]:
 def _indices(e: Evidence, rule: Expected) -> Iterator[Reading]:
     """Coefficients of other times than those that the model is told."""
     levels, T = rule.levels, e.schedule.T
-    if levels.sigma_form or not np.array_equal(levels.index, np.rint(levels.index)):
+    if levels.form != "vp" or not np.array_equal(levels.index, np.rint(levels.index)):
         return
     now = levels.index.astype(int)
     then = np.append(now[1:], 0)
@@ -287,7 +287,7 @@ def _schedules(e: Evidence, rule: Expected) -> Iterator[Reading]:
         places.append((len(alphas), np.arange(float(len(alphas)), 0.0, -1.0)))
     for T, index in places:
         for other, numbers in _families(e, T, index[::-1], product, errors):
-            there = levels_of(index, other, levels.kind, levels.sigma_form, levels.answer)
+            there = levels_of(index, other, levels.kind, levels.form, levels.answer)
             if there is not None and other != e.schedule:
                 there = replace(there, index=levels.index)
                 found = {**told, "name": other.name, "found": float(other.alpha_bars[-1])}
@@ -322,7 +322,7 @@ def _implied(e: Evidence, rule: Expected) -> tuple[Array, Array] | None:
 
     The rule's own wherever that may be it.
     """
-    if rule.levels.sigma_form:
+    if rule.levels.form != "vp":
         return None
     a, b = e.fit.coefficients[::-1, 1], e.fit.coefficients[::-1, 2]
     std, errors = e.fit.std[::-1], e.fit.errors[::-1]

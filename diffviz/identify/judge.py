@@ -3,27 +3,22 @@ r"""What the steps of a sampler say about it: from evidence to findings.
 Causes come before their consequences, and what a cause explains is not said again.
 """
 
+import math
 from dataclasses import replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.stats import norm
 
 from diffviz.diagnosis.findings import Finding
 from diffviz.diffusion.rules import ddim
 from diffviz.diffusion.schedule import NoiseSchedule
-from diffviz.errors import InputError
+from diffviz.identify.behaviour import OFF, Behaviour
 from diffviz.identify.evidence import Evidence, carried, finding, gap, only, returning
-from diffviz.identify.faults import explain
-from diffviz.identify.paired_runs import COARSE, crooked, fitted
-from diffviz.identify.rules import closest, expect, levels_of, scores
-from diffviz.identify.spy import (
-    Time,
-    Watched,
-    index_of,
-    score_threshold,
-    time_kinds,
-)
+from diffviz.identify.faults import FEW, explain
+from diffviz.identify.paired_runs import COARSE, crooked
+from diffviz.identify.rules import expect, place_of, size_of
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -35,14 +30,37 @@ WEAK = 0.3
 
 
 @np.errstate(divide="ignore", invalid="ignore")
-def judge(evidence: Evidence) -> tuple[tuple[Finding, ...], str | None, Evidence]:
-    """(findings, errors first and among them the most causal; the rule, or None; their evidence).
+def judge(
+    law: Behaviour, evidence: Evidence | None, schedule: NoiseSchedule
+) -> tuple[tuple[Finding, ...], str | None, Evidence | None]:
+    """(findings, errors first and among them the most causal; the rule, or None; the evidence).
 
-    The evidence returned is next to what the rule says.
+    The evidence returned is next to what the rule says. Whether something is an error the behaviour
+    decides: what the law of the states can see and does not is none.
     """
-    e = evidence
+    rule: str | None = None
+    found = _broken(law, schedule)
+    if found:
+        return tuple(found), None, None
+    if evidence is not None:
+        found, rule, evidence = _of_steps(law, evidence)
+    elif law.behaves is False:
+        found = _order(law, schedule)
+    if evidence is None and law.behaves and law.kind == "noise":
+        found.append(_unnamed(law, schedule))
+    found = _settled(law, found, schedule)
+    found += _about(law, rule, schedule)
+    order = {"error": 0, "warning": 1, "information": 2}
+    return tuple(sorted(found, key=lambda item: order[item.severity])), rule, evidence
+
+
+def _of_steps(law: Behaviour, e: Evidence) -> tuple[list[Finding], str | None, Evidence]:
+    """What the coefficients, the noise and the start say."""
     found, rule, shown = _steps(e)
-    found += _start(e)
+    if e.shift:
+        found = [finding(e, "time-off-by-one", ~np.zeros_like(e.clipped), shift=e.shift), *found]
+    if law.kind == "noise":
+        found += _start(e)
     straight = e.clipped & ~e.off[:, :2].any(axis=1)
     if any(item.id == "not-linear" for item in found):
         pass
@@ -50,9 +68,172 @@ def judge(evidence: Evidence) -> tuple[tuple[Finding, ...], str | None, Evidence
         found.append(finding(e, "x0-clipped", e.clipped))
     if e.wild.precision > COARSE:
         every = np.ones(len(e.clipped), dtype=bool)
-        found.append(finding(e, "half-precision", every, found=e.wild.precision))
-    order = {"error": 0, "warning": 1, "information": 2}
-    return tuple(sorted(found, key=lambda item: order[item.severity])), rule, shown
+        half = finding(e, "half-precision", every, found=e.wild.precision)
+        found = [half, *(item for item in found if item.id not in VISIBLE)]
+    if law.behaves and not e.multistep:
+        rest = [item for item in found if item.id in VISIBLE]
+        if rest and not all(_one_term(shown, item) for item in rest):
+            # Nothing that a single change would explain, and right all the same.
+            found = [item for item in found if item.id not in VISIBLE]
+            return [*found, _unnamed(law, e.schedule)], None, shown
+    return found, rule, shown
+
+
+VISIBLE = {
+    "noise-missing", "noise-scale", "noise-last-step", "eps-coefficient", "x-coefficient", "bias",
+    "schedule-mismatch", "time-off-by-one", "step-skipped", "time-ends-early", "half-tables",
+    "time-index-wraps", "time-order", "time-of-another-state", "rule-unknown", "not-linear",
+}  # fmt: skip
+"""What the law of the states sees if it does any harm."""
+
+
+def _one_term(e: Evidence, item: Finding) -> bool:
+    """One factor, one place or one table explains it, as in a line that was changed."""
+    if item.id in ("rule-unknown", "not-linear"):
+        return False
+    column = {"noise-scale": 3, "eps-coefficient": 1, "x-coefficient": 0}.get(item.id)
+    if column is None:
+        return True
+    off = e.off[:, column]
+    if off.sum() <= max(2, FEW * len(off)):
+        return True
+    found = (e.fit.coefficients[:, 1], e.fit.coefficients[:, 2], None, e.fit.std)[column]
+    target = e.expected.numbers[:, {0: 0, 1: 1, 3: 2}[column]]
+    ratio = np.log(np.abs((found / target)[off & (target != 0)]))  # type: ignore[operator]
+    return bool(ratio.size and np.isfinite(ratio).all() and ratio.std() < 0.02)
+
+
+def _unnamed(law: Behaviour, schedule: NoiseSchedule) -> Finding:
+    return Finding("rule-unnamed", "information", "", _span(law, schedule))
+
+
+def _span(law: Behaviour, schedule: NoiseSchedule, first: int = 0) -> tuple[int, int]:
+    """(time at a call, time at the last one), on the schedule."""
+    reading = law.reading or law.ways[0]
+    times = np.array(law.point.told if law.point and law.point.told else law.lab.loop.times)
+    index = np.nan_to_num(place_of(reading, times, schedule), posinf=schedule.T)
+    return round(float(index[min(first, len(index) - 1)])), round(float(index[-1]))
+
+
+def _broken(law: Behaviour, schedule: NoiseSchedule) -> list[Finding]:
+    """Values that are not finite: no law, no step."""
+    loop = law.lab.loop
+    point = law.point
+    answer = law.reading.answer if law.reading is not None else "eps"
+    empty = float(law.ways[0].path.levels(loop.times[:1])[0][0]) < 2e-4
+    broken = loop.broken if loop.broken is not None else point.broken if point else None
+    empty = empty and answer == "eps" and law.ways[0].path.index is not None
+    if law.behaves or (broken is None and not empty):
+        return []
+    value = loop.times[-1] if broken is None else broken
+    t = round(float(place_of(law.ways[0], np.array([value]), schedule)[0]))
+    half = loop.start.dtype in (torch.float16, torch.bfloat16)
+    found = []
+    if empty:
+        found.append(Finding("zero-terminal-snr", "error", "", (schedule.T, schedule.T)))
+    if half:
+        info = {"found": float(torch.finfo(loop.start.dtype).eps)}
+        found.append(Finding("half-precision", "error", "", _span(law, schedule), info))
+    if broken is not None:
+        severity = "information" if found else "error"
+        found.append(Finding("nonfinite", severity, "", (t, t)))
+    return found
+
+
+def _order(law: Behaviour, schedule: NoiseSchedule) -> list[Finding]:
+    """Times that do not fall, or lie on no part of the schedule."""
+    times = law.lab.loop.times
+    index = place_of(law.ways[0], times, schedule)
+    place = law.ways[0].path.index
+    index = np.asarray(place(times), float) if place is not None else index
+    first, last = round(float(index[0])), round(float(index[-1]))
+    if (index < 0).any() and law.ways[0].path.name in ("index", "index0"):
+        i = int(np.flatnonzero(index < 0)[0])
+        evidence = {"found": float(index[i]), "read": float(index[i] + schedule.T + 1)}
+        return [Finding("time-index-wraps", "error", "", (round(index[i]),) * 2, evidence)]
+    stays = np.flatnonzero(np.diff(index) >= 0)
+    if stays.size and law.ways[0].path.name != "log-snr":
+        evidence = {"before": float(times[stays[0]]), "after": float(times[stays[0] + 1])}
+        return [Finding("time-order", "error", "", (first, last), evidence)]
+    if first > schedule.T + 1:
+        named = {"name": f"{first} steps", "found": float(first), "expected": float(schedule.T)}
+        return [Finding("schedule-mismatch", "error", "", (first, last), named)]
+    return []
+
+
+def _settled(law: Behaviour, found: list[Finding], schedule: NoiseSchedule) -> list[Finding]:
+    """Severities by what the behaviour says, and its own words where it is off."""
+    if law.behaves:
+        harmless = "warning" if law.effect > 0.005 else "information"
+        return [
+            replace(item, severity=harmless)
+            if item.id in VISIBLE and item.severity == "error"
+            else item
+            for item in found
+        ]
+    found = [item for item in found if item.id != "rule-unknown"]
+    clipped = law.lab.loop.clipped > 0.5
+    if clipped:
+        found = [item for item in found if item.id != "not-linear"]
+        found = [Finding("x-clipped", "error", "", _span(law, schedule)), *found]
+    return found + _law(law, schedule)
+
+
+def _law(law: Behaviour, schedule: NoiseSchedule) -> list[Finding]:
+    """What is off, in the words of the law: from which call on, and by how much."""
+    point, first = law.point, law.first
+    if point is None or not point.told:
+        return []
+    if first is not None:
+        b, a = np.array(point.b)[first:], np.array(point.a)[first:]
+        level, signal = np.array(point.level)[first:], np.array(point.signal)[first:]
+        ratio = level / np.maximum(b, 1e-12)
+        missing = np.abs(signal[0] - a[0]) * 0.5
+        told = {"t": float(point.told[first])}
+        if missing > abs(level[0] - b[0]):
+            told |= {"found": float(signal[0]), "expected": float(a[0])}
+            return [Finding("signal-off", "error", "", _span(law, schedule, first), told)]
+        inner = ratio[b > 0.1 * b.max()]
+        inner = inner if inner.size else ratio[:1]
+        told |= {"found": float(ratio[0]), "last": float(inner[np.argmax(np.abs(np.log(np.maximum(inner, 1e-9))))])}
+        identity = "level-low" if ratio[0] < 1 else "level-high"
+        return [Finding(identity, "error", "", _span(law, schedule, first), told)]
+    if point.end is not None and point.total > OFF:
+        told = {"signal": float(point.end.signal), "found": float(point.end.noise)}
+        last = _span(law, schedule)[1]
+        return [Finding("end-off", "error", "", (last, 0), told)]
+    if law.half is not None and law.half.wrong_end and law.half.end is not None:
+        told = {"found": float(law.half.end.noise), "expected": law.half.spread}
+        return [Finding("spread-off", "error", "", _span(law, schedule), told)]
+    return []
+
+
+def _about(law: Behaviour, rule: str | None, schedule: NoiseSchedule) -> list[Finding]:
+    """What is worth knowing of a loop, right or wrong."""
+    found, span = [], _span(law, schedule)
+    ending = law.lab.loop.ending.kind
+    if ending == "nothing":
+        found.append(Finding("nothing-returned", "information", "", (span[1], 0)))
+    elif law.pictures:
+        found.append(Finding("pictures-returned", "information", "", (span[1], 0)))
+    if law.fixed:
+        found.append(Finding("seed-fixed", "information", "", span))
+    if law.kind == "given" and law.point is not None and law.point.told:
+        held, told = law.noise_of_start(), law.point.b[0]
+        chance = 4 / np.sqrt(14 * math.prod(law.lab.loop.shape))
+        if abs(np.log(max(held, 1e-9) / told)) > 0.005 + chance:
+            sigma = held / np.sqrt(max(1 - held**2, 1e-9))
+            t = float(np.interp(sigma, schedule.sigma, np.arange(schedule.T + 1)))
+            severity = "error" if not law.behaves else "warning"
+            evidence = {"t": float(span[0]), "found": t, "held": held, "expected": told}
+            found.append(Finding("start-level", severity, "", (span[0],) * 2, evidence))
+    if rule is not None and rule.startswith("ddpm") and law.behaves:
+        largest = float(schedule.alphas[1:].min() ** -0.5)
+        if largest > 10:
+            evidence = {"found": largest}
+            t = 1 + int(np.argmin(schedule.alphas[1:]))
+            found.append(Finding("step-amplifies", "information", "", (t, t), evidence))
+    return found
 
 
 def _steps(e: Evidence) -> tuple[list[Finding], str | None, Evidence]:
@@ -145,82 +326,6 @@ def _inside(e: Evidence) -> tuple[list[Finding], Evidence]:
         steps = np.asarray(off.any(axis=1))
         return [finding(shown, reading.cause, steps, **reading.evidence)], shown
     return _coefficients(shown, shown.off), shown
-
-
-def judge_order(watched: Watched, schedule: NoiseSchedule, time: Time) -> Finding | None:
-    """What makes a step-by-step comparison impossible: times that do not fall from T to 1."""
-    if watched.broken is not None:
-        # The last times are of the call before NaN came back.
-        t = round(_index(watched, schedule, time)[-1]) if len(watched.times) else schedule.T
-        return Finding("nonfinite", "error", "", (t, t))
-    index = _index(watched, schedule, time)
-    first, last = round(index[0]), round(index[-1])
-    stays = np.flatnonzero(np.diff(index) >= 0)
-    if (index < 0).any():
-        i = int(np.flatnonzero(index < 0)[0])
-        evidence: dict[str, float | str] = {
-            "found": float(index[i]),
-            "read": index[i] + schedule.T + 1,
-        }
-        return Finding("time-index-wraps", "error", "", (round(index[i]),) * 2, evidence)
-    if stays.size:
-        before, after = index[stays[0]], index[stays[0] + 1]
-        evidence = {"before": float(before), "after": float(after)}
-        # Up and down in turn: two calls a step, as second-order samplers with churn make them.
-        change = np.sign(np.diff(index))
-        rises = (change > 0).any() and not (len(index) > 3 and (np.diff(change) != 0).all())
-        severity = "error" if rises else "warning"
-        return Finding("time-order", severity, "", (first, last), evidence)
-    if index[-1] == 0:
-        early = _told_the_end(watched, schedule, time)
-        if early is not None:
-            return early
-    if first > schedule.T or last < 1:
-        for shift in (1, -1, 2, -2, 3, -3, 4, -4, 5, -5, 10, -10):
-            moved = levels_of(index + shift, schedule)
-            if moved is not None:
-                found = closest(watched, schedule, _moved(index + shift, watched))
-                table = scores(fitted(watched), watched, found)
-                if (np.abs(table[:, :2]) < score_threshold(len(table))).all(axis=1).mean() > 0.9:
-                    evidence = {"shift": float(-shift)}
-                    return Finding("time-off-by-one", "error", "", (first, last), evidence)
-    if first > schedule.T + 1:
-        evidence = {"name": f"{first} steps", "found": float(first), "expected": float(schedule.T)}
-        return Finding("schedule-mismatch", "error", "", (first, last), evidence)
-    return None
-
-
-def _told_the_end(watched: Watched, schedule: NoiseSchedule, time: Time) -> Finding | None:
-    """Every step is told the time that it ends at, the last one 0, and not where it starts."""
-    kind = time_kinds(watched.times, watched.floating, time, schedule)[0]
-    if callable(kind):
-        return None
-    T = schedule.T
-    top = {"index": T, "index0": T - 1, "fraction": 1.0, "sigma": schedule.sigma[T]}[kind]
-    if watched.times[0] >= top:
-        return None
-    moved = replace(watched, times=np.append(top, watched.times[:-1]))
-    try:
-        found = closest(moved, schedule, kind)
-    except InputError:
-        return None
-    right = np.abs(scores(fitted(moved), moved, found)[1:, :2]) < score_threshold(len(moved.times))
-    if right.all(axis=1).mean() <= 0.9:
-        return None
-    told, used = _index(watched, schedule, time), found.levels.index
-    evidence: dict[str, float | str] = {"shift": float(np.median((told - used)[1:]))}
-    span = (round(used[0]), round(used[-1]))
-    return Finding("time-off-by-one", "error", "", span, evidence)
-
-
-def _index(watched: Watched, schedule: NoiseSchedule, time: Time) -> Array:
-    kind = time_kinds(watched.times, watched.floating, time, schedule)[0]
-    return index_of(watched.times, kind, schedule)
-
-
-def _moved(index: Array, watched: Watched) -> Time:
-    places = dict(zip(watched.times.tolist(), index.tolist(), strict=True))
-    return lambda value: places[value]
 
 
 def _noise_law(e: Evidence) -> list[Finding]:
@@ -345,9 +450,10 @@ def _start(e: Evidence) -> list[Finding]:
     """
     start, mean = e.wild.start, e.wild.start_mean
     n, bar = e.wild.values, float(e.expected.levels.bars[0])
-    widths = [1.0, float(np.sqrt(1 - bar))]
-    if e.expected.levels.sigma_form:
-        widths = [float(np.sqrt((1 - bar) / bar)), float(bar**-0.5)]
+    size = float(size_of(np.array([bar]), e.expected.levels.form)[0])
+    widths = [size, size * float(np.sqrt(1 - bar))]
+    if e.expected.levels.form == "sigma":
+        widths = widths[::-1]
     spread = 2 / (9 * max(n - 1, 1))
     size = min(
         max(
@@ -370,7 +476,7 @@ def _start(e: Evidence) -> list[Finding]:
         }
         found.append(finding(e, "start-not-normal", only(e, 0), **evidence))
     index, T = e.expected.levels.index, e.schedule.T
-    if index[0] < T and e.expected.levels.kind != "sigma":
+    if index[0] < T and e.expected.levels.kind in ("index", "index0", "fraction", "function"):
         share = np.sqrt(e.schedule.alpha_bars[[int(index[0]), T]])
         evidence = {"t": float(index[0]), "found": share[0], "expected": share[1], "T": float(T)}
         found.append(finding(e, "time-starts-late", only(e, 0), **evidence))

@@ -10,11 +10,7 @@ run says of it. If it is linear for some values only, as where x̂_0 is clipped,
 see `inside`.
 """
 
-import random
-from typing import Any
-
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from diffviz.identify.spy import EPS, NEXT, ONE, ROUNDING, SINGLE, Fit, Pairs, Watched, X, solve
@@ -28,28 +24,6 @@ UNKNOWN = 1e15
 """The error of a coefficient of which nothing is known."""
 CLEAR = 20.0
 """How many times its rounding a noise is, for a step to be worth the comparison."""
-
-
-class Randomness:
-    """The state of the global generators of Python, numpy and torch, to be had again."""
-
-    def __init__(self) -> None:
-        self._cuda = torch.cuda.is_available() and torch.cuda.is_initialized()
-        self._states: tuple[Any, ...] = (
-            random.getstate(),
-            np.random.get_state(),  # noqa: NPY002, samplers use it
-            torch.get_rng_state(),
-            torch.cuda.get_rng_state_all() if self._cuda else [],
-        )
-
-    def again(self) -> None:
-        """Put the generators back into that state."""
-        python, numpy, host, devices = self._states
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
-        torch.set_rng_state(host)
-        if self._cuda:
-            torch.cuda.set_rng_state_all(devices)
 
 
 def pair(one: Watched, two: Watched) -> Pairs:

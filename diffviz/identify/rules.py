@@ -9,7 +9,7 @@ A coefficient is judged by its distance from the rule in standard errors, after 
 may do to the rule itself. Nothing else is tolerated.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,6 +20,7 @@ from scipy.stats import t as student
 from diffviz.diffusion.rules import Rule, ddim, ddpm
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError
+from diffviz.identify.behaviour import Reading, Time, bars_at, readings_for
 from diffviz.identify.paired_runs import fitted
 from diffviz.identify.spy import (
     EPS,
@@ -28,37 +29,44 @@ from diffviz.identify.spy import (
     PREVIOUS_X,
     ROUNDING,
     Fit,
-    Time,
     Watched,
     X,
-    index_of,
     score_threshold,
-    time_kinds,
 )
 
 Array = NDArray[np.float64]
 MULTISTEP = "dpm-solver++(2m)"
+NO_SIGNAL = 1e-14
+"""ᾱ where nothing of the data is left; 0 itself has no ratio to the next."""
 FITS = 2.0
 """The misfit of (a, b) that a rule stays below; a right one has 1.06 on average."""
 
 
 @dataclass(frozen=True, eq=False)
 class Levels:
-    """Where S steps were: their index on the schedule, falling, and how the loop is written.
+    """Where S steps were, from high to low noise, and how the loop is written.
 
     Attributes:
-        index: the visited index of every step, (S,); the last step ends at 0.
-        kind: how the loop passes t.
-        sigma_form: the state is x/√ᾱ.
-        answer: what the model answers, "eps", "x0" or "v".
+        index: the place of every step on the schedule, (S,); the last step ends at 0.
+        kind: the name of the path that the told times stand for.
+        form: what the state is, "vp" for √ᾱ·x_0 + √(1−ᾱ)·n, "sigma" for that over √ᾱ, "flow" for
+            (1 − u)·x_0 + u·n.
+        answer: what the model answers, "eps", "x0", "v", "-v", "flow" (n − x_0), "-flow", "score".
         visited: the visited levels as a schedule, S…0.
+        reading: of the told times and of the answer, where there is one.
     """
 
     index: Array
-    kind: Time
-    sigma_form: bool
+    kind: str
+    form: str
     answer: str
     visited: NoiseSchedule
+    reading: Reading | None = None
+
+    @property
+    def sigma_form(self) -> bool:
+        """The state is x/√ᾱ."""
+        return self.form == "sigma"
 
     @property
     def bars(self) -> Array:
@@ -85,8 +93,8 @@ class Expected:
 def levels_of(
     index: Array,
     schedule: NoiseSchedule,
-    kind: Time = "index",
-    sigma_form: bool = False,
+    kind: str = "index",
+    form: str = "vp",
     answer: str = "eps",
     log: bool = False,
 ) -> Levels | None:
@@ -102,16 +110,57 @@ def levels_of(
         bars = schedule.alpha_bars[whole]
         with np.errstate(divide="ignore", invalid="ignore"):
             alphas = np.exp(np.diff(np.cumsum(np.log(schedule.alphas))[whole]))
+        if bars[-1] < NO_SIGNAL:
+            bars = np.maximum(bars, NO_SIGNAL)
+            alphas = bars[1:] / bars[:-1]
+    elif log:
+        bars = bars_at(grid, schedule)
+        alphas = bars[1:] / bars[:-1]
     else:
-        places, known = np.arange(schedule.T + 1), schedule.sigma
-        sigma = np.interp(grid, places, known)
-        if log:
-            sigma[1:] = np.exp(np.interp(grid[1:], places[1:], np.log(known[1:])))
+        sigma = np.interp(grid, np.arange(schedule.T + 1), schedule.sigma)
         bars = 1 / (1 + sigma**2)
         alphas = bars[1:] / bars[:-1]
     alphas = np.concatenate([[1.0], alphas])
     visited = NoiseSchedule(1 - alphas, alphas, bars, schedule.name)
-    return Levels(index, kind, sigma_form, answer, visited)
+    return Levels(index, kind, form, answer, visited)
+
+
+def levels_along(reading: Reading, times: Array, schedule: NoiseSchedule) -> Iterator[Levels]:
+    """The levels of told times under a reading, in every way to interpolate; none if they rise."""
+    path, answer = reading.path, reading.answer
+    if answer == "flow":
+        answer = "-flow" if reading.rising else "flow"
+    if path.index is not None:
+        index = path.index(times)
+        whole = np.rint(index)
+        index = np.where(np.abs(index - whole) < 1e-3, whole, index)
+        if path.name in ("index", "index0") and index.min() < 1:
+            return  # no level lies there
+        between = not np.array_equal(index, np.rint(index))
+        for log in (False, True) if between else (False,):
+            levels = levels_of(index, schedule, path.name, "vp", answer, log)
+            if levels is not None:
+                yield from writings(replace(levels, reading=reading))
+        return
+    a, b = path.levels(times)
+    bars = np.append(1.0, np.maximum(a**2 / (a**2 + b**2), NO_SIGNAL)[::-1])
+    if not (np.diff(bars) < 0).all():
+        return
+    alphas = np.concatenate([[1.0], bars[1:] / bars[:-1]])
+    form = "sigma" if np.allclose(a, 1) else "vp" if np.allclose(a**2 + b**2, 1) else "flow"
+    visited = NoiseSchedule(1 - alphas, alphas, bars, path.name)
+    yield Levels(place_of(reading, times, schedule), path.name, form, answer, visited, reading)
+
+
+def place_of(reading: Reading, times: Array, schedule: NoiseSchedule) -> Array:
+    """The place on the schedule of told times; by σ where the path needs no schedule."""
+    if reading.path.index is not None:
+        index = np.asarray(reading.path.index(times), float)
+        whole = np.rint(index)
+        return np.where(np.abs(index - whole) < 1e-3, whole, index)
+    a, b = reading.path.levels(times)
+    with np.errstate(divide="ignore"):
+        return np.interp(b / a, schedule.sigma, np.arange(schedule.T + 1))
 
 
 def writings(levels: Levels) -> list[Levels]:
@@ -173,17 +222,36 @@ def numbers_of(rule: Rule, schedule: NoiseSchedule, t: int, s: int) -> tuple[flo
         return (np.nan,) * 3
 
 
+def size_of(bars: Array, form: str) -> Array:
+    """What the variance-preserving state is multiplied by in that form."""
+    if form == "sigma":
+        return bars**-0.5
+    sigma = np.sqrt((1 - bars) / bars)
+    return np.sqrt(1 + sigma**2) / (1 + sigma) if form == "flow" else np.ones_like(bars)
+
+
+def answered(answer: str, bars: Array, form: str) -> tuple[Array, Array]:
+    """(α, β) in m = α·x + β·ε, for the loop's own x, an answer m, and levels ᾱ."""
+    a, b, size = np.sqrt(bars), np.sqrt(1 - bars), size_of(bars, form)
+    zero, one = np.zeros_like(bars), np.ones_like(bars)
+    sign = -1.0 if answer.startswith("-") else 1.0
+    if answer == "eps":
+        return zero, one
+    if answer == "x0":
+        return 1 / (size * a), -b / a
+    if answer == "score":
+        return zero, -1 / (size * b)
+    if answer in ("v", "-v"):
+        return -sign * b / (size * a), sign / a
+    return -sign / (size * a), sign * (1 + b / a)
+
+
 def in_form(numbers: Array, levels: Levels, now: Array, then: Array) -> Array:
     """(a, b, σ) of x_t and ε, rewritten for the state and the answer of the loop."""
     a, b, std = np.array(numbers).T
-    if levels.answer == "x0":
-        a, b = a + b / np.sqrt(1 - now), -b * np.sqrt(now / (1 - now))
-    if levels.answer == "v":
-        a, b = a + b * np.sqrt(1 - now), b * np.sqrt(now)
-    if levels.sigma_form:
-        # With an answer ε or x̂_0 only x itself is scaled, by 1/√ᾱ before and after.
-        a, b, std = a * np.sqrt(now / then), b / np.sqrt(then), std / np.sqrt(then)
-    return np.stack([a, b, std], axis=1)
+    alpha, beta = answered(levels.answer, now, levels.form)
+    after, before = size_of(then, levels.form), size_of(now, levels.form)
+    return np.stack([(a / before - b * alpha / beta) * after, b * after / beta, std * after], 1)
 
 
 def scores(fit: Fit, watched: Watched, expected: Expected, inflation: float = 1.0) -> Array:
@@ -238,20 +306,13 @@ def misfit(score: Array) -> tuple[float, float]:
     return float(inner[:, :2].sum(axis=1).mean()), float(inner[:, 3].mean())
 
 
-def arrangements(watched: Watched, schedule: NoiseSchedule, time: Time) -> Iterator[Levels]:
+def arrangements(
+    times: Array, floating: bool, schedule: NoiseSchedule, time: Time = "auto"
+) -> Iterator[Levels]:
     """Every way to read the times passed, the likeliest first."""
-    for kind in time_kinds(watched.times, watched.floating, time, schedule):
-        index = index_of(watched.times, kind, schedule)
-        if kind in ("index", "index0") and index.min() < 1:
-            continue  # no level lies there
-        for sigma_form in (True, False) if kind == "sigma" else (False,):
-            for answer in ("eps", "x0", "v"):
-                # A loop that passes σ itself needs no second way to interpolate it.
-                between = kind != "sigma" and not np.array_equal(index, np.rint(index))
-                for log in (False, True) if between else (False,):
-                    levels = levels_of(index, schedule, kind, sigma_form, answer, log)
-                    if levels is not None and not (answer == "v" and sigma_form):
-                        yield from writings(levels)
+    for reading in readings_for(times, floating, time, schedule, wide=time == "sigma"):
+        if reading.answer in ("eps", "x0", "v", "flow"):
+            yield from levels_along(reading, times, schedule)
 
 
 def rules_for(fit: Fit, levels: Levels, precision: float) -> list[Rule]:
@@ -264,20 +325,18 @@ def rules_for(fit: Fit, levels: Levels, precision: float) -> list[Rule]:
         by_noise = np.nanmedian((fit.std / full[:, 2])[inner]) if inner.any() else 0.0
         # The coefficient of ε̂ holds √(1−ᾱ_s−η²σ²): from its value back to η.
         rest = np.sqrt(1 - levels.bars_next)
-        slope = 1.0 / np.sqrt(levels.bars_next) if levels.sigma_form else 1.0
+        slope = size_of(levels.bars_next, levels.form)
         direction = (fit.coefficients[:, 2] - none[:, 2 - 1]) / slope + rest
         sigma = full[:, 2] / slope
         squares = (1 - levels.bars_next - direction**2) / sigma**2
         by_direction = np.sqrt(np.nanmedian(squares[inner])) if inner.any() else 0.0
-    if levels.answer == "eps":
-        for eta, least in ((by_noise, 0.01), (by_direction, 0.25)):
-            if np.isfinite(eta) and least < eta < 0.99:
-                nice = round(eta * 20) / 20
-                etas.add(
-                    nice
-                    if abs(eta - nice) < min(0.01 + precision, 0.025)
-                    else round(float(eta), 3)
-                )
+    for eta, least in ((by_noise, 0.01), (by_direction, 0.25)):
+        if np.isfinite(eta) and least < eta < 0.99:
+            nice = round(eta * 20) / 20
+            near = abs(eta - nice) < min(0.01 + precision, 0.025)
+            etas.add(nice if near else round(float(eta), 3))
+        if levels.answer != "eps":
+            break
     rules: list[Rule] = [ddpm("beta"), ddpm("posterior"), *(ddim(eta) for eta in sorted(etas))]
     # Where ᾱ is the product of α, DDIM at η = 1 is DDPM with β̃; one name for one rule.
     if np.allclose(_numbers(ddpm("posterior"), levels, levels.visited), full, rtol=1e-9, atol=0):
@@ -286,7 +345,7 @@ def rules_for(fit: Fit, levels: Levels, precision: float) -> list[Rule]:
 
 
 @np.errstate(divide="ignore", invalid="ignore")  # of a step that is no step at all
-def closest(watched: Watched, schedule: NoiseSchedule, time: Time) -> Expected:
+def closest(watched: Watched, ways: Sequence[Levels]) -> Expected:
     """The known rule that the steps are closest to: first by (a, b), among equals by σ.
 
     Raises:
@@ -294,8 +353,9 @@ def closest(watched: Watched, schedule: NoiseSchedule, time: Time) -> Expected:
     """
     fit = fitted(watched)
     precision = 3 / np.sqrt(2 * watched.values * len(fit.std))
-    kinds: dict[Time, list[tuple[float, float, Expected]]] = {}
-    for levels in arrangements(watched, schedule, time):
+    kinds: dict[str, list[tuple[float, float, Expected]]] = {}
+    only = len({levels.answer for levels in ways}) == 1
+    for levels in ways:
         found = kinds.setdefault(levels.kind, [])
         for rule in rules_for(fit, levels, precision):
             expected = expect(rule, levels)
@@ -303,7 +363,7 @@ def closest(watched: Watched, schedule: NoiseSchedule, time: Time) -> Expected:
             # An answer other than ε is believed only of a loop that follows it nearly everywhere.
             bound = score_threshold(len(table))
             off = np.count_nonzero((np.abs(table[:, :2]) > bound).any(axis=1))
-            if levels.answer == "eps" or off <= max(1, 0.1 * len(table)):
+            if levels.answer == "eps" or only or off <= max(1, 0.1 * len(table)):
                 inner, outer = misfit(table)
                 found.append((inner, outer + 0.5 * (np.abs(table[:, 3]) > bound).any(), expected))
     # The likeliest way to read the times, unless another fits clearly better.
@@ -318,8 +378,8 @@ def closest(watched: Watched, schedule: NoiseSchedule, time: Time) -> Expected:
     if not found:
         first, last = watched.times[0], watched.times[-1]
         raise InputError(
-            f"the sampler passed times from {first:g} to {last:g}; "
-            f"on the schedule they must fall within 1…T = {schedule.T}; see the argument time"
+            f"the sampler passed times from {first:g} to {last:g}, whose noise levels do not fall; "
+            "see the argument time"
         )
     least = min(item[0] for item in found)
     if least < FITS:
@@ -336,7 +396,7 @@ def closest(watched: Watched, schedule: NoiseSchedule, time: Time) -> Expected:
         best = min(equals, key=cost)[2]
     else:
         best = min(found, key=lambda item: item[0] + item[1])[2]
-    return replace(best, rule=_sigma_name(best.rule)) if best.levels.sigma_form else best
+    return replace(best, rule=_sigma_name(best.rule)) if best.levels.form != "vp" else best
 
 
 def _sigma_name(rule: str) -> str:
@@ -359,29 +419,24 @@ def solves_multistep(watched: Watched, levels: Levels) -> tuple[Array, NDArray[n
         gain = np.sqrt(then) * -np.expm1(-h)
         keep = np.sqrt((1 - then) / (1 - now))
         extra = np.nan_to_num(1 / (2 * r), posinf=0.0)
+    told, sizes = answered(levels.answer, now, levels.form), size_of(now, levels.form)
     rows, good = np.zeros((len(now), 7)), np.zeros(len(now), dtype=bool)
     for i in range(len(now)):
         for order in (2, 1):
             weight = extra[i] if order == 2 and i > 0 else 0.0
             row = np.zeros(7)
-            row[X] = keep[i]
-            for sign, bar, x, eps in (
-                (1 + weight, now[i], X, EPS),
-                (-weight, now[max(i - 1, 0)], PREVIOUS_X, PREVIOUS_EPS),
+            for sign, step, x, eps in (
+                (1 + weight, i, X, EPS),
+                (-weight, max(i - 1, 0), PREVIOUS_X, PREVIOUS_EPS),
             ):
-                part = sign * gain[i]
-                if levels.answer == "x0":
-                    row[eps] += part
-                elif levels.answer == "v":
-                    row[x] += part * np.sqrt(bar)
-                    row[eps] -= part * np.sqrt(1 - bar)
-                else:
-                    row[x] += part / np.sqrt(bar)
-                    row[eps] -= part * np.sqrt((1 - bar) / bar)
-            if levels.sigma_form:
-                before = now[max(i - 1, 0)]
-                row[[X, PREVIOUS_X]] *= np.sqrt([now[i], before])
-                row /= np.sqrt(then[i])
+                # x̂_0 = (x/size − √(1−ᾱ)·ε)/√ᾱ with ε = (m − αx)/β.
+                part, bar = sign * gain[i], now[step]
+                alpha, beta = (float(v[step]) for v in told)
+                root = np.sqrt(bar)
+                row[x] += part * (1 / (sizes[step] * root) + np.sqrt(1 - bar) / root * alpha / beta)
+                row[eps] -= part * np.sqrt(1 - bar) / (root * beta)
+            row[X] += keep[i] / sizes[i]
+            row *= size_of(then[i : i + 1], levels.form)[0]
             gap = np.append(-row[:NEXT], 1.0)
             gram = watched.grams[i]
             left = np.sqrt(max(gap @ gram @ gap, 0) / watched.values)

@@ -11,7 +11,6 @@ of the others can be read off G_i later. Memory does not grow with the size of a
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 
@@ -23,21 +22,16 @@ from scipy.stats import norm
 from scipy.stats import t as student
 from torch import Tensor
 
-from diffviz.diffusion.schedule import NoiseSchedule
-from diffviz.errors import InputError
+from diffviz.identify.calls import Answer, Loop, Spy
 from diffviz.measure.statistics import ks_pvalue, ks_statistic
 
 Array = NDArray[np.float64]
-Time = str | Callable[[float], float]
-Answer = Callable[[Tensor, float, bool], Tensor]
 
 ONE, X, EPS, PREVIOUS_X, PREVIOUS_EPS, START, NEXT = range(7)
 SINGLE = [ONE, X, EPS]
 DOUBLE = [ONE, X, EPS, PREVIOUS_X, PREVIOUS_EPS]
 ROUNDING = 2.0**-24
 """Half a unit in the last place of a float32 near 1."""
-X_NAMES = ("x", "sample", "x_t", "hidden_states")
-T_NAMES = ("t", "timestep", "timesteps", "sigma", "time")
 SKETCH = 256
 """Values of the noise of every step that are kept, to see it come again."""
 PLACES = 512
@@ -130,120 +124,77 @@ class Pairs:
     alike: Array
 
 
-class Stopped(BaseException):
-    """Ends a sampler from inside or from outside; no handler of a sampler should hold it."""
-
-
-class Watch(torch.nn.Module):
+class Watch(Spy):
     """A model that answers as told and keeps the products of consecutive calls.
 
-    Repeated calls with one x and t, and a batch of two equal halves, as guidance makes them, get
-    one answer and count once. With ``briefly`` only the values at places are kept.
+    With ``briefly`` only the values at places are kept.
     """
 
-    def __init__(self, answer: Answer, calls: int, briefly: bool = False) -> None:
-        super().__init__()
+    def __init__(self, answer: Answer, loop: Loop, briefly: bool = False) -> None:
+        super().__init__(answer, loop.layout, loop.calls, loop.seconds)
         self._briefly = briefly
-        # Loops ask a model for its parameters to learn the device.
-        self.nothing = torch.nn.Parameter(torch.zeros(1), requires_grad=False)
-        self._answer, self._calls = answer, calls
-        self.times: list[float] = []
-        self.floating = False
         self.grams: list[Array] = []
         self.noise: list[Noise] = []
-        self.shape: tuple[int, ...] = ()
         self.start, self.start_mean = Noise(math.nan, math.nan), math.nan
-        self.broken: float | None = None
         self.precision = 2 * ROUNDING
-        self._whole: Tensor | None = None
-        self._x: Tensor | None = None
-        self._last: Tensor | None = None
         self._columns: list[Array] = []
         self._rows = np.ones((7, 0))
         self._first: Array | None = None
         self._kept: list[Array] = []
+        self._now: Array = np.zeros(0)
 
-    def forward(self, *arguments: object, **keywords: object) -> object:
-        """The scripted answer to (x, t); whatever else is passed is context and ignored."""
-        x, t = called_with(arguments, keywords)
-        try:
-            value, floating = passed_time(t)
-        except InputError as error:
-            last = f"after t = {self.times[-1]:g}" if self.times else "at its first call"
-            raise InputError(f"{error}; {last}") from None
-        if isinstance(x, np.ndarray):
-            answer = self.forward(torch.as_tensor(x), t)
-            return answer.numpy() if isinstance(answer, Tensor) else answer
-        if not isinstance(x, Tensor) or x.ndim == 0 or not x.is_floating_point():
-            kind = x.dtype if isinstance(x, Tensor) and x.ndim else type(x).__name__
-            raise InputError(
-                f"the sampler passed x of type {kind} at t = {value:g}; allowed are batches of "
-                "floating-point numbers"
-            )
-        whole, x = x, first_half(x)
-        if len(self.times) == 1 and len(x) == 2 * self.shape[0] and self._whole is not None:
-            self._begin(self._whole, self.times[0])  # all samples of x_T were the same
-        again = self._x is not None and value == self.times[-1] and torch.equal(x, self._x)
-        if self._last is None or not again:
-            self.see(x, value)
-            if len(self.times) >= self._calls:
-                raise Stopped(f"called its model {self._calls} times and did not end")
-            self.floating |= floating
-            self._last = self._answer(x, value, self.floating)
-            if not self.times:
-                self._whole = whole.detach().clone()
-            self.times.append(value)
-            self._x = x.detach().clone()
-            before = self._columns[:2] if self._columns else [np.zeros(x.numel())] * 2
-            self._columns = [_flat(x), _flat(self._last), *before]
-            self._keep(*self._columns[:2])
-        answer = self._last.repeat(len(whole) // len(x), *[1] * (x.ndim - 1))
-        # As the models of diffusers answer: a tuple when asked for one, and an attribute.
-        # No view: one would hold its base, which holds it, for ever.
-        answer.sample = answer.clone()  # type: ignore[attr-defined]
-        return (answer,) if keywords.get("return_dict") is False else answer
+    def answered(self, answer: Tensor) -> None:
+        """Take in m_t beside x_t."""
+        before = self._columns[:2] if self._columns else [np.zeros(self._now.size)] * 2
+        self._columns = [self._now, _flat(answer), *before]
+        self._keep(*self._columns[:2])
 
-    def _begin(self, x: Tensor, value: float) -> None:
-        """Take in x_T; a second time if its equal halves were not those of guidance."""
-        self.shape = tuple(x.shape)
+    def _begin(self, x: Tensor) -> None:
+        """Take in x_T."""
         self._first = _flat(x)
         self._rows = np.ones((7, x.numel()))
         self.start_mean = float(self._first.mean())
-        self.start = _describe((self._first - self.start_mean).reshape(self.shape), 0.0)
-        if self._last is not None:
-            self._last = self._last.repeat(2, *[1] * (x.ndim - 1))
-            self._columns = [self._first, _flat(self._last), *[np.zeros(x.numel())] * 2]
-            self._kept = []
-            self._keep(*self._columns[:2])
+        self.start = _describe((self._first - self.start_mean).reshape(tuple(x.shape)), 0.0)
+
+    def whole_again(self, whole: Tensor) -> None:
+        """The equal halves of x_T were not those of guidance: the state is all of it."""
+        super().whole_again(whole)
+        self._begin(whole)
+        m = np.tile(self._columns[1], 2)
+        self._columns = [_flat(whole), m, *[np.zeros(whole.numel())] * 2]
+        self._kept = []
+        self._keep(*self._columns[:2])
 
     def _keep(self, x: Array, m: Array) -> None:
         places = _places(x.size)[:PLACES]
         self._kept.append(np.stack([x[places], m[places]]))
 
-    def see(self, x: Tensor, value: float | None) -> None:
-        """Take in x_s, the state at the next call or, with no time, the end of the sampler."""
-        where = "at the end" if value is None else f"at t = {value:g}"
-        if value is None and self.times and len(x) == 2 * self.shape[0]:
-            x = first_half(x)  # samples that never differed looked like a guided batch
-        if self.times and tuple(x.shape) != self.shape:
-            raise InputError(
-                f"the sampler changed the shape of x from {self.shape} to {tuple(x.shape)} {where}"
-            )
-        if not bool(torch.isfinite(x).all()):
-            self.broken = self.times[-1] if self.times else value
-            raise Stopped
-        if not self.times:
-            self._begin(x, value or 0.0)
-        if self._x is None or self._first is None:
+    def see(self, x: Tensor, value: float) -> None:
+        """Take in x_s, the state at the next call."""
+        if self._first is None:
+            self._begin(x)
+        else:
+            self._step(x)
+        self._now = _flat(x)
+
+    def finish(self, end: Tensor | None) -> None:
+        """Take in the end, where it is a state."""
+        if end is None or self.broken is not None:
             return
-        if value is None:
-            self._keep(_flat(x), np.zeros(x.numel()))
-        if self._briefly:
+        if not bool(torch.isfinite(end).all()):
+            self.broken = self.times[-1]
+            return
+        self._keep(_flat(end), np.zeros(end.numel()))
+        self._step(end)
+
+    def _step(self, x: Tensor) -> None:
+        if self._briefly or self._first is None:
             return
         rows = self._rows  # one array for all steps: fetching pages costs as much as the sums
         for row, values in zip(rows[1:], [*self._columns, self._first, _flat(x)], strict=True):
             row[:] = values
-        gram = rows @ rows.T
+        tensor = torch.from_numpy(rows)  # whose product minds the number of threads
+        gram = (tensor @ tensor.T).numpy()
         coefficients = solve(gram[None], SINGLE).coefficients[0]
         left = rows[NEXT] - coefficients[0]
         for column, coefficient in zip(SINGLE[1:], coefficients[1:], strict=True):
@@ -322,100 +273,6 @@ def solve(grams: Array, columns: list[int]) -> Fit:
     # Nothing is learned about the coefficient of a column that is zero.
     covariance += np.eye(len(columns)) * (1e30 * (scale <= 1e-100))[:, :, None]
     return Fit(scaled / scale, covariance, std)
-
-
-def called_with(
-    arguments: Sequence[object], keywords: Mapping[str, object]
-) -> tuple[object, object]:
-    """The state and the time of a call, by place or by the names that models give them."""
-    found: list[object] = []
-    for place, names in enumerate((X_NAMES, T_NAMES)):
-        named = [keywords[name] for name in names if name in keywords]
-        if len(arguments) > place:
-            found.append(arguments[place])
-        elif named:
-            found.append(named[0])
-        else:
-            raise InputError(
-                f"the loop called its model without {names[0]}; allowed is model(x, t, ...), "
-                f"or a keyword of {', '.join(names)}"
-            )
-    return found[0], found[1]
-
-
-def end_of(end: object, shape: tuple[int, ...]) -> object:
-    """x_0 in what a sampler returns: of a list the last state, else the first.
-
-    The tutorial's loops return (x_0, all states); others a list of states, or a dict of results.
-    """
-    if isinstance(end, Mapping):
-        end = tuple(end.values())
-    if not isinstance(end, tuple | list) or not end:
-        return end
-    states = [item for item in end if getattr(item, "shape", None) == shape] or list(end[:1])
-    return states[-1] if isinstance(end, list) else states[0]
-
-
-def passed_time(t: object) -> tuple[float, bool]:
-    """(value, whether it is a float) of a time passed as a number or a tensor of any shape."""
-    if isinstance(t, Tensor | np.ndarray | np.generic):
-        values = torch.as_tensor(t).detach().to("cpu").reshape(-1)
-        if values.numel() == 0 or not bool((values == values[0]).all()):
-            raise InputError(f"the times of one call differ or are none: {values.tolist()[:4]}")
-        return _finite(float(values[0])), values.is_floating_point()
-    if isinstance(t, int | float) and not isinstance(t, bool):
-        return _finite(float(t)), isinstance(t, float)
-    raise InputError(f"the sampler passed {t!r} as t; allowed are numbers and tensors")
-
-
-def _finite(value: float) -> float:
-    if not math.isfinite(value):
-        raise InputError(f"the sampler passed {value} as t; allowed are finite numbers")
-    return value
-
-
-def first_half(x: Tensor) -> Tensor:
-    """One half of a batch that holds every sample twice, in order; any other batch as it is."""
-    half = len(x) // 2 if x.ndim else 0
-    return x[:half] if half and 2 * half == len(x) and torch.equal(x[:half], x[half:]) else x
-
-
-KINDS = ("index", "index0", "fraction", "sigma")
-
-
-def time_kinds(times: Array, floating: bool, time: Time, schedule: NoiseSchedule) -> list[Time]:
-    """The conventions that the times passed may follow, the likeliest first.
-
-    Raises:
-        InputError: ``time`` is not a known convention.
-    """
-    if time != "auto":
-        if not callable(time) and time not in KINDS:
-            raise InputError(f"time is {time!r}; allowed are 'auto', {KINDS}, or a function")
-        return [time]
-    if floating and times.min() >= 0 and times.max() <= 1 + 10 / schedule.T:
-        on_grid = np.allclose(times * schedule.T, np.rint(times * schedule.T), atol=1e-3)
-        if on_grid or times.max() <= 1:
-            return ["fraction"] if on_grid else ["fraction", "sigma"]
-    if np.array_equal(times, np.rint(times)):
-        if times.max() >= schedule.T:
-            return ["index"]
-        if times.min() <= 0:
-            return ["index0"]
-        return ["index0", "index"] if times.max() == schedule.T - 1 else ["index", "index0"]
-    return ["sigma", "index0", "index"] if times.max() < 4 * schedule.sigma[-1] else ["index0"]
-
-
-def index_of(times: Array, kind: Time, schedule: NoiseSchedule) -> Array:
-    """The index on the schedule of each time passed; σ between two indices lies between them."""
-    if callable(kind):
-        index = np.array([float(kind(value)) for value in times])
-    elif kind == "sigma":
-        index = np.interp(times, schedule.sigma, np.arange(schedule.T + 1))
-    else:
-        index = {"index": times, "index0": times + 1, "fraction": times * schedule.T}[kind]
-    whole = np.rint(index)
-    return np.where(np.abs(index - whole) < 1e-3, whole, index) if kind != "sigma" else index
 
 
 def _flat(x: Tensor) -> Array:

@@ -4,6 +4,7 @@ A law is Σ_k w_k N(m_k, s_k² I) in the plane. Everything here ends as JSON for
 """
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.resources import files
@@ -22,6 +23,7 @@ SCHEDULES = ("course", "linear", "cosine")
 STEPS = 500
 """The T whose β ends at 0.02; see `schedule`."""
 PARTICLES = 1000
+MAX_T = 1000
 MAX_POINTS = 256
 """Points or modes of a law."""
 DRAWN = 0.1
@@ -35,14 +37,15 @@ LIMITS = {
     "wrong": 0.3,
     "steps": 40,
 }
-"""When a sentence is true. The first two are parts of the right std, the third of the right
-distance to the mean; ``far`` is D above chance; a mode with less than ``mode`` of its share is
-called lost, and ``wrong`` is the part of the points in a wrong mode; with fewer than ``steps`` steps an error of a right sampler is put down to them."""
+"""When a sentence is true. ``less`` and ``more`` are parts of the right std, ``pulled`` one of the
+right distance to the mean; ``far`` is D above chance. A mode with less than ``mode`` of its share
+is called lost; ``wrong`` is the part of the points in a wrong mode. With fewer than ``steps``
+steps, an error of a sampler in balance is put down to them."""
 
 
 @dataclass(frozen=True)
 class Law:
-    """Σ_k weights_k N(means_k, stds_k² I): means (K, 2), stds and weights (K,), weights sum to 1."""
+    """Σ_k weights_k N(means_k, stds_k² I): means (K, 2), stds (K,), weights (K,) of sum 1."""
 
     means: tuple[tuple[float, float], ...]
     stds: tuple[float, ...]
@@ -108,6 +111,11 @@ def laws() -> dict[str, Law]:
     }
 
 
+def as_data(law: Law) -> dict[str, object]:
+    """The law as plain data for plane.js."""
+    return asdict(law)
+
+
 @dataclass(frozen=True)
 class Preset:
     """Where the plane starts. ``scale`` and ``pull`` are λ and c of the arm ``own``."""
@@ -128,7 +136,7 @@ PRESETS = {
     "mean": Preset(law="gaussian"),
     "balance": Preset(law="grid", arms=("ddpm", "z0", "own")),
     "coarse": Preset(T=10),
-    "glass": Preset(T=60, glass=True),
+    "glass": Preset(T=20, glass=True),
     "draw": Preset(law="drawn"),
 }
 """Two of them are misconceptions: ``works`` (no noise at all works) and ``blurs`` (the noise only
@@ -151,7 +159,7 @@ def schedule(kind: str, T: int) -> NoiseSchedule:
         return NoiseSchedule.cosine(T)
     base = NoiseSchedule.course(T) if kind == "course" else NoiseSchedule.linear(T)
     betas = 1 - (1 - base.betas) ** (STEPS / T)
-    bars = np.cumprod(1 - betas)
+    bars: Array = np.cumprod(1 - betas).astype(np.float64)
     bars[0] = 1
     return NoiseSchedule(betas, 1 - betas, bars, f"{kind}(T={T})")
 
@@ -185,18 +193,25 @@ def options(preset: str = "noise", language: str = "en", **settings: object) -> 
         "preset": preset,
         "language": language,
         "particles": PARTICLES,
-        "laws": {name: asdict(law) for name, law in laws().items()},
+        "laws": {name: as_data(law) for name, law in laws().items()},
         "presets": {name: asdict(choice) for name, choice in PRESETS.items()},
         "limits": LIMITS,
         "drawn": DRAWN,
+        "css": _file("plane.css"),
         "texts": {name: _texts(name) for name in LANGUAGES},
         **settings,
     }
 
 
+@cache
 def module() -> str:
-    """The text of plane.js."""
-    return files("diffviz.play").joinpath("plane.js").read_text(encoding="utf-8")
+    """The text of plane.js for a page to load: without comments on their own lines and indents."""
+    text = re.sub(r"/\*\*.*?\*/\n", "", _file("plane.js"), flags=re.DOTALL)
+    return re.sub(r"^\s+|^\s*//.*\n", "", text, flags=re.MULTILINE)
+
+
+def _file(name: str) -> str:
+    return files("diffviz.play").joinpath(name).read_text(encoding="utf-8")
 
 
 def as_json(value: object) -> str:
@@ -207,10 +222,8 @@ def as_json(value: object) -> str:
 def plane_html(identifier: str = "plane", **choices: object) -> str:
     """A piece of HTML that shows the plane, from a file as from a server, and loads nothing.
 
-    ``identifier`` is the id of its element; ``choices`` are those of `options`. The module stands
-    in the page as text and runs from a blob, so that several planes share it: the first piece on a
-    page carries it, the others find it. A page with a content security policy serves plane.js
-    itself and calls ``mount``.
+    ``identifier`` is the id of its element; ``choices`` are those of `options`. A page whose
+    content security policy forbids inline scripts serves plane.js itself and calls ``mount``.
     """
     chosen = as_json(options(**choices))  # type: ignore[arg-type]
     return (

@@ -86,12 +86,14 @@ class Numbers(NamedTuple):
         distance: √(mean ‖x − √ᾱμ‖²/2), RMS distance to the mean per coordinate.
         std: √(mean over the coordinates of the unbiased variance between particles).
         ks: the larger of the coordinates' D against q(x_t).
-        shares: mean over the particles of P(mode k | x_t), (K,); it is w_k where x_t ~ q(x_t).
+        width: √E[Σ_k r_k ‖x − √ᾱ m_k‖²/2v_k], r_k = P(mode k | x_t); 1 where x_t ~ q(x_t).
+        shares: mean over the particles of r_k, (K,); it is w_k where x_t ~ q(x_t).
     """
 
     distance: float
     std: float
     ks: float
+    width: float
     shares: Array
 
 
@@ -113,7 +115,8 @@ def numbers(law: Law, alpha_bar: float, x: Array) -> Numbers:
     logits = np.log(weights) - np.log(variances) - squares / variances / 2
     shares = np.exp(logits - logits.max(axis=1, keepdims=True))
     shares /= shares.sum(axis=1, keepdims=True)
-    return Numbers(float(distance), float(std), ks, shares.mean(axis=0))
+    width = np.sqrt(np.mean(np.sum(shares * squares / variances / 2, axis=1)))
+    return Numbers(float(distance), float(std), ks, float(width), shares.mean(axis=0))
 
 
 def held(arm: Arm, schedule: NoiseSchedule) -> Array:
