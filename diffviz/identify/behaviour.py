@@ -227,7 +227,7 @@ def _flows(high: float, rising: bool) -> Iterator[Path]:
 
 
 def _logarithms(rising: bool) -> Iterator[Path]:
-    """log σ, a quarter of it, or log-SNR as a whole or by half, of either form of the state."""
+    """Log σ, a quarter of it, or log-SNR as a whole or by half, of either form of the state."""
 
     def path(factor: float, scaled: bool) -> Path:
         def levels(t: Array) -> tuple[Array, Array]:
