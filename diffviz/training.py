@@ -32,13 +32,14 @@ from torch.optim.swa_utils import AveragedModel, update_bn
 from diffviz.diffusion.denoiser import tensors_digest
 from diffviz.diffusion.rules import Arm, ddim
 from diffviz.diffusion.sampler import check_device, sample
-from diffviz.diffusion.schedule import NoiseSchedule
+from diffviz.diffusion.schedule import NoiseSchedule, check_schedule
 from diffviz.diffusion.unet import ContextUnet, NetworkDenoiser, channels_last, weights_digest
 from diffviz.errors import CheckpointError, InputError
 from diffviz.files.atomic import check_writable, read_bytes, sealing, unseal
 from diffviz.files.images import checked_images, checked_labels, to_uint8
 
 MAX_COUNT = 10**6  # of epochs, and of images in a batch
+PARTS = ("network", "average", "optimizer", "rate")
 MAX_STATE = 2**33  # bytes: weights, average and two moments of the widest network
 
 
@@ -111,9 +112,14 @@ def train(
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise InputError(f"{name} is {value!r}; allowed are the integers {low}…{high}")
     for name, number in (("lr", lr), ("ema", ema), ("context_drop", context_drop)):
-        if not 0 <= number <= 1 or (name == "lr" and number == 0):
+        real = isinstance(number, int | float)
+        if not real or not 0 <= number <= 1 or (name == "lr" and number == 0):
             raise InputError(f"{name} is {number!r}; allowed is 0 to 1")
-    data = {"x": x, "context": context, "alpha_bars": torch.tensor(schedule.alpha_bars)}
+    data = {
+        "x": x,
+        "context": context,
+        "alpha_bars": torch.tensor(check_schedule(schedule).alpha_bars),
+    }
     settings = {
         "epochs": epochs,
         "batch": batch,
@@ -264,8 +270,10 @@ class _Training:
         """
         state = self.generator.get_state()
         self.generator.manual_seed(self.settings["seed"])
+        hook = network.register_forward_pre_hook(lambda _, shown: self.noised(shown[0])[:3])
         with torch.no_grad():
-            update_bn(self._batches(), _OfChosen(self, network))
+            update_bn(self._batches(), network)
+        hook.remove()
         self.generator.set_state(state)
 
     def record(self, seconds: float) -> Epoch:
@@ -274,13 +282,9 @@ class _Training:
         done, losses = len(self.losses), tuple(self.losses)
         return Epoch(done, self.settings["epochs"], losses[-1], losses, seconds, network)
 
-    def _parts(self) -> dict[str, Any]:
-        names = ("network", "average", "optimizer", "rate")
-        return {name: getattr(self, name) for name in names}
-
     def save(self, path: Path) -> None:
         """Write all that changes, whole or not at all."""
-        state = {name: part.state_dict() for name, part in self._parts().items()}
+        state: dict[str, Any] = {name: getattr(self, name).state_dict() for name in PARTS}
         state |= {"settings": self.settings, "losses": self.losses}
         state["generator"] = self.generator.get_state()
         with sealing(path) as temporary:
@@ -300,18 +304,7 @@ class _Training:
                     f"{path}: a training with {name} = {stored.get(name)!r}, this one has "
                     f"{value!r}; resume with the same settings or choose another file"
                 )
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
+        for name in PARTS:
+            getattr(self, name).load_state_dict(state[name])
         self.generator.set_state(state["generator"])
         self.losses[:] = state["losses"]
-
-
-class _OfChosen(nn.Module):
-    """The network as `update_bn` calls it, with one argument: which images to show it."""
-
-    def __init__(self, training: _Training, network: nn.Module) -> None:
-        super().__init__()
-        self.noised, self.network = training.noised, network
-
-    def forward(self, chosen: Tensor) -> Tensor:
-        return self.network(*self.noised(chosen)[:3])
