@@ -112,26 +112,14 @@ def train(
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise InputError(f"{name} is {value!r}; allowed are the integers {low}…{high}")
     for name, number in (("lr", lr), ("ema", ema), ("context_drop", context_drop)):
-        real = isinstance(number, int | float)
-        if not real or not 0 <= number <= 1 or (name == "lr" and number == 0):
+        if not (isinstance(number, int | float) and 0 <= number <= 1) or number == lr == 0:
             raise InputError(f"{name} is {number!r}; allowed is 0 to 1")
-    data = {
-        "x": x,
-        "context": context,
-        "alpha_bars": torch.tensor(check_schedule(schedule).alpha_bars),
-    }
-    settings = {
-        "epochs": epochs,
-        "batch": batch,
-        "lr": float(lr),
-        "ema": float(ema),
-        "context_drop": float(context_drop),
-        "n_feat": n_feat,
-        "n_cfeat": context.shape[1],
-        "seed": seed,
-        "data": tensors_digest(data),
-        "start": "" if start is None else weights_digest(start),
-    }
+    alpha_bars = torch.tensor(check_schedule(schedule).alpha_bars)
+    data = {"x": x, "context": context, "alpha_bars": alpha_bars}
+    settings: dict[str, Any] = {"epochs": epochs, "batch": batch, "seed": seed, "n_feat": n_feat}
+    settings |= {"lr": float(lr), "ema": float(ema), "context_drop": float(context_drop)}
+    settings |= {"n_cfeat": context.shape[1], "data": tensors_digest(data)}
+    settings["start"] = "" if start is None else weights_digest(start)
     training = _Training(settings, data, check_device(str(device)), start)
     path = None if checkpoint is None else check_writable(checkpoint)
     if path is not None and path.exists():
@@ -232,7 +220,9 @@ class _Training:
         x0, context = self.x[chosen], self.context[chosen]
         t = torch.randint(1, T + 1, (n,), generator=draws)
         eps = torch.randn(x0.shape, generator=draws, dtype=torch.float32)
-        kept = torch.rand(n, 1, generator=draws) >= self.settings["context_drop"]
+        kept = (
+            torch.rand(n, 1, generator=draws, dtype=torch.float32) >= self.settings["context_drop"]
+        )
         x = perturb(x0, eps, self.alpha_bars[t]).to(self.device, memory_format=torch.channels_last)
         fraction = (t.float() / T).to(self.device)
         return x, fraction, (context * kept).to(self.device), eps.to(self.device)
