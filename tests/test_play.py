@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import kstest, norm
 
 import diffviz as dv
-from diffviz.diffusion.sampler import ddpm
+from diffviz.diffusion.rules import ddpm
 from diffviz.files.catalogue import LANGUAGES, catalogue
 from diffviz.play import plane, twin
 from diffviz.play.widget import law_of, play_options

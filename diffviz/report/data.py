@@ -15,7 +15,7 @@ from diffviz.diagnosis.findings import diagnose
 from diffviz.diagnosis.numbers import finite, key_numbers, mark_times
 from diffviz.diagnosis.sentences import story
 from diffviz.files.atomic import replacing
-from diffviz.recording.combine import joined
+from diffviz.recording.combine import combine
 from diffviz.recording.run import Run
 
 FORMAT = "diffviz-numbers-2"
@@ -27,7 +27,7 @@ def together(run: Run | Mapping[str, Run]) -> Run:
     """One run as it is; several, each under its name, arm beside arm."""
     if isinstance(run, Run):
         return run
-    return joined(run) if len(run) > 1 else next(iter(run.values()))
+    return combine(run) if len(run) > 1 else next(iter(run.values()))
 
 
 def report_numbers(run: Run | Mapping[str, Run]) -> dict[str, Any]:
