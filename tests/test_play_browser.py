@@ -102,6 +102,21 @@ def test_states_and_numbers_are_those_of_python(visit, T):
                     assert numbers[field] == pytest.approx(value, abs=1e-6), (name, k, a, field)
 
 
+def test_a_notebook_renders_the_widget(visit):
+    """Kills: a default export that anywidget cannot call, an end that does not clean up."""
+    page = visit(small())
+    page.evaluate(
+        """(options) => { const el = document.body.appendChild(document.createElement("div"));
+        const model = {get: (name) => ({options})[name]};
+        window.end = plane.default.render({model, el});
+        window.root = el.shadowRoot; }""",
+        small(language="zh"),
+    )
+    page.wait_for_function("() => root.querySelectorAll('figure').length === 3")
+    page.evaluate("end()")
+    assert page.evaluate("root.childElementCount") == 0
+
+
 @pytest.mark.parametrize("name", plane.PRESETS)
 def test_presets_end_with_what_they_teach(visit, name):
     """Kills: a lesson said although it did not come true, or kept back although it did."""

@@ -137,6 +137,7 @@ PRESETS = {
     "balance": Preset(law="grid", arms=("ddpm", "z0", "own")),
     "coarse": Preset(T=10),
     "glass": Preset(T=20, glass=True),
+    "noising": Preset(law="ring", arms=("ddpm",)),
     "draw": Preset(law="drawn"),
 }
 """Two of them are misconceptions: ``works`` (no noise at all works) and ``blurs`` (the noise only
