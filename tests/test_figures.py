@@ -511,7 +511,9 @@ def test_arms_stand_once_in_the_legend(name):
         group = [t for t in figure.data if t.legendgroup == arm]
         assert {t.name for t in group} <= {label}
         shown = [t for t in figure.data if t.name == label and t.showlegend is not False]
-        assert len(shown) == 1, (name, arm)
+        assert len(shown) == 1 and getattr(shown[0], "fill", "") != "toself", (name, arm)
+    bands = [t for t in figure.data if t.name == "95 of 100 right samplers"]
+    assert not bands or [t.showlegend for t in bands] == [True, *(len(bands) - 1) * [False]]
 
 
 @pytest.mark.parametrize("name", [name for name, law in LAWS_OF.items() if law.time])

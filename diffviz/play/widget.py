@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from diffviz.diffusion.denoiser import describe
 from diffviz.diffusion.exact import DatasetDenoiser, GaussianDenoiser, MixtureDenoiser
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError
@@ -72,7 +73,7 @@ def law_of(denoiser: object) -> plane.Law:
         assert denoiser.law.points is not None
         law = plane.Law.of(denoiser.law.points.astype(np.float64), 0.0)
     else:
-        shape = getattr(denoiser, "sample_shape", None)
+        shape = describe(denoiser).sample_shape
         shown = "" if shape is None else f" of samples {tuple(shape)}"
         raise InputError(
             f"denoiser is {type(denoiser).__name__}{shown}; allowed is a MixtureDenoiser, "
