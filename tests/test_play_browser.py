@@ -56,8 +56,8 @@ def visit(browser):
     assert problems == []
 
 
-def small(**settings):
-    return plane.options(**{"particles": 60, **settings})
+def small(preset="noise", **settings):
+    return {**plane.options(preset), "particles": 60, **settings}
 
 
 def state(page):
@@ -86,7 +86,7 @@ def test_states_and_numbers_are_those_of_python(visit, T):
         settings = {"law": name, "T": T, "schedule": kinds[T], "particles": n, "view": "over"}
         own = {"arms": plane.ARMS, "scale": scale, "pull": pull, "compact": True}
         given = {"noise": {"x_T": x_T.tolist(), "z": right.z.tolist()}}
-        steps = page.evaluate(WALK, plane.options(**settings, **own, **given))
+        steps = page.evaluate(WALK, {**plane.options(), **settings, **own, **given})
         assert len(steps) == T + 1
         levels = np.stack([twin.held(arm, schedule) for arm in ways], axis=1)
         found = np.array([[x for x, _, _ in arms] for _, _, arms in steps])

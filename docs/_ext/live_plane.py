@@ -11,7 +11,7 @@ from docutils.parsers.rst.directives import nonnegative_int
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from diffviz.play.plane import plane_html
+from diffviz.play.plane import options, plane_html
 
 
 class Plane(SphinxDirective):
@@ -26,7 +26,8 @@ class Plane(SphinxDirective):
             return []
         language = "zh" if (self.config.language or "").startswith("zh") else "en"
         identifier = f"plane-{self.env.new_serialno('plane')}"
-        html = plane_html(identifier, preset=self.arguments[0], language=language, **self.options)
+        chosen = options(self.arguments[0], language, t=self.options.get("t"))
+        html = plane_html(chosen, identifier)
         return [nodes.raw("", html, format="html")]
 
 
