@@ -49,6 +49,8 @@ END_NOISE = 0.1
 """The std that a point may have at the end. Right loops stop at up to 0.06 by design."""
 END_HALF = 0.5
 """|log| of the end's std over that of the data at s = ½, for loops of ``ENOUGH`` calls or more."""
+LATE = 0.2
+"""The signal that may be missing at the start."""
 ENOUGH = 16
 KEPT = 4096
 """Values of every state that are kept to compare two runs."""
@@ -292,7 +294,8 @@ class Trace:
         cost = self.cost
         if self.end is not None:
             # A last step that leaves noise by design is not a reading that is wrong.
-            cost = max(cost, abs(self.end.signal - 1) * SPREAD, self.end.noise - self.spread - END_NOISE)
+            left = self.end.noise if not self.spread else 0.0
+            cost = max(cost, abs(self.end.signal - 1) * SPREAD, left + OFF if left > END_NOISE else 0.0)
             cost = max(cost, 0.0 if self.end.picture else abs(self.end.shift) - 0.05)
         return cost
 
@@ -471,8 +474,8 @@ def _end_of(values: Tensor, mean: Tensor) -> End:
 class Experiment:
     """Runs of one loop on exact models, each from its own state of the global generators."""
 
-    def __init__(self, loop: Loop, seed: int, randomness: Randomness) -> None:
-        self.loop, self.randomness = loop, randomness
+    def __init__(self, loop: Loop, seed: int, randomness: Randomness, bar: float) -> None:
+        self.loop, self.randomness, self.bar = loop, randomness, bar
         generator = torch.Generator().manual_seed(seed)
         self.mean = (torch.rand(loop.shape, generator=generator) - 0.5).float()
         self._starts = [loop.start]
@@ -570,7 +573,17 @@ class Behaviour:
         if self.point.broken is not None or not self.point.off:
             return False
         ends = self.half is None or not self.half.wrong_end
-        return self.point.total <= OFF and ends
+        return self.point.total <= OFF and self.lacking <= LATE and ends
+
+    @property
+    def lacking(self) -> float:
+        """The signal that the first call is told and pure noise lacks, beyond what it is at T."""
+        if self.point is None or self.reading is None or self.kind != "noise":
+            return 0.0
+        if self.reading.path.index is None:
+            return 0.0
+        least = float(np.sqrt(self.lab.bar))
+        return min(self.point.a[0] - self.point.signal[0], self.point.a[0] - least)
 
     @property
     def first(self) -> int | None:
@@ -715,7 +728,7 @@ def behave(
     Raises:
         InputError: no path fits the told times.
     """
-    lab = Experiment(loop, seed, randomness)
+    lab = Experiment(loop, seed, randomness, float(schedule.alpha_bars[-1]))
     wide = float(loop.start.double().std()) > 3
     ways = list(readings_for(loop.times, loop.floating, time, schedule, wide))
     if not ways:
@@ -739,4 +752,4 @@ def behave(
             break
     if best is not None and best[0] <= OFF:
         return law.seen_as(best[2], best[1])
-    return law.painted() or (law.seen_as(best[2], best[1]) if best is not None else law)
+    return law.painted() or law

@@ -9,15 +9,15 @@ from dataclasses import replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from diffviz.diagnosis.findings import Finding
 from diffviz.diffusion.rules import ddim
 from diffviz.diffusion.schedule import NoiseSchedule
-from diffviz.identify.behaviour import OFF, Behaviour
+from diffviz.identify.behaviour import LATE, OFF, Behaviour
 from diffviz.identify.evidence import Evidence, carried, finding, gap, only, returning
 from diffviz.identify.faults import FEW, explain
-from diffviz.identify.paired_runs import COARSE, crooked
+from diffviz.identify.paired_runs import COARSE, crooked, fitted
 from diffviz.identify.rules import expect, place_of, size_of
 
 Array = NDArray[np.float64]
@@ -49,7 +49,7 @@ def judge(
     if evidence is None and law.behaves and law.kind == "noise":
         found.append(_unnamed(law, schedule))
     found = _settled(law, found, schedule)
-    found += _about(law, rule, schedule)
+    found = [*_given(law, schedule), *found, *_about(law, rule, schedule)]
     order = {"error": 0, "warning": 1, "information": 2}
     return tuple(sorted(found, key=lambda item: order[item.severity])), rule, evidence
 
@@ -72,19 +72,51 @@ def _of_steps(law: Behaviour, e: Evidence) -> tuple[list[Finding], str | None, E
         found = [half, *(item for item in found if item.id not in VISIBLE)]
     if law.behaves and not e.multistep:
         rest = [item for item in found if item.id in VISIBLE]
-        if rest and not all(_one_term(shown, item) for item in rest):
+        terms = [item for item in rest if item.id in TERMS]
+        if len(terms) > 1 or not all(_one_term(shown, item) for item in rest):
             # Nothing that a single change would explain, and right all the same.
             found = [item for item in found if item.id not in VISIBLE]
-            return [*found, _unnamed(law, e.schedule)], None, shown
+            last = [item for item in rest if item.id == "noise-last-step"]
+            last = [replace(item, severity="information") for item in last]
+            return [*found, *last, _unnamed(law, e.schedule)], None, shown
+    if not law.behaves:
+        found = _largest_first(found)
     return found, rule, shown
 
 
+SEEN = 0.07
+"""A deviation that is worth a warning where no rule explains it."""
 VISIBLE = {
     "noise-missing", "noise-scale", "noise-last-step", "eps-coefficient", "x-coefficient", "bias",
     "schedule-mismatch", "time-off-by-one", "step-skipped", "time-ends-early", "half-tables",
     "time-index-wraps", "time-order", "time-of-another-state", "rule-unknown", "not-linear",
 }  # fmt: skip
 """What the law of the states sees if it does any harm."""
+
+
+TERMS = ("x-coefficient", "eps-coefficient", "noise-scale")
+
+
+def _largest_first(found: list[Finding]) -> list[Finding]:
+    """Of several terms that are off the one that is off most, and none that is off little."""
+    sizes = {
+        item.id: abs(math.log(max(abs(_ratio(item)), 1e-9))) + (_ratio(item) < 0)
+        for item in found
+        if item.id in TERMS
+    }
+    if len(sizes) < 2:
+        return found
+    most = max(sizes.values())
+    kept = [item for item in found if item.id not in sizes or sizes[item.id] > 0.1 * most]
+    return sorted(kept, key=lambda item: -sizes.get(item.id, math.inf))
+
+
+def _ratio(item: Finding) -> float:
+    ratio = float(item.evidence.get("ratio", math.nan))
+    if not math.isfinite(ratio):
+        found, expected = float(item.evidence["found"]), float(item.evidence["expected"])
+        ratio = found / expected if expected else math.inf
+    return ratio if math.isfinite(ratio) else 1e9
 
 
 def _one_term(e: Evidence, item: Finding) -> bool:
@@ -104,6 +136,11 @@ def _one_term(e: Evidence, item: Finding) -> bool:
 
 
 def _unnamed(law: Behaviour, schedule: NoiseSchedule) -> Finding:
+    """A rule without a name here is right, or a little off."""
+    if law.point is not None and law.point.cost > SEEN:
+        off = _law(law, schedule, int(np.argmax(law.point.off)))
+        if off:
+            return replace(off[0], severity="warning")
     return Finding("rule-unnamed", "information", "", _span(law, schedule))
 
 
@@ -179,9 +216,9 @@ def _settled(law: Behaviour, found: list[Finding], schedule: NoiseSchedule) -> l
     return found + _law(law, schedule)
 
 
-def _law(law: Behaviour, schedule: NoiseSchedule) -> list[Finding]:
+def _law(law: Behaviour, schedule: NoiseSchedule, first: int | None = None) -> list[Finding]:
     """What is off, in the words of the law: from which call on, and by how much."""
-    point, first = law.point, law.first
+    point, first = law.point, law.first if first is None else first
     if point is None or not point.told:
         return []
     if first is not None:
@@ -195,8 +232,9 @@ def _law(law: Behaviour, schedule: NoiseSchedule) -> list[Finding]:
             return [Finding("signal-off", "error", "", _span(law, schedule, first), told)]
         inner = ratio[b > 0.1 * b.max()]
         inner = inner if inner.size else ratio[:1]
-        told |= {"found": float(ratio[0]), "last": float(inner[np.argmax(np.abs(np.log(np.maximum(inner, 1e-9))))])}
-        identity = "level-low" if ratio[0] < 1 else "level-high"
+        low = ratio[0] < 1
+        told |= {"found": float(ratio[0]), "last": float(inner.min() if low else inner.max())}
+        identity = "level-low" if low else "level-high"
         return [Finding(identity, "error", "", _span(law, schedule, first), told)]
     if point.end is not None and point.total > OFF:
         told = {"signal": float(point.end.signal), "found": float(point.end.noise)}
@@ -206,6 +244,21 @@ def _law(law: Behaviour, schedule: NoiseSchedule) -> list[Finding]:
         told = {"found": float(law.half.end.noise), "expected": law.half.spread}
         return [Finding("spread-off", "error", "", _span(law, schedule), told)]
     return []
+
+
+def _given(law: Behaviour, schedule: NoiseSchedule) -> list[Finding]:
+    """The noise of a picture that the loop starts from, beside what the first call is told."""
+    if law.kind != "given" or law.point is None or not law.point.told:
+        return []
+    span = _span(law, schedule)
+    held, told = law.noise_of_start(), law.point.b[0]
+    chance = 4 / np.sqrt(14 * math.prod(law.lab.loop.shape))
+    if abs(np.log(max(held, 1e-9) / told)) <= 0.005 + chance:
+        return []
+    t = float(np.interp(held / np.sqrt(max(1 - held**2, 1e-9)), schedule.sigma, np.arange(schedule.T + 1)))
+    severity = "warning" if law.behaves else "error"
+    evidence = {"t": float(span[0]), "found": t, "held": held, "expected": told}
+    return [Finding("start-level", severity, "", (span[0],) * 2, evidence)]
 
 
 def _about(law: Behaviour, rule: str | None, schedule: NoiseSchedule) -> list[Finding]:
@@ -218,15 +271,6 @@ def _about(law: Behaviour, rule: str | None, schedule: NoiseSchedule) -> list[Fi
         found.append(Finding("pictures-returned", "information", "", (span[1], 0)))
     if law.fixed:
         found.append(Finding("seed-fixed", "information", "", span))
-    if law.kind == "given" and law.point is not None and law.point.told:
-        held, told = law.noise_of_start(), law.point.b[0]
-        chance = 4 / np.sqrt(14 * math.prod(law.lab.loop.shape))
-        if abs(np.log(max(held, 1e-9) / told)) > 0.005 + chance:
-            sigma = held / np.sqrt(max(1 - held**2, 1e-9))
-            t = float(np.interp(sigma, schedule.sigma, np.arange(schedule.T + 1)))
-            severity = "error" if not law.behaves else "warning"
-            evidence = {"t": float(span[0]), "found": t, "held": held, "expected": told}
-            found.append(Finding("start-level", severity, "", (span[0],) * 2, evidence))
     if rule is not None and rule.startswith("ddpm") and law.behaves:
         largest = float(schedule.alphas[1:].min() ** -0.5)
         if largest > 10:
@@ -241,6 +285,12 @@ def _steps(e: Evidence) -> tuple[list[Finding], str | None, Evidence]:
     rule: str | None = e.expected.rule
     if e.multistep:
         wrong = e.scores[:, 0] != 0
+        last = len(wrong) - 1
+        a, b = fitted(e.used).coefficients[last, 1:3]
+        if np.flatnonzero(wrong).tolist() == [last] and abs(a - 1) < 1e-4 and abs(b) < 1e-4:
+            # A last step that leads to the level it starts from leaves x as it is.
+            told = {"found": float(e.expected.levels.index[last])}
+            return [finding(e, "time-ends-early", wrong, **told)], rule, e
         found = [finding(e, "x-coefficient", wrong, **gap(e, 0, wrong))] if wrong.any() else []
         return found, rule, e
     law = _noise_law(e)
@@ -354,7 +404,7 @@ def _noise_law(e: Evidence) -> list[Finding]:
         value = float(np.median(before[again])) if again.any() else 0.0
     if again.any():
         return [finding(e, "noise-reused-across-steps", again, found=value)]
-    law = np.array([n.ks_p for n in noise]) < 2 * norm.sf(e.threshold)
+    law = np.array([n.ks_p for n in noise]) < 2 * ndtr(-e.threshold)
     law |= e.used.noisy & _moments_off(e)
     if law.any():
         seen = [n for n, wrong in zip(noise, law, strict=True) if wrong]
@@ -463,7 +513,7 @@ def _start(e: Evidence) -> list[Finding]:
         for width in widths
     )
     together = max(np.nan_to_num(start.batch_score), np.nan_to_num(start.grid_score))
-    law = not start.there or start.ks_p < 2 * norm.sf(e.threshold)
+    law = not start.there or start.ks_p < 2 * ndtr(-e.threshold)
     found = []
     if max(size, together) > e.threshold or law:
         correlation = start.batch if start.batch_score >= start.grid_score else start.grid
@@ -479,5 +529,7 @@ def _start(e: Evidence) -> list[Finding]:
     if index[0] < T and e.expected.levels.kind in ("index", "index0", "fraction", "function"):
         share = np.sqrt(e.schedule.alpha_bars[[int(index[0]), T]])
         evidence = {"t": float(index[0]), "found": share[0], "expected": share[1], "T": float(T)}
-        found.append(finding(e, "time-starts-late", only(e, 0), **evidence))
+        late = finding(e, "time-starts-late", only(e, 0), **evidence)
+        wrong = share[0] - share[1] > LATE
+        found.append(replace(late, severity="error") if wrong else late)
     return found

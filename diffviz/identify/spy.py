@@ -17,9 +17,7 @@ from functools import cache
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import f as fisher
-from scipy.stats import norm
-from scipy.stats import t as student
+from scipy.special import fdtrc, ndtri, stdtr
 from torch import Tensor
 
 from diffviz.identify.calls import Answer, Loop, Spy
@@ -328,8 +326,8 @@ def _correlation(z: Array, axis: int, share: float) -> tuple[float, float, float
     r = (products / np.maximum(size[:, None] * size, 1e-300))[np.triu_indices(k, 1)]
     worst = float(np.clip(r[np.argmax(np.abs(r))], -1 + 1e-12, 1 - 1e-12))
     t = abs(worst) * math.sqrt((n - 1) / (1 - worst**2))
-    tail = float(student.sf(t, n - 1)) * len(r)
-    pair = float(norm.isf(min(tail, 0.5))) if tail > 1e-300 else max(37.0, t)
+    tail = float(stdtr(n - 1, -t)) * len(r)
+    pair = float(-ndtri(min(tail, 0.5))) if tail > 1e-300 else max(37.0, t)
     ratio, spread = float(products.sum()) / slices.size, 2 / (9 * n)
     together = abs(ratio ** (1 / 3) - (1 - spread)) / math.sqrt(spread)
     mean = (ratio - 1) / (k - 1)
@@ -357,8 +355,8 @@ def _bent(left: Array, rows: Array, columns: list[int]) -> float:
     explained = found @ np.linalg.pinv(bent @ bent.T, rcond=1e-8, hermitian=True) @ found
     share = min(float(explained / max(seen @ seen, 1e-300)), 1 - 1e-12)
     free = max(seen.size - 10, 1)
-    tail = float(fisher.sf(share / (1 - share) * free / 7, 7, free))
-    return float(norm.isf(min(tail, 0.5))) if tail > 1e-300 else 37.0
+    tail = float(fdtrc(7, free, share / (1 - share) * free / 7))
+    return float(-ndtri(min(tail, 0.5))) if tail > 1e-300 else 37.0
 
 
 @cache
@@ -368,4 +366,4 @@ def _places(size: int) -> NDArray[np.int64]:
 
 def score_threshold(tests: int) -> float:
     """|z| that one of ``tests`` independent normal scores exceeds once in 100,000 runs."""
-    return float(norm.isf(0.5e-5 / tests))
+    return float(-ndtri(0.5e-5 / tests))
