@@ -475,7 +475,7 @@ class Experiment:
     """Runs of one loop on exact models, each from its own state of the global generators."""
 
     def __init__(self, loop: Loop, seed: int, randomness: Randomness, bar: float) -> None:
-        self.loop, self.randomness, self.bar = loop, randomness, bar
+        self.loop, self.seed, self.randomness, self.bar = loop, seed, randomness, bar
         generator = torch.Generator().manual_seed(seed)
         self.mean = (torch.rand(loop.shape, generator=generator) - 0.5).float()
         self._starts = [loop.start]
@@ -649,9 +649,11 @@ class Behaviour:
         one, two = (x.double().reshape(-1) for x in self.lab.starts())
         one, two = one - one.mean(), two - two.mean()
         common = float(one @ two) / max(float(one.norm() * two.norm()), 1e-12)
-        if common > 1 - 1e-9 or abs(common) < 6 / math.sqrt(one.numel()):
+        if common > 1 - 1e-9 or common < 3 / math.sqrt(one.numel()):
             return None
-        held = self.noise_of_start()
+        held, whole = self.noise_of_start(), float(one.square().mean().sqrt())
+        if 1 - (held / max(whole, 1e-12)) ** 2 < 0.02:
+            return None
         first: Behaviour | None = None
         for way in self.ways:
             a, b = (float(v[0]) for v in way.path.levels(self.lab.loop.times[:1]))

@@ -53,12 +53,14 @@ class Layout:
         x, t: place or keyword of the state and of the time; None where not known yet.
         channels: which channels of that argument are the state; None for all.
         outputs: how many times the state's channels the answer has, 1, 2 or ½.
+        packed: whether the answer comes in a tuple.
     """
 
     x: Place | None = None
     t: Place | None = None
     channels: tuple[int, ...] | None = None
     outputs: float = 1.0
+    packed: bool = False
 
 
 class Spy(torch.nn.Module):
@@ -116,7 +118,8 @@ class Spy(torch.nn.Module):
         # As the models of diffusers answer: a tuple when asked for one, and an attribute.
         # No view: one would hold its base, which holds it, for ever.
         answer.sample = answer.clone()  # type: ignore[attr-defined]
-        return (answer,) if keywords.get("return_dict") is False else answer
+        packed = self.layout.packed or keywords.get("return_dict") is False
+        return (answer,) if packed else answer
 
     def _respond(self, given: Tensor, value: float, floating: bool) -> Tensor:
         channels = self.layout.channels
@@ -285,7 +288,7 @@ def ending_of(end: object, shape: tuple[int, ...]) -> Ending:
     """
     if inspect.isgenerator(end):
         last: object = None
-        for last in end:
+        for last in end:  # noqa: B007, the last item is what counts
             pass
         end = last
     for name in ("sample", "samples", "images", "prev_sample", "x_0", "x0", "latents"):
@@ -432,6 +435,14 @@ class _Scout(Spy):
         self.latest = x.clone()
 
 
+    def state_channels(self) -> tuple[int, ...]:
+        """The channels that changed from the first call to the last; () if all did."""
+        if self.first is None or self.latest is None or self.first.ndim < 3:
+            return ()
+        apart = (self.first != self.latest).movedim(1, 0).flatten(1).any(1)
+        return () if bool(apart.all()) else tuple(torch.nonzero(apart).flatten().tolist())
+
+
 def unit(x: Tensor, value: float, floating: bool) -> Tensor:
     """x at RMS 1, which keeps every loop finite."""
     return x / x.detach().double().square().mean().sqrt().clamp_min(1e-12).to(x.dtype)
@@ -465,6 +476,10 @@ def open_loop(
                 cuda = any(word in str(error) for word in ("CUDA", "cuda", "NVIDIA"))
                 if cuda and not here and not torch.cuda.is_available():
                     here = True
+                    continue
+                state = spy.state_channels()
+                if "at the end" in str(error) and state and layouts[k].channels is None:
+                    layouts[k] = replace(layouts[k], channels=state)
                     continue
                 other = _time_of(spy)
                 if len(spy.times) < 2 and other not in (None, layouts[k].t):
