@@ -8,7 +8,7 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constr
 #   make demo TORCH_INDEX=<address of an index of torch wheels>
 TORCH_INDEX ?=
 INDEX = $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
-N ?= 6
+N ?= 16
 SERVE ?= 1
 PORT ?= 8050
 LECTURE_PORT ?= 8060
@@ -16,12 +16,13 @@ LECTURE_PORT ?= 8060
 # Threads that wait without spinning, and one core left for the browser.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help demo test study lint bench docs lecture screenshots clean
+.PHONY: help demo test study lint bench weights docs lecture screenshots clean
 
 help:
 	@echo "make demo    record the comparison with the shipped weights, write the report, serve the dashboard"
 	@echo "make test    run all tests       make lint    ruff, mypy, import rules"
 	@echo "make study   long studies        make bench   benchmarks, as ratios"
+	@echo "make weights make the shipped network again (hours on a CPU)"
 	@echo "make docs    build the lessons, slides and pages"
 	@echo "make lecture show them           make screenshots  pictures of the dashboard for them"
 	@echo "make clean   remove what was made"
@@ -94,6 +95,9 @@ bench: $(VENV)/.installed-test $(VENV)/.chromium
 	@DIFFVIZ_BENCH=docs/performance.md $(BIN)/python -m pytest -m bench tests/bench_speed.py -q \
 		--timeout 1200 --benchmark-columns=min,median,rounds --benchmark-sort=name
 	@echo "The table is in docs/performance.md."
+
+weights: $(VENV)/.installed
+	@$(BIN)/python weights/make.py
 
 docs: $(VENV)/.installed-docs
 	@echo "== running the cells, building pages and slides in English and Chinese (some minutes)"

@@ -1,8 +1,8 @@
-"""The process that records: ``python -m dashboards.worker``, started by the server per job.
+"""The process that records: ``python -m dashboards.worker``, started by `dashboards.jobs`.
 
-It reads one line of JSON, the job, from standard input and answers in lines of JSON on standard
-output. When standard input ends, the server is gone, and so is the worker: none is left behind.
-It takes no more memory than it is told to, so that too large a job fails here and not elsewhere.
+It reads one line of JSON, the order, and says how it goes in lines of JSON. When its standard
+input ends, whoever started it is gone, and it ends too. Its memory is limited, so that too large a
+job fails here and not elsewhere.
 """
 
 import json
@@ -10,25 +10,15 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
-Say = Callable[..., None]
-POINTS = 320
-"""Steps at most that are told of, evenly spread."""
-PAUSE = 0.15
-"""Seconds between two answers while it samples."""
-FILES = {
-    "run": "run.nc",
-    "payload": "payload.json.gz",
-    "csv": "curves.csv",
-    "png": "images.png",
-    "html": "report.html",
-}
-"""What is written into the job's folder, by the names that the page knows."""
+POINTS = 160
+"""Steps at most that are drawn while it samples."""
+PAUSE = 0.4
+"""Seconds between two pictures."""
 
 
 def main() -> None:
@@ -36,44 +26,42 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)  # whatever a library prints is no answer
 
-    def say(kind: str, **values: Any) -> None:
-        answers.write(json.dumps({"say": kind, **values}) + "\n")
+    def say(state: str, **values: Any) -> None:
+        answers.write(json.dumps({"state": state, **values}) + "\n")
 
-    job = json.loads(sys.stdin.buffer.readline())
-    Thread(target=_watch_server, daemon=True).start()
+    order = json.loads(sys.stdin.buffer.readline())
+    Thread(target=_end_with_server, daemon=True).start()
     with suppress(OSError, AttributeError):
         os.nice(10)  # pages first
     from diffviz.errors import InputError
 
     try:
-        {"record": _record, "describe": _describe}[job["do"]](job, say)
+        _record(order, say)
+        say("done")
     except Exception as error:
         # torch says it so when an allocation fails, also from within a denoiser
         short = isinstance(error, MemoryError) or any(
             words in f"{error} {error.__cause__}" for words in ("allocate memory", "bad_alloc")
         )
         if short:
-            say("memory")
+            say("memory", line="")
         elif isinstance(error, InputError):
             # Where this server keeps its files is not for the browser.
-            place = str(job.get("folder", ""))
-            say("wrong", line=str(error).replace(place + os.sep, "") if place else str(error))
+            say("wrong", line=str(error).replace(str(Path(order["path"]).parent) + os.sep, ""))
         else:
-            say("crash", line=traceback.format_exc(limit=-3))
+            traceback.print_exc()
+            say("crash", line="")
     answers.flush()
     os._exit(0)  # threads of libraries need not be waited for
 
 
-def _watch_server() -> None:
+def _end_with_server() -> None:
     sys.stdin.buffer.read()
     os._exit(3)
 
 
 def _limit_memory(allowed: float) -> None:
-    """``allowed`` bytes of its own in all; and the first to go when the machine is out of memory.
-
-    Elsewhere than on Linux the estimate before the start is all there is.
-    """
+    """``allowed`` bytes in all, where the system can limit them; and the first to be killed."""
     if sys.platform != "linux":
         return
     import resource
@@ -84,140 +72,76 @@ def _limit_memory(allowed: float) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (int(allowed), hard))
 
 
-def _describe(job: dict[str, Any], say: Say) -> None:
-    """What a file of weights holds, for the form."""
-    from diffviz.diffusion.checkpoints import load_denoiser
-
-    denoiser = load_denoiser(job["path"])
-    say(
-        "denoiser",
-        classes=list(denoiser.classes),
-        T=denoiser.schedule.T,
-        shape=list(denoiser.sample_shape),
-    )
-
-
-def _record(job: dict[str, Any], say: Say) -> None:
+def _record(order: dict[str, Any], say: Any) -> None:
     import torch
 
-    from diffviz.diffusion.names import parse_arms, parse_denoiser, parse_schedule
-    from diffviz.recording.record import record
-    from diffviz.recording.run import Run
+    from diffviz.recording.request import RecordRequest
 
-    torch.set_num_threads(job["threads"])
-    order, folder = job["order"], Path(job["folder"])
-    _limit_memory(job["memory"])
-    schedule = None
-    if order["plan"] is not None:
-        schedule = parse_schedule(order["plan"], order["T"], order["start"], order["end"])
-    narrowed = order["label"] if order["narrowed"] else None
-    denoiser = parse_denoiser(order["denoiser"], schedule, narrowed)
-    used = denoiser.schedule if schedule is None else schedule  # type: ignore[attr-defined]
-    arms = parse_arms(order["arms"])
-    times = used.times(order["steps"])
-    data = getattr(denoiser, "data", None)
-    if data is not None and order["label"] and not order["narrowed"]:
-        known = data.labels is not None
-        data = data.only(denoiser.classes.index(order["label"])) if known else None
-    say(
-        "begin",
-        rules=[[arm.name, arm.rule.name, float(arm.noise_scale)] for arm in arms],
-        T=int(times[0]),
-        steps=len(times) - 1,
-        reference=_reference(data, used, times),
-    )
-    telling = _Telling(say, len(times) - 1)
-    run: Run = record(
-        denoiser,
-        used,
-        arms=arms,
-        n=order["n"],
-        seed=order["seed"],
-        block=order["block"],
-        steps=order["steps"],
-        label=None if order["narrowed"] else order["label"],
-        progress=False,
-        watch=telling,
-    )
-    telling.flush()
+    torch.set_num_threads(1)
+    _limit_memory(order["memory"])
+    request = RecordRequest(**order["request"])
+    watch = _Watch(request, order["language"], say)
+    run = request.run(progress=False, watch=watch)
     say("writing")
-    _write(run, folder, order["name"], job["limit"], say)
+    run.save(order["path"])
 
 
-def _reference(data: Any, schedule: Any, times: Any) -> dict[str, Any] | None:
-    """What q(x_t) says, at most at as many times as are told of."""
-    import numpy as np
+class _Watch:
+    """Draws the curves, and the samples as they are, while a run is recorded."""
 
-    if data is None:
-        return None
-    chosen = times[np.unique(np.rint(np.linspace(0, len(times) - 1, POINTS // 2)).astype(int))]
-    bars = [float(schedule.alpha_bars[t]) for t in chosen]
-    return {
-        "t": chosen.tolist(),
-        "mean": [_short(data.marginal_mean(bar)) for bar in bars],
-        "std": [_short(data.marginal_std(bar)) for bar in bars],
-        "std_between": [_short(data.marginal_std_between(bar)) for bar in bars],
-    }
-
-
-class _Telling:
-    """Watches a recording and tells of some of its steps, not too often."""
-
-    def __init__(self, say: Say, steps: int) -> None:
-        self.say, self.steps = say, steps
-        self.every = max(1, -(-steps // POINTS))
-        self.waiting: list[list[Any]] = []
-        self.done, self.block, self.last = 0, 0, 0.0
+    def __init__(self, request: Any, language: str, say: Any) -> None:
+        self.request, self.language, self.say = request, language, say
+        self.times: list[int] = []
+        self.values: dict[str, list[list[float]]] = {}
+        self.last = self.done = 0.0
 
     def __call__(self, block: int, index: int, recorder: Any) -> None:
-        if block != self.block:
-            self.flush()
-            self.block = block
+        """After each step of each block."""
         self.done += 1
-        from diffviz.figures.live import STATISTICS
+        steps = len(recorder.times) - 1
+        blocks = -(-self.request.n // recorder.batch) if block == 0 else self.blocks
+        self.blocks = blocks
+        if index == 0:
+            self.times, self.values = [], {}
+        if index % max(1, steps // POINTS) == 0 or index == steps - 1:
+            self.times.append(int(recorder.times[index]))
+            for name, per_arm in recorder.latest().items():
+                columns = self.values.setdefault(name, [[] for _ in per_arm])
+                for column, value in zip(columns, per_arm.tolist(), strict=True):
+                    column.append(float(f"{value:.4g}") if value == value else None)
+        if time.monotonic() - self.last > PAUSE:
+            self.last = time.monotonic()
+            self.say(
+                "sampling",
+                done=self.done,
+                total=steps * blocks,
+                figure=self._figure(int(recorder.times[0])),
+                images=_images(recorder),
+            )
 
-        if index % self.every == 0 or index == self.steps - 1:
-            latest = recorder.latest()
-            values = [[_short(v) for v in latest[name]] for name in STATISTICS]
-            self.waiting.append([int(recorder.times[index]), values])
-        if time.monotonic() - self.last >= PAUSE:
-            self.flush()
+    def _figure(self, T: int) -> dict[str, Any]:
+        from diffviz.figures.live import live_figure
 
-    def flush(self) -> None:
-        self.last = time.monotonic()
-        self.say("points", block=self.block, done=self.done, points=self.waiting)
-        self.waiting = []
+        figure = live_figure(self.request.arms, T, None, self.language)
+        for trace in figure.data:
+            if trace.meta is not None:
+                name, arm = trace.meta
+                trace.x, trace.y = self.times, self.values[name][arm]
+        return json.loads(figure.to_json())
 
 
-def _short(value: Any) -> float | None:
-    number = float(f"{float(value):.4g}")
-    return number if number - number == 0 else None
+def _images(recorder: Any) -> str | None:
+    """The first samples of every arm as they are now, an arm a row, as a PNG in a data URI."""
+    import numpy as np
 
+    from diffviz.files.images import data_uri
 
-def _write(run: Any, folder: Path, name: str, limit: float, say: Say) -> None:
-    """The run and what opens it in the dashboard; then the other forms, one after the other."""
-    from dashboards.payload import pack
-    from diffviz.errors import InputError
-    from diffviz.figures.export import export
-    from diffviz.figures.strips import is_image
-    from diffviz.files.atomic import replacing
-    from diffviz.report.page import write_report
-    from diffviz.report.table import write_table
-
-    run.save(folder / FILES["run"])
-    size = (folder / FILES["run"]).stat().st_size
-    if size > limit:
-        raise InputError(f"the run takes {size >> 20} MB; allowed are {int(limit) >> 20} MB")
-    with replacing(folder / FILES["payload"]) as temporary:
-        temporary.write_bytes(pack(run))
-    say("run", bytes=size)
-    write_table(run, folder / FILES["csv"])
-    say("file", name="csv")
-    if is_image(run):
-        export("strips", run, folder / FILES["png"])
-        say("file", name="png")
-    write_report(run, folder / FILES["html"], title=name)
-    say("file", name="html")
+    x = recorder.pictures()  # (A, samples, C, H, W)
+    if x.size == 0:
+        return None
+    tiles = np.pad(np.moveaxis(x, 2, -1), ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)))
+    sheet = np.concatenate([np.concatenate([*row], axis=1) for row in tiles], axis=0)
+    return data_uri(sheet if sheet.shape[-1] == 3 else sheet[..., 0])
 
 
 if __name__ == "__main__":

@@ -1,14 +1,15 @@
 """The command line: it parses words, calls the library, and says where things are.
 
-Exit status: 0 done, 1 findings of severity error, 2 bad input in one line, 130 interrupted.
-torch is imported inside the commands that need it.
+Exit status: 0 done, 1 findings of severity error, 2 bad input in one line, 130 interrupted. Files
+are written before anything is printed, so a closed pipe or a full disk behind standard output
+loses words and nothing else. torch is imported inside the commands that need it.
 """
 
+import json
 import os
 import sys
 import warnings
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import click
 
 from diffviz.errors import InputError, said
 from diffviz.files.catalogue import LANGUAGES
+from diffviz.files.terminal import printable, safe_streams
 
 Command = Callable[..., None]
 LINE = 500
@@ -28,99 +30,70 @@ def cli() -> None:
     """See, and prove with numbers, what a diffusion sampler does at every step."""
 
 
-def _schedule_options(command: Command) -> Command:
-    for option in (
-        click.option("--beta-end", type=float, help="β at t = T."),
-        click.option("--beta-start", type=float, help="β at the first step."),
-        click.option("--T", "T", type=int, help="Number of steps of the schedule [500]."),
-        click.option(
-            "--schedule",
-            "schedule_kind",
-            help="course, linear, cosine or scaled-linear [the network's own, else course].",
-        ),
-    ):
-        command = option(command)
-    return command
+# -------------------------------------------------------------------- options of several commands
 
 
-def _record_options(command: Command) -> Command:
-    for option in (
-        click.option(
-            "--executor",
-            "workers",
-            help="processes:N computes blocks in N processes, dask://HOST:PORT in a cluster.",
-        ),
-        click.option("--device", default="cpu", show_default=True, help="cpu or cuda."),
-        click.option("--class", "label", help="Sample this class only, for example hero."),
-        click.option("--steps", type=int, help="Steps to take, evenly spaced [all T]."),
-        click.option("--seed", type=int, default=0, show_default=True, help="Of x_T and z."),
-        click.option("--block", type=int, help="Samples per block [64 images]."),
-        click.option("--n", type=int, default=64, show_default=True, help="Samples per arm."),
-        click.option(
-            "--arms",
-            default="ddpm,z=0,ddim",
-            show_default=True,
-            help="Also ddpm-posterior, ddim:ETA, and ddpm*SCALE for SCALE times the noise.",
-        ),
-    ):
-        command = option(command)
-    command = _schedule_options(command)
-    return click.option(
+def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+_schedule_options = _options(
+    click.option(
+        "--schedule",
+        help="course, linear, cosine or scaled-linear [the network's own, else course].",
+    ),
+    click.option("--T", "T", type=int, help="Number of steps of the schedule [500]."),
+    click.option("--beta-start", type=float, help="β at the first step."),
+    click.option("--beta-end", type=float, help="β at t = T."),
+)
+_record_options = _options(
+    click.option(
         "--denoiser",
-        "denoiser_text",
         metavar="SPEC",
         help="gaussian:MEAN,STD, mixture:M,S,W;M,S,W, dataset:sprites, dataset:FILE.npy, "
         "or a checkpoint [the shipped network].",
-    )(command)
+    ),
+    _schedule_options,
+    click.option(
+        "--arms",
+        help="Also ddpm/posterior, ddim(eta=ETA), and ddpm*SCALE for SCALE times the noise "
+        "[ddpm,z=0,ddim].",
+    ),
+    click.option("--n", type=int, help="Samples per arm [64]."),
+    click.option("--block", type=int, help="Samples per block [64 images]."),
+    click.option("--seed", type=int, help="Of x_T and z [0]."),
+    click.option("--steps", type=int, help="Steps to take, evenly spaced [all T]."),
+    click.option("--class", "label", help="Sample this class only, for example hero."),
+    click.option("--device", help="cpu or cuda [cpu]."),
+    click.option(
+        "--executor",
+        help="processes:N computes blocks in N processes, dask://HOST:PORT in a cluster.",
+    ),
+)
+_language_option = click.option("--lang", default="en", show_default=True, help="en or zh.")
 
 
-def _record(out: str | None, resume: bool, options: dict[str, Any]) -> Any:
-    from diffviz.diffusion.names import parse_arms, parse_denoiser
-    from diffviz.files.atomic import check_apart
-    from diffviz.recording.record import record
-    from diffviz.recording.workers import executor
+def _request(options: dict[str, Any]) -> Any:
+    """The recording that was asked for; what is not given keeps the request's own default."""
+    from diffviz.recording.request import RecordRequest
 
-    check_apart([out], _files_of(options["denoiser_text"]))
-    schedule = _schedule(options)
-    label = options["label"]
-    arms = parse_arms(options["arms"])
-    denoiser = parse_denoiser(options["denoiser_text"], schedule, label)
-    narrowed = (options["denoiser_text"] or "").startswith("dataset:")
-    with executor(options["workers"]) as pool:
-        return record(
-            denoiser,
-            denoiser.schedule if schedule is None else schedule,  # type: ignore[attr-defined]
-            arms=arms,
-            n=options["n"],
-            seed=options["seed"],
-            block=options["block"],
-            steps=options["steps"],
-            label=None if narrowed else label,
-            device=options["device"],
-            executor=pool,
-            out=out,
-            resume=resume,
-        )
-
-
-def _files_of(denoiser: str | None) -> list[str]:
-    """The names of files that these words may stand for."""
-    return [] if denoiser is None else [denoiser, denoiser.removeprefix("dataset:")]
+    return RecordRequest(**{name: value for name, value in options.items() if value is not None})
 
 
 def _schedule(options: dict[str, Any]) -> Any:
-    """The schedule asked for, or None when nothing was said about it."""
-    names = ("schedule_kind", "T", "beta_start", "beta_end")
-    if all(options[name] is None for name in names):
-        return None
-    from diffviz.diffusion.names import parse_schedule
+    """The schedule of these options, the tutorial's where nothing was said."""
+    from diffviz.diffusion.schedule import KINDS, NoiseSchedule
 
-    return parse_schedule(
-        "course" if options["schedule_kind"] is None else options["schedule_kind"],
-        options["T"],
-        options["beta_start"],
-        options["beta_end"],
-    )
+    ends = (options.pop(name) for name in ("T", "beta_start", "beta_end"))
+    return NoiseSchedule.named(options.pop("schedule") or KINDS[0], *ends)
+
+
+# -------------------------------------------------------------------- commands
 
 
 @cli.command()
@@ -135,19 +108,23 @@ def record(out: str, resume: bool, **options: Any) -> None:
       diffviz record --denoiser gaussian:2,0.5 --n 4096 --out gaussian.nc
       diffviz record --arms "ddpm,ddpm*0.5,z=0" --n 24 --class hero --out hero.nc
     """
-    run = _record(out, resume, options)
+    from diffviz.files.atomic import check_apart
+
+    request = _request(options)
+    check_apart([out], [request.words.source_file])
+    run = request.run(out=out, resume=resume)
     _say(f"{out}: {len(run.arms)} arms × {run.spec.n} samples × {run.spec.steps} steps")
 
 
 @cli.command()
-@click.argument("run_file", metavar="[RUN]", required=False)
+@click.argument("runs", metavar="[RUN]...", nargs=-1)
 @_record_options
 @click.option("--out", "-o", default="report.html", show_default=True, help="The page to write.")
 @click.option("--json", "numbers", help="Also write the report's numbers to this file.")
-@click.option("--lang", default="en", show_default=True, help="Language shown first: en or zh.")
+@_language_option
 @click.option("--title", help="Heading of the page.")
 def report(
-    run_file: str | None,
+    runs: tuple[str, ...],
     out: str,
     numbers: str | None,
     lang: str,
@@ -156,42 +133,62 @@ def report(
 ) -> None:
     """Write one self-contained HTML page about a run, or record one first.
 
+    Several runs of the same data and schedule are shown arm beside arm.
+
     \b
     Example:
       diffviz report run.nc -o report.html --json numbers.json
+      diffviz report before.nc after.nc -o both.html
       diffviz report --denoiser "mixture:-1,0.2,0.7;1.5,0.3,0.3" -o mixture.html
     """
     from diffviz.files.atomic import check_apart
-    from diffviz.recording.run import Run
     from diffviz.report import write_numbers, write_report
 
     _check_language(lang)
-    (title or "").encode()  # a title that the page cannot hold is named before the run is made
-    check_apart([out, numbers], [run_file, *_files_of(options["denoiser_text"])])
-    if run_file is not None:
-        given = click.get_current_context().get_parameter_source
-        source = click.core.ParameterSource.COMMANDLINE
-        extra = [name for name in options if given(name) is source]
-        if extra:
-            raise InputError(f"RUN is {run_file!r}, so nothing is recorded: leave out {extra[0]}")
-        run = Run.load(run_file)
+    heading = None if title is None else _decoded(title)
+    given = [name for name, value in options.items() if value is not None]
+    if runs:
+        if given:
+            raise InputError(f"RUN is {runs[0]!r}, so nothing is recorded: leave out {given[0]}")
+        check_apart([out, numbers], runs)
+        given_runs = _load_runs(runs)
+        about = " and ".join(runs)
     else:
-        run = _record(None, False, options)
-    write_report(run, out, language=lang, title=title)
-    _say(f"{out}: open it in a browser")
+        request = _request(options)
+        check_apart([out, numbers], [request.words.source_file])
+        run = request.run()
+        given_runs = {"": run}
+        about = f"{len(run.arms)} arms × {run.spec.n} samples of {run.spec.denoiser}"
+    write_report(given_runs, out, language=lang, title=heading)
     if numbers is not None:
-        write_numbers(run, numbers)
+        write_numbers(given_runs, numbers)
+    _say(f"{out}: about {about}; open it in a browser")
+    if numbers is not None:
         _say(f"{numbers}: the same numbers")
+
+
+def _load_runs(paths: tuple[str, ...]) -> dict[str, Any]:
+    """The runs of the files, each under a name of its own."""
+    from diffviz.recording.run import Run
+
+    names = [Path(path).stem for path in paths]
+    if len(set(names)) != len(names):
+        names = list(paths)
+    if len(set(names)) != len(names):
+        raise InputError(
+            f"{paths[0]} and the other runs: one is named twice; allowed is once each"
+        )
+    return {name: Run.load(path) for name, path in zip(names, paths, strict=True)}
 
 
 @cli.command()
 @click.argument("name")
 @click.argument("run_file", metavar="RUN")
 @click.option("--out", "-o", required=True, help="NAME.png, .svg, .pdf, .html or .gif.")
-@click.option("--lang", default="en", show_default=True, help="en or zh.")
+@_language_option
 @click.option("--dark", is_flag=True, help="For a dark slide.")
 @click.option("--width", type=click.IntRange(100, 4000), default=1100, show_default=True)
-@click.option("--height", type=click.IntRange(100, 4000), default=520, show_default=True)
+@click.option("--height", type=click.IntRange(100, 4000), help="Else what the picture needs.")
 @click.option("--t", "t", type=int, help="The step shown, for histogram and strips.")
 def figure(name: str, run_file: str, out: str, lang: str, dark: bool, **options: Any) -> None:
     """Draw one picture of a run for a slide.
@@ -207,14 +204,21 @@ def figure(name: str, run_file: str, out: str, lang: str, dark: bool, **options:
 
     _check_language(lang)
     check_apart([out], [run_file])
-    export(name, Run.load(run_file), Path(out), language=lang, dark=dark, **options)
+    export(
+        name,
+        Run.load(run_file),
+        Path(out),
+        language=lang,
+        theme="dark" if dark else "light",
+        **options,
+    )
     _say(f"{out}: {name} of {run_file}")
 
 
 @cli.command()
 @_schedule_options
 @click.option("--out", "-o", help="Also draw it: NAME.png, .svg, .pdf or .html.")
-@click.option("--lang", default="en", show_default=True, help="en or zh.")
+@_language_option
 def schedule(out: str | None, lang: str, **options: Any) -> None:
     """Look at a noise schedule: its numbers, and which invariants hold.
 
@@ -222,23 +226,23 @@ def schedule(out: str | None, lang: str, **options: Any) -> None:
     Example:
       diffviz schedule --schedule cosine --T 200
     """
-    from diffviz.diffusion.schedule import NoiseSchedule
-
     _check_language(lang)
-    chosen = _schedule(options) or NoiseSchedule.course()
-    click.echo(chosen.name)
-    click.echo(f"{'t':>6}{'β':>12}{'ᾱ':>12}{'SNR':>12}{'S1':>10}{'S2':>10}{'S3':>10}")
+    chosen = _schedule(options)
+    if out is not None:
+        from diffviz.figures.export import export_schedule
+        from diffviz.files.atomic import check_writable
+
+        export_schedule(chosen, check_writable(out), language=lang)
+    _say(chosen.name)
+    _say(f"{'t':>6}{'β':>12}{'ᾱ':>12}{'SNR':>12}{'S1':>10}{'S2':>10}{'S3':>10}")
     for t in sorted({*chosen.times(min(chosen.T, 10)).tolist(), 0, 1}):
         row = (chosen.betas, chosen.alpha_bars, chosen.snr, chosen.S1, chosen.S2, chosen.S3)
         beta, bar, snr, s1, s2, s3 = (float(values[t]) for values in row)
-        click.echo(f"{t:>6}{beta:>12.6f}{bar:>12.6f}{snr:>12.5g}{s1:>10.5f}{s2:>10.5f}{s3:>10.5f}")
-    violations = chosen.violations()
-    click.echo("all invariants hold" if not violations else "\n".join(violations))
-    click.echo(f"√ᾱ_T = {chosen.alpha_bars[-1] ** 0.5:.4g}: what is left of the data at t = T")
+        _say(f"{t:>6}{beta:>12.6f}{bar:>12.6f}{snr:>12.5g}{s1:>10.5f}{s2:>10.5f}{s3:>10.5f}")
+    for line in chosen.violations() or ["all invariants hold"]:
+        _say(line)
+    _say(f"√ᾱ_T = {chosen.alpha_bars[-1] ** 0.5:.4g}: what is left of the data at t = T")
     if out is not None:
-        from diffviz.figures.export import export_schedule
-
-        export_schedule(chosen, Path(out), language=lang)
         _say(f"{out}: the same as a picture")
 
 
@@ -258,21 +262,21 @@ def sprites(n: int, seed: int, out: str, labels: str | None, sheet: str | None) 
     import numpy as np
 
     from diffviz.files.atomic import check_apart, replacing
-    from diffviz.files.images import contact_sheet
+    from diffviz.files.images import contact_sheet, save_array
     from diffviz.sprites.make import CLASSES, make_sprites
 
     check_apart([out, labels, sheet], [])
     images, kinds = make_sprites(n, seed)
-    with replacing(out) as temporary, open(temporary, "wb") as file:
-        np.save(file, images, allow_pickle=False)
-    _say(f"{out}: {n} sprites, {images.shape[1:]} uint8")
+    save_array(out, images)
     if labels is not None:
-        with replacing(labels) as temporary, open(temporary, "wb") as file:
-            np.save(file, np.eye(len(CLASSES))[kinds], allow_pickle=False)
-        _say(f"{labels}: their classes, {', '.join(CLASSES)}")
+        save_array(labels, np.eye(len(CLASSES))[kinds])
     if sheet is not None:
         with replacing(sheet) as temporary:
             contact_sheet(images[:100], columns=20, scale=3).save(temporary, format="PNG")
+    _say(f"{out}: {n} sprites, {images.shape[1:]} uint8")
+    if labels is not None:
+        _say(f"{labels}: their classes, {', '.join(CLASSES)}")
+    if sheet is not None:
         _say(f"{sheet}: a look at them")
 
 
@@ -294,60 +298,53 @@ def sprites(n: int, seed: int, out: str, labels: str | None, sheet: str | None) 
     help="Share of images shown without their class.",
 )
 @click.option("--start", help="Weights to go on from, with batch norm held.")
-@click.option(
-    "--own",
-    type=int,
-    default=0,
-    show_default=True,
-    help="Trajectories of the network to start from, to learn from too.",
-)
 @click.option("--features", type=int, default=64, show_default=True, help="Width of the network.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option("--out", "-o", default="weights.safetensors", show_default=True)
 @click.option("--resume", is_flag=True, help="Go on from the last finished epoch.")
-def train(out: str, resume: bool, **options: Any) -> None:
+@click.option(
+    "--preview",
+    metavar="FOLDER",
+    help="Write samples every few epochs, and the loss, as pictures into this folder.",
+)
+def train(out: str, resume: bool, preview: str | None, **options: Any) -> None:
     """Train a ContextUnet on sprites or on your own images.
 
     The state after each epoch is kept in OUT.training until the training is whole.
 
     \b
     Example:
-      diffviz train --epochs 50 -o sprites.safetensors
+      diffviz train --epochs 50 -o sprites.safetensors --preview pictures
       diffviz train --images my_sprites/ --epochs 100 -o mine.safetensors --resume
     """
-    from tqdm import tqdm
+    from tqdm.auto import tqdm
 
     from diffviz.diffusion.checkpoints import load_denoiser, save_denoiser
     from diffviz.diffusion.law import DataLaw
-    from diffviz.diffusion.schedule import NoiseSchedule
     from diffviz.files.atomic import check_apart
     from diffviz.files.images import from_uint8
     from diffviz.training import train as epochs_of
 
-    path = Path(out)
-    state = path.with_name(path.name + ".training")
-    check_apart([path, state], [options["images"], options["labels"], options["start"]])
-    if resume and path.exists() and not state.exists():
-        load_denoiser(path)
+    state = f"{out}.training"
+    check_apart([out, state], [options["images"], options["labels"], options["start"]])
+    if resume and os.path.exists(out) and not os.path.exists(state):
+        load_denoiser(out)
         _say(f"{out}: already whole")
         return
+    noise = _schedule(options)
     images, labels, classes, recipe = _training_data(options)
-    noise = _schedule(options) or NoiseSchedule.course()
-    first = None if options["start"] is None else load_denoiser(options["start"])
+    start, features = options.pop("start"), options.pop("features")
+    first = None if start is None else load_denoiser(start)
+    if preview is not None:
+        Path(preview).mkdir(parents=True, exist_ok=True)
     steps = -(-len(images) // max(options["batch"], 1))
     trained = epochs_of(
         images,
         labels,
         noise,
-        epochs=options["epochs"],
-        batch=options["batch"],
-        lr=options["lr"],
-        n_feat=options["features"],
-        seed=options["seed"],
-        device=options["device"],
+        **options,
+        n_feat=features,
         classes=classes,
-        context_drop=options["context_drop"],
-        own=options["own"],
         start=None if first is None else first.network,
         checkpoint=state,
         resume=resume,
@@ -357,68 +354,40 @@ def train(out: str, resume: bool, **options: Any) -> None:
         for epoch in trained:
             bar.n = epoch.epoch * steps
             bar.set_postfix_str(f"epoch {epoch.epoch}, loss {epoch.loss:.4f}")
+            if preview is not None:
+                _show(epoch, Path(preview), noise, classes)
     facts = {
-        "command": _command(),
-        "seed": options["seed"],
-        "epochs": epoch.epochs,
-        "batch": options["batch"],
-        "lr": options["lr"],
-        "context_drop": options["context_drop"],
-        "own": options["own"],
+        "command": " ".join(["diffviz", *(word for word in sys.argv[1:] if word != "--resume")]),
+        **options,
         "losses": list(epoch.losses),
     }
     if first is not None:
         facts["start"] = dict(first.facts)
     law = DataLaw.of_images(from_uint8(images), labels, classes)
     save_denoiser(
-        path, epoch.network, noise, classes=classes, data_recipe=recipe, data=law, facts=facts
+        out, epoch.network, noise, classes=classes, data_recipe=recipe, data=law, facts=facts
     )
-    state.unlink(missing_ok=True)
+    Path(state).unlink(missing_ok=True)
     _say(f"{out}: {epoch.epochs} epochs, loss {epoch.loss:.4f}")
+    if preview is not None:
+        _say(f"{preview}: samples after some epochs, and the loss")
 
 
-def _command() -> str:
-    """What was typed, as it goes into a file of weights."""
-    return " ".join(["diffviz", *(word for word in sys.argv[1:] if word != "--resume")])
+def _show(epoch: Any, folder: Path, noise: Any, classes: tuple[str, ...]) -> None:
+    """Some twelve times in a training: a sheet of samples, and the loss as a curve."""
+    from diffviz.files.atomic import replacing
+    from diffviz.files.images import contact_sheet, curve_svg
+    from diffviz.training import preview
 
-
-@cli.command()
-@click.argument("weights", nargs=-1, required=True, metavar="WEIGHTS WEIGHTS…")
-@click.option("--out", "-o", default="weights.safetensors", show_default=True)
-def average(weights: tuple[str, ...], out: str) -> None:
-    """Average the weights of networks that were trained from one start.
-
-    \b
-    Example:
-      diffviz average first.safetensors second.safetensors -o mean.safetensors
-    """
-    import numpy as np
-
-    from diffviz.diffusion.checkpoints import load_denoiser, save_denoiser
-    from diffviz.files.atomic import check_apart
-    from diffviz.training import averaged
-
-    check_apart([out], list(weights))
-    parts = [load_denoiser(path) for path in weights]
-    first, law = parts[0], parts[0].data
-    if law is None:
-        raise InputError(
-            f"{weights[0]}: does not say what it was trained on, as files written by train do"
-        )
-    for path, part in zip(weights, parts, strict=True):
-        same = part.facts.get("data") == first.facts["data"] and part.classes == first.classes
-        if not same or not np.array_equal(part.schedule.alpha_bars, first.schedule.alpha_bars):
-            raise InputError(f"{path}: has other data, classes or schedule than {weights[0]}")
-    save_denoiser(
-        out,
-        averaged([part.network for part in parts]),
-        first.schedule,
-        classes=first.classes,
-        data_recipe=first.facts["data"],
-        data=law,
-        facts={"command": _command(), "parts": [dict(part.facts) for part in parts]},
-    )
-    _say(f"{out}: the mean of {len(parts)} networks")
+    done, epochs, losses = epoch.epoch, epoch.epochs, epoch.losses
+    if done > 3 and done < epochs and done % max(1, epochs // 10):
+        return
+    sheet = contact_sheet(preview(epoch.network, noise, classes), columns=8)
+    with replacing(folder / f"epoch-{done:04}.png") as temporary:
+        sheet.save(temporary, format="PNG")
+    with replacing(folder / "loss.svg") as temporary:
+        title = f"mean (ε̂ − ε)², now {losses[-1]:.4f}"
+        temporary.write_text(curve_svg(losses, epochs, title), encoding="utf-8")
 
 
 def _training_data(options: dict[str, Any]) -> tuple[Any, Any, tuple[str, ...], str]:
@@ -426,24 +395,24 @@ def _training_data(options: dict[str, Any]) -> tuple[Any, Any, tuple[str, ...], 
     from diffviz.files.images import load_images, load_labels
     from diffviz.sprites.make import CLASSES, make_sprites
 
-    source, label_file = options["images"], options["labels"]
+    names = ("images", "labels", "n", "data_seed")
+    source, label_file, n, seed = (options.pop(name) for name in names)
     if source is None:
         if label_file is not None:
             raise InputError("labels without images; the procedural sprites have their own")
-        n, seed = options["n"], options["data_seed"]
         return *make_sprites(n, seed), CLASSES, f"sprites:n={n},seed={seed}"
     images = load_images(source)
     recipe = f"{len(images)} images of {Path(source).name}"
     if label_file is None:
         return images, None, (), recipe
     labels, width = load_labels(label_file, len(images))
-    names = CLASSES if width == len(CLASSES) else tuple(f"class {i}" for i in range(width))
-    return images, labels, names, recipe
+    classes = CLASSES if width == len(CLASSES) else tuple(f"class {i}" for i in range(width))
+    return images, labels, classes, recipe
 
 
 @cli.command()
 @click.argument("run_file", metavar="RUN")
-@click.option("--lang", default="en", show_default=True, help="en or zh.")
+@_language_option
 @click.option("--json", "out", help="Also write the findings to this file.")
 def diagnose(run_file: str, lang: str, out: str | None) -> None:
     """Say what is wrong with the samplers of a recorded run. Status 1 if something is.
@@ -453,12 +422,18 @@ def diagnose(run_file: str, lang: str, out: str | None) -> None:
       diffviz diagnose run.nc --json findings.json
     """
     from diffviz.diagnosis.findings import diagnose as findings_of
-    from diffviz.files.atomic import check_apart
+    from diffviz.files.atomic import check_apart, replacing
     from diffviz.recording.run import Run
 
     _check_language(lang)
     check_apart([out], [run_file])
-    _tell(findings_of(Run.load(run_file)), lang, out)
+    findings = findings_of(Run.load(run_file))
+    if out is not None:
+        rows = [finding.numbers(lang) for finding in findings]
+        with replacing(out) as temporary:
+            words = json.dumps(rows, ensure_ascii=False, indent=1)
+            temporary.write_text(words, encoding="utf-8")
+    _tell(findings, lang)
 
 
 @cli.command()
@@ -476,7 +451,7 @@ def diagnose(run_file: str, lang: str, out: str | None) -> None:
 @click.option(
     "--seconds", type=float, default=60.0, show_default=True, help="Time limit of a run."
 )
-@click.option("--lang", default="en", show_default=True, help="en or zh.")
+@_language_option
 @click.option("--json", "out", help="Also write the whole verdict, step by step, to this file.")
 @click.option("--report", "page", help="Also write it as a page, NAME.html, with its curves.")
 def xray(sampler: str, lang: str, out: str | None, page: str | None, **options: Any) -> None:
@@ -490,7 +465,6 @@ def xray(sampler: str, lang: str, out: str | None, page: str | None, **options: 
       diffviz xray my_sampler:sample_ddpm --schedule course --T 500
       diffviz xray my_sampler:sample_ddpm --report xray.html --json xray.json
     """
-    from diffviz.diffusion.schedule import NoiseSchedule
     from diffviz.files.atomic import check_apart
     from diffviz.identify.xray import xray as identify
 
@@ -500,27 +474,21 @@ def xray(sampler: str, lang: str, out: str | None, page: str | None, **options: 
         allowed = "auto, index, index0, fraction, sigma"
         raise InputError(f"time is {options['time']!r}; allowed: {allowed}")
     try:
-        shape = tuple(int(part) for part in options["shape"].split(","))
+        shape = tuple(int(part) for part in options.pop("shape").split(","))
     except ValueError:
         shape = ()
     if len(shape) < 2 or min(shape) < 1:
-        raise InputError(f"shape is {options['shape']!r}; allowed are positive numbers B,C,H,W")
-    seen = identify(
-        _function(sampler),
-        _schedule(options) or NoiseSchedule.course(),
-        shape=shape,
-        seed=options["seed"],
-        time=options["time"],
-        seconds=options["seconds"],
-    )
-    _say(f"rule: {seen.rule or 'none that is known'} (t passed as {seen.time})")
+        raise InputError("shape is not usable; allowed are positive numbers B,C,H,W")
+    noise = _schedule(options)
+    seen = identify(_function(sampler), noise, shape=shape, **options)
     if out is not None or page is not None:
         from diffviz.report.xray import write_xray_numbers, write_xray_report
     if out is not None:
         write_xray_numbers(seen, out, lang)
     if page is not None:
         write_xray_report(seen, page, name=sampler, language=lang)
-    _tell(seen.findings, lang, None)
+    _say(f"rule: {seen.rule or 'none that is known'} (t passed as {seen.time})")
+    _tell(seen.findings, lang)
 
 
 @cli.command()
@@ -546,14 +514,19 @@ def dashboard(
 ) -> None:
     """Serve runs in the browser: scrub through all arms at once, turn the noise dial, record.
 
+    Without a RUN it opens the one that comes with diffviz.
+
     \b
     Example:
       diffviz dashboard run.nc other.nc --port 8050
       diffviz dashboard --checkpoint mine.safetensors --checkpoint course.pth
     """
     from dashboards import serve
+    from diffviz.diffusion.names import shipped
 
-    serve([Path(run) for run in runs], host, port, checkpoints=checkpoints, workers=workers)
+    example = shipped("sprites.nc")
+    paths = [Path(run) for run in runs] or ([example] if example.is_file() else [])
+    serve(paths, host, port, checkpoints=checkpoints, workers=workers)
 
 
 def _function(name: str) -> Callable[..., Any]:
@@ -573,28 +546,35 @@ def _function(name: str) -> Callable[..., Any]:
     return found
 
 
-def _tell(findings: Any, language: str, out: str | None) -> None:
-    """Print findings, write them as JSON if asked, and leave with status 1 for an error."""
-    import json
+def _check_language(language: str) -> None:
+    if language not in LANGUAGES:
+        raise InputError(f"language is {language!r}; allowed: {', '.join(LANGUAGES)}")
 
-    from diffviz.files.atomic import replacing
 
+def _decoded(word: str) -> str:
+    """An argument as text, also where the locale cannot read it and keeps its bytes instead."""
+    try:
+        return os.fsencode(word).decode("utf-8")
+    except UnicodeError:
+        return word.encode().decode()  # half letters are words that are not UTF-8
+
+
+# -------------------------------------------------------------------- printing and leaving
+
+
+def _tell(findings: Any, language: str) -> None:
+    """Print findings, and leave with status 1 for an error."""
     for finding in findings:
         _say(f"[{finding.severity}] {finding.id}: {finding.text(language)}")
     if not findings:
-        click.echo("no findings")
-    if out is not None:
-        rows = [finding.numbers(language) for finding in findings]
-        with replacing(out) as temporary:
-            text = json.dumps(rows, ensure_ascii=False, indent=1)
-            temporary.write_text(text, encoding="utf-8")
+        _say("no findings")
     if any(finding.severity == "error" for finding in findings):
         sys.exit(1)
 
 
-def _check_language(language: str) -> None:
-    if language not in LANGUAGES:
-        raise InputError(f"language is {language!r}; allowed: {', '.join(LANGUAGES)}")
+def _say(line: str) -> None:
+    """Print a line that may hold names from anywhere."""
+    print(printable(line))
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -602,63 +582,51 @@ def main(arguments: list[str] | None = None) -> None:
     # Before torch is imported: threads that spin while they wait make a busy machine many times
     # slower, those that sleep cost little on an idle one.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:  # closed by the caller
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
-        elif hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # for terminals without the letters
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # numpy's, about values that are then named in one line
+    with safe_streams():
+        status, line = _run(sys.argv[1:] if arguments is None else arguments)
+        if line:
+            print(f"diffviz: {_short(line)}", file=sys.stderr)
+    if status:
+        sys.exit(status)
+
+
+def _run(arguments: list[str]) -> tuple[int, str]:
+    """(exit status, what to say about it)."""
+    try:
+        os.getcwd()
+    except OSError:
+        return 2, "the current folder is gone; change to one that exists"
     try:
         cli.main(arguments, prog_name="diffviz", standalone_mode=False)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 0, ""
     except InputError as error:
-        _fail(str(error), 2)
+        return 2, str(error)
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message())
-        sys.exit(2)
+        print(error.format_message())
+        return 2, ""
     except click.ClickException as error:
-        _fail(error.format_message(), 2)
+        return 2, error.format_message()
     except (KeyboardInterrupt, click.Abort):
-        kept = {"record", "train"} & {*(sys.argv[1:] if arguments is None else arguments)}
+        kept = {"record", "train"} & set(arguments)
         what = "; what is finished is kept, --resume goes on from it" if kept else ""
-        _fail(f"interrupted{what}", 130)
+        return 130, f"interrupted{what}"
     except UnicodeError:
-        _fail("words that are not UTF-8 stand among the arguments", 2)
-    except BrokenPipeError:
-        _drop_output()
-        sys.exit(0)
+        return 2, "words that are not UTF-8 stand among the arguments"
     except MemoryError:
-        _fail("not enough memory; take a smaller --n, --block, or fewer --arms", 2)
-    except OSError as error:  # a full disk below standard output, a folder that went away
-        _drop_output()
+        return 2, "not enough memory; take a smaller --n, --block, or fewer --arms"
+    except OSError as error:  # a folder that went away
         name = f"{error.filename}: " if error.filename else ""
-        _fail(f"{name}{error.strerror or error}", 2)
+        return 2, f"{name}{error.strerror or error}"
+    return 0, ""
 
 
-def _drop_output() -> None:
-    """What is still buffered cannot be written either, and Python would complain at its end."""
-    with suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _short(line: str) -> str:
+    line = printable(" ".join(line.split()))
+    return line if len(line) <= LINE else f"{line[: LINE // 2]} … {line[-LINE // 2 :]}"
 
 
-def _fail(message: str, status: int) -> None:
-    line = _printable(" ".join(message.split()))
-    if len(line) > LINE:
-        line = f"{line[: LINE // 2]} … {line[-LINE // 2 :]}"
-    with suppress(OSError):
-        click.echo(f"diffviz: {line}", err=True)
-    sys.exit(status)
-
-
-def _say(line: str) -> None:
-    """Print a line that may hold names from anywhere."""
-    click.echo(_printable(line))
-
-
-def _printable(line: str) -> str:
-    """The text with what would steer a terminal, or turn its order about, written out."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode()
-        for c in line
-    )
+if __name__ == "__main__":
+    main()

@@ -24,9 +24,10 @@ import torch
 from diffviz.diffusion.checkpoints import load_denoiser
 from diffviz.diffusion.exact import DatasetDenoiser, MixtureDenoiser
 from diffviz.diffusion.names import shipped_weights
-from diffviz.diffusion.sampler import Arm, ddpm, sample
+from diffviz.diffusion.rules import Arm, ddpm
+from diffviz.diffusion.sampler import sample
 from diffviz.diffusion.schedule import NoiseSchedule
-from diffviz.measure.statistics import ks_statistic
+from diffviz.measure.ks import ks_statistic
 from diffviz.recording.record import Recorder, record
 from diffviz.recording.workers import ProcessWorkers, executor
 from diffviz.report import write_report
@@ -166,7 +167,7 @@ def ms(seconds: float) -> str:
 @pytest.fixture(scope="module")
 def network():
     denoiser = load_denoiser(shipped_weights())
-    assert denoiser.data is not None
+    assert denoiser.law is not None
     return denoiser
 
 
@@ -179,7 +180,7 @@ def whole_finish(network, batch: int) -> float:
     """CPU seconds that the end of a block of all T steps takes, whatever its network."""
     schedule = network.schedule
     times = schedule.times()
-    recorder = Recorder(schedule, times, 3, batch, SHAPE, data=network.data, mergeable=False)
+    recorder = Recorder(schedule, times, 3, batch, SHAPE, data=network.law, mergeable=False)
     x_T, generator = start(batch)
     for step in sample(lambda x, t, context=None: 0.1 * x, schedule, x_T, generator):
         recorder.observe(step)
@@ -195,7 +196,7 @@ def test_recording_beside_bare_forwards(benchmark, table, network, threads, batc
     times = schedule.times()
 
     def recorded() -> Iterator[None]:
-        recorder = Recorder(schedule, times, 3, batch, SHAPE, data=network.data, mergeable=False)
+        recorder = Recorder(schedule, times, 3, batch, SHAPE, data=network.law, mergeable=False)
         for step in islice(sample(network, schedule, *start(batch)), steps):
             recorder.observe(step)
             yield
@@ -220,7 +221,7 @@ def test_recording_beside_the_tutorials_loop(benchmark, table, network):
 
     def recorded() -> Iterator[None]:
         recorder = Recorder(
-            schedule, schedule.times(), 3, 64, SHAPE, data=network.data, mergeable=False
+            schedule, schedule.times(), 3, 64, SHAPE, data=network.law, mergeable=False
         )
         for step in islice(sample(network, schedule, *start(64)), 5):
             recorder.observe(step)
@@ -286,7 +287,7 @@ def test_ks_beside_scipy_and_sorting(benchmark, table, n, law):
 def test_dataset_denoiser(benchmark, table, size):
     images, _ = make_sprites(size)
     denoiser = DatasetDenoiser(NoiseSchedule.course(), images)
-    points = denoiser.data.points.reshape(size, -1).astype(np.float64)
+    points = denoiser.law.points.reshape(size, -1).astype(np.float64)
     x, bar = torch.randn(64, *SHAPE), denoiser.schedule.alpha_bars[100]
 
     def naive() -> None:
@@ -433,7 +434,7 @@ def test_scrubbing(benchmark, table, run, tmp_path):
 
     path = tmp_path / "run.nc"
     run.save(path)
-    command = [sys.executable, "-m", "diffviz", "dashboard", str(path), "--port", "8093"]
+    command = [sys.executable, "-m", "diffviz.cli", "dashboard", str(path), "--port", "8093"]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     script = """() => new Promise((done) => {
         const begun = performance.now(); let left = 120

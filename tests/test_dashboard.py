@@ -1,476 +1,291 @@
-"""The dashboard's server: what it refuses, what it answers, and what its sentences claim."""
+"""The dashboard asked over HTTP: security, pages, downloads, what is sent to move through time."""
 
-import gzip
+import base64
 import http.client
 import json
-import socket
-import threading
-import time
+import random
+import re
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-import diffviz as dv
-from diffviz.diffusion.sampler import gaussian_trajectory
-from diffviz.figures.dial_density import LAWS, Law, balanced_score, dial_density_data
-
-uvicorn = pytest.importorskip("uvicorn")
-dashboards = pytest.importorskip("dashboards")
-
-from dashboards import pages  # noqa: E402
-from dashboards.payload import payload  # noqa: E402
-from dashboards.sentences import clauses  # noqa: E402
-
-HOSTILE = "</script><script>window.hacked = 1</script>"
-TOKEN = "a-token-for-tests"
+from dashboards.clock import BYTES, clock, cloud, frames
+from dashboards.security import HEADERS, LARGEST_BODY
+from dashboards.shelf import Shelf
+from dashboards.shell import PAGES, View
+from diffviz.files.catalogue import text
+from diffviz.recording.request import RecordRequest
+from diffviz.recording.run import Run
+from tests.dashboard import served
 
 
 @pytest.fixture(scope="module")
-def sprites():
-    images, labels = dv.make_sprites(40)
-    schedule = dv.NoiseSchedule.linear(20, 1e-3, 0.35)
-    denoiser = dv.DatasetDenoiser(schedule, images, labels, ("a", "b", "c", "d", HOSTILE))
-    return dv.record(denoiser, schedule, n=6, progress=False)
+def run():
+    request = RecordRequest(denoiser="dataset:sprites", T=24, n=4, arms="ddpm,z=0,ddim")
+    return request.run(progress=False)
 
 
 @pytest.fixture(scope="module")
-def gaussian():
-    schedule = dv.NoiseSchedule.linear(100, 1e-3, 0.1)
-    denoiser = dv.GaussianDenoiser(schedule, 2.0, 0.5)
-    return dv.record(denoiser, schedule, n=2000, progress=False)
-
-
-class Server:
-    """The application on a free port, in a thread."""
-
-    def __init__(self, app):
-        self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        self.socket.bind(("127.0.0.1", 0))
-        self.port = self.socket.getsockname()[1]
-        config = uvicorn.Config(app, lifespan="off", log_level="critical", ws="none")
-        self.server = uvicorn.Server(config)
-        sockets = {"sockets": [self.socket]}
-        self.thread = threading.Thread(target=self.server.run, kwargs=sockets, daemon=True)
-        self.thread.start()
-        while not self.server.started:
-            time.sleep(0.02)
-
-    def open(self, path, method="GET", body=None, **headers):
-        """A connection that has asked."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
-        fixed = {"Host": f"127.0.0.1:{self.port}"}
-        given = {key.replace("_", "-"): value for key, value in headers.items()}
-        connection.request(method, path, body, fixed | given)
-        return connection
-
-    def ask(self, path, method="GET", body=None, **headers):
-        """(status, headers, text)"""
-        status, found, raw = self.raw(path, method, body, **headers)
-        return status, found, raw.decode()
-
-    def raw(self, path, method="GET", body=None, **headers):
-        """(status, headers, bytes)"""
-        connection = self.open(path, method, body, **headers)
-        try:
-            answer = connection.getresponse()
-            found = {key.lower(): value for key, value in answer.getheaders()}
-            raw = answer.read()
-        finally:
-            connection.close()
-        if found.get("content-encoding") == "gzip":
-            raw = gzip.decompress(raw)
-        return answer.status, found, raw
-
-    def stop(self):
-        self.server.should_exit = True
-        self.thread.join(10)
-        self.socket.close()
+def line():
+    """A run of numbers, which no picture can be drawn of."""
+    return RecordRequest(denoiser="gaussian:2,0.5", T=20, n=50).run(progress=False)
 
 
 @pytest.fixture(scope="module")
-def server(sprites, gaussian):
-    running = Server(dashboards.create_app({HOSTILE: sprites, "gaussian": gaussian}))
-    yield running
-    running.stop()
+def guest(run, line):
+    with served({"run": run, "line": line}) as guest:
+        yield guest
 
 
-@pytest.fixture(scope="module")
-def guarded():
-    running = Server(dashboards.create_app({}, token=TOKEN))
-    yield running
-    running.stop()
+# ------------------------------------------------------------------ security
 
 
-JSON = {"Content_Type": "application/json"}
-
-
-# ------------------------------------------------------------------ who may ask
-
-
-def test_every_page_and_the_health_check_answer(server):
-    """Kills: a page whose address only works from inside."""
-    assert json.loads(server.ask("/health")[2]) == {
-        "status": "ok",
-        "runs": 2,
-        "jobs": {"running": 0, "waiting": 0},
-    }
-    for path in ("/", "/dial", "/schedule?kind=cosine", "/record"):
-        status, headers, text = server.ask(path)
-        assert status == 200 and headers["content-type"].startswith("text/html")
-        assert "DashRenderer" in text
-
-
-@pytest.mark.parametrize("path", ["/", "/health", "/data/start", "/nothing", "/assets/1-core.js"])
-def test_every_answer_carries_the_policy(server, path):
-    """Kills: headers added to pages only; inline scripts allowed without a hash."""
-    _, headers, _ = server.ask(path)
-    policy = headers["content-security-policy"]
-    assert "frame-ancestors 'none'" in policy
-    script = next(part for part in policy.split("; ") if part.startswith("script-src"))
-    assert "unsafe" not in script and "http" not in script
-    assert headers["x-content-type-options"] == "nosniff"
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "[::2]", "a b", ""])
+def test_a_foreign_host_name_is_refused(guest, host):
+    """Kills: a name of somebody else that is pointed at this server and answered."""
+    assert guest.ask("/", Host=host)[0] in (400, 403)
+    assert guest.ask("/", Host=f"localhost:{guest.port}")[0] == 200
 
 
 @pytest.mark.parametrize(
-    "host",
+    ("status", "asked"),
     [
-        "evil.example",
-        "evil.example:8050",
-        "",
-        "127.0.0.1.evil.example",
-        "localhost:" + "1" * 5000,
-        "localhost:²",
+        (403, {"Origin": "http://evil.example"}),
+        (403, {"Origin": "null"}),
+        (415, {"Content_Type": "text/plain"}),
+        (415, {"Content_Type": "multipart/form-data; boundary=x"}),
     ],
 )
-def test_a_foreign_host_name_is_refused(server, host):
-    """Kills: DNS rebinding, with a name compared by prefix or not at all; a port that is no
-    number."""
-    status, _, text = server.ask("/data/run/1", Host=host.encode().decode("latin-1"))
-    assert status in (400, 403) and "Traceback" not in text and len(text) < 200
+def test_a_post_from_elsewhere_is_refused(guest, status, asked):
+    """Kills: a form on another page that orders a recording."""
+    assert guest.ask("/_dash-update-component", {}, **asked)[0] == status
 
 
-@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]", "LOCALHOST"])
-def test_names_of_this_machine_are_allowed(server, host):
-    """Kills: an IPv6 name cut at its colons."""
-    assert server.ask("/health", Host=f"{host}:{server.port}")[0] == 200
-    assert server.ask("/health", Host=host)[0] == 200
+def test_bodies_and_addresses_have_a_limit(guest):
+    """Kills: a body of any size that is read into memory, and bodies that are no object."""
+    post = "/_dash-update-component"
+    assert guest.ask(post, b"[" * 100_000)[0] == 400
+    assert guest.ask(post, b"[1]")[0] == 400
+    assert guest.ask(post, b"\xff{}")[0] == 400
+    assert guest.ask("/?" + "a" * 5000)[0] == 414
+    assert guest.ask("/", method="DELETE")[0] == 405
+    for length in (str(LARGEST_BODY + 1), "99999999999999"):
+        large = http.client.HTTPConnection("127.0.0.1", guest.port, timeout=20)
+        large.putrequest("POST", post)
+        large.putheader("Content-Type", "application/json")
+        large.putheader("Content-Length", length)
+        large.endheaders(b"{")
+        assert large.getresponse().status == 413
+        large.close()
 
 
-def test_only_the_own_port_is_allowed_where_it_is_known(gaussian):
-    """Kills: a check of the name that forgets the port."""
-    running = Server(dashboards.create_app({}, port=1))
-    try:
-        assert running.ask("/health", Host="localhost:1")[0] == 200
-        assert running.ask("/health", Host="localhost:2")[0] == 403
-    finally:
-        running.stop()
+@pytest.mark.parametrize("path", ["/", "/health", "/nothing/here", "/download/x/y"])
+def test_every_answer_is_sealed(guest, path):
+    """Kills: a header that refusals or errors do without, and a source that is not our own."""
+    _, headers, _ = guest.ask(path)
+    for name, value in HEADERS.items():
+        assert headers[name] == value
+    policy = headers["Content-Security-Policy"]
+    assert "http" not in policy and "script-src 'self'" in policy and "unsafe-eval" not in policy
+    assert "Python" not in headers.get("Server", "")
+
+
+def test_inline_scripts_are_those_of_the_policy(guest):
+    """Kills: a policy from before the pages have added their scripts."""
+    import hashlib
+
+    _, headers, body = guest.ask("/")
+    page = body.decode()
+    assert not re.search(r"(?:src|href)=\"(?:https?:)?//", page)
+    for kind, script in re.findall(r"<script([^>]*)>(.*?)</script>", page, re.S):
+        if script and "application/json" not in kind:
+            digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+            assert digest in headers["Content-Security-Policy"]
+
+
+def test_a_token_becomes_a_cookie_of_this_port(run):
+    """Kills: a page without the token; a token that stays in the address; two dashboards of one
+    host that sign each other out, because their cookies have one name.
+    """
+    with served({"run": run}, token="right") as one, served({"run": run}, token="other") as two:
+        names = []
+        for guest, token in ((one, "right"), (two, "other")):
+            for path in ("/", "/health", "/assets/pages.js", "/?token=wrong", "/?token="):
+                assert guest.ask(path)[0] == 401
+            assert guest.ask("/_dash-update-component", {})[0] == 401
+            status, headers, _ = guest.ask(f"//evil.example/?lang=zh&token={token}")
+            assert status == 303 and headers["Location"] == "/evil.example/?lang=zh"
+            name, _, value = headers["Set-Cookie"].partition(";")[0].partition("=")
+            assert "HttpOnly" in headers["Set-Cookie"] and value == token
+            names.append(name)
+            guest.cookie = {"Cookie": f"odd\x01=x; {name}={value}"}
+            assert guest.ask("/health")[0] == 200
+        assert len(set(names)) == 2
+
+
+def test_no_callback_body_brings_the_server_down(guest):
+    """Kills: a callback that answers nonsense with 500 or shows a traceback."""
+    dependencies = json.loads(guest.ask("/_dash-dependencies")[2])
+    rng = random.Random(0)
+    values = [None, True, -1, 10**30, 0.5, "", "../../etc/passwd", "ddpm*1e9", "<b>", "zh"]
+    values += [[], ["z=0"] * 9, {}, {"id": "x" * 30, "form": {}}, {"run": "../x"}, [[[]]], "run"]
+    changed = {"inputs", "state", "outputs", "output", "changedPropIds"}
+    seen = set()
+    for i in range(1000):
+        one = rng.choice(dependencies)
+        parts = {
+            part: [
+                {"id": _id(p["id"]), "property": p["property"], "value": rng.choice(values)}
+                for p in one[part]
+            ]
+            for part in ("inputs", "state")
+        }
+        body = {
+            "output": one["output"],
+            "outputs": rng.choice([[], {"id": "x", "property": "y"}, None]),
+            **parts,
+            "changedPropIds": rng.choice([[], ["begin.n_clicks"], None, ["."]]),
+        }
+        if i % 3 == 0:
+            body[rng.choice(sorted(changed))] = rng.choice(values)
+        if i % 7 == 0:
+            del body[rng.choice(sorted(set(body)))]
+        status, _, answer = guest.ask("/_dash-update-component", body)
+        seen.add(status)
+        assert status < 500 and b"Traceback" not in answer, (body, answer[:300])
+    assert seen <= {200, 204, 400, 404} and len(seen) > 1
+    assert guest.ask("/health")[0] == 200
+
+
+def _id(text):
+    return json.loads(text) if text.startswith("{") else text
+
+
+# --------------------------------------------------------------------- pages
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("page", [*PAGES, "nowhere"])
+def test_every_page_speaks_the_language_of_its_address(guest, page, language):
+    """Kills: a page without a heading, or with one of the other language; an address that leads
+    nowhere and is no page.
+    """
+    answer = guest.page(PAGES.get(page, "/no/where"), f"?lang={language}&theme=dark")
+    key = {"compare": "compare.lead", "nowhere": "not_found.title"}.get(page, f"{page}.title")
+    assert json.dumps(text(f"dashboard.{key}", language), ensure_ascii=False)[1:-1] in answer
+    assert '"forceColorScheme":"dark"' in answer
+    assert guest.ask("/no/where")[0] == 200
+
+
+def test_compare_shows_a_graph_for_every_picture_and_hides_what_a_link_says(guest):
+    """Kills: fewer than eight plots, and a lecture's link that hides nothing."""
+    page = guest.page("/", "?run=run&plots=staircase,noise")
+    assert page.count('"type":"Graph"') >= 7
+    assert '"player"' in page and '"numbers"' in page
+    bare = guest.page("/", "?run=run&hide=nav,player,numbers,controls,captions,sentences")
+    assert '"player"' not in bare and "nav-link" not in bare and "/download/" not in bare
+    plain = guest.page("/", "?run=line")
+    assert "Canvas" not in plain and "trajectories" in plain
 
 
 @pytest.mark.parametrize(
-    "origin", ["http://evil.example", "null", "http://[", "https://localhost"]
+    ("search", "key"),
+    [
+        ("?run=nothing", "compare.unknown_title"),
+        ("?run=../../etc/passwd", "compare.unknown_title"),
+        ("?run=run&beside=line", "compare.apart_title"),
+    ],
 )
-def test_a_post_from_another_page_is_refused(server, origin):
-    """Kills: cross-site requests to the callbacks."""
-    status, _, _ = server.ask("/_dash-update-component", "POST", "{}", Origin=origin, **JSON)
-    assert status == 403
-
-
-SENSELESS = (
-    *("", "{", "[]", "null", "7", '"x"', "{}", '{"output": 3}', "[" * 100_000),
-    '{"output": "dial-answer.data", "inputs": "x", "changedPropIds": {}}',
-    '{"output": "a.b", "outputs": [], "inputs": [{"id": 1}], "changedPropIds": []}',
-)
-
-
-@pytest.mark.parametrize("body", SENSELESS)
-def test_a_body_without_sense_gets_one_line(server, body):
-    """Kills: a traceback on screen, and a server that dies of it."""
-    status, _, text = server.ask("/_dash-update-component", "POST", body, **JSON)
-    assert 400 <= status < 500
-    assert "Traceback" not in text and "File " not in text and len(text) < 200
-    assert server.ask("/health")[0] == 200
-
-
-def test_large_bodies_and_other_kinds_are_refused(server):
-    """Kills: memory filled by one request, told by its header or not; forms of other sites."""
-    path = "/_dash-update-component"
-    assert server.ask(path, "POST", "{}", Content_Length="3000000", **JSON)[0] == 413
-    chunks = (b" " * 500_000 for _ in range(8))
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
-    try:
-        connection.request("POST", path, chunks, {"Content-Type": "application/json"})
-        assert connection.getresponse().status == 413
-    except (BrokenPipeError, ConnectionResetError):
-        pass  # the server hung up on the rest
-    finally:
-        connection.close()
-    assert server.ask(path, "POST", "a=b", Content_Type="text/plain")[0] == 415
-    assert server.ask("/", "DELETE")[0] == 405
-
-
-NO_RUNS = (
-    *("../../etc/passwd", "%2e%2e%2f%2e%2e%2fetc%2fpasswd", "/etc/passwd", "0", "3", "x" * 10_000),
-    *("%3Cscript%3E", "1%00", "1/../1", "..%5c..%5cx"),
-)
-
-
-@pytest.mark.parametrize("name", NO_RUNS)
-def test_a_run_is_asked_for_by_its_number_only(server, name):
-    """Kills: any path, known or not, that a browser could make the server read."""
-    status, _, text = server.ask(f"/data/run/{name}")
-    assert status in (404, 414)
-    assert "root:" not in text and "script" not in text and len(text) < 200
-
-
-def test_a_guest_needs_the_token_once(guarded):
-    """Kills: a token asked on pages only; kept in the address; compared loosely."""
-    for path in ("/", "/health", "/data/start", "/assets/1-core.js", "/?token=", "/?token=a-tok"):
-        assert guarded.ask(path)[0] == 401
-    assert guarded.ask("/", Cookie="diffviz-token=wrong")[0] == 401
-    status, headers, _ = guarded.ask(f"/dial?noise=0&token={TOKEN}")
-    assert (status, headers["location"]) == (303, "/dial?noise=0")
-    cookie = headers["set-cookie"]
-    assert "HttpOnly" in cookie and "SameSite" in cookie
-    assert guarded.ask("/health", Cookie=cookie.split(";")[0])[0] == 200
-
-
-def test_the_join_link_leads_nowhere_else(guarded):
-    """Kills: //evil.example as a path, which a browser reads as another server."""
-    for path in (
-        "//evil.example/",
-        "/\\evil.example",
-        "/%09/evil.example",
-        "/%0d%0aX-Evil:1",
-        "/%00",
-    ):
-        status, headers, _ = guarded.ask(f"{path}?token={TOKEN}")
-        location = headers.get("location", "/")
-        assert status in (303, 400) and "x-evil" not in headers
-        assert location.startswith("/") and location[1:2] not in ("/", "\\")
-        assert location.isprintable()
-
-
-@pytest.mark.parametrize("other", ['x={"a": 1}', "foo", "a=x y", "a[0]=1"])
-def test_the_token_is_found_beside_other_cookies(guarded, other):
-    """Browsers send one server's cookies to all ports of a host. Kills: a parser that stops at
-    the first odd one."""
-    assert guarded.ask("/health", Cookie=f"{other}; diffviz-token={TOKEN}")[0] == 200
-    assert guarded.ask("/health", Cookie=f"{other}; diffviz-token=no")[0] == 401
-
-
-@pytest.mark.parametrize("path", ["x/y", "dash/nan", "dash/%00", "dash/..%2f..%2fsetup.py"])
-def test_a_part_of_the_page_that_is_none_is_not_there(server, path):
-    """Kills: Dash's own error, a status 500 and a traceback in the log for each."""
-    status, _, text = server.ask(f"/_dash-component-suites/{path}")
-    assert status == 404 and len(text) < 100
-
-
-# ------------------------------------------------------------------ what is answered
-
-
-def test_the_start_names_runs_and_has_all_words(server):
-    """Kills: a path or a digest of a run sent to everybody; a language left out."""
-    start = json.loads(server.ask("/data/start")[2])
-    assert start["runs"] == [{"id": "1", "name": HOSTILE}, {"id": "2", "name": "gaussian"}]
-    assert set(start["words"]["en"]) == set(start["words"]["zh"])
-    assert start["config"]["showSendToCloud"] is False
-
-
-def test_a_run_is_sent_whole_and_in_every_language(server, sprites):
-    """Kills: NaN in JSON, sheets that do not fit the arms, a figure in one language."""
-    text = server.ask("/data/run/1")[2]
-    run = json.loads(text, parse_constant=pytest.fail)
-    assert [arm["name"] for arm in run["arms"]] == sprites.arms
-    assert len(run["images"]["fixed"]) == len(run["images"]["stretched"]) == 3
-    assert run["times"] == list(range(20, -1, -1))
-    for figure in run["figures"].values():
-        assert set(figure["texts"]) == {"en", "zh"} and figure["texts"]["en"]
-    assert run["live"]["right_mean"][0] == pytest.approx(
-        float(sprites.dataset["reference_mean"][0]), rel=1e-3
-    )
-
-
-def test_runs_of_one_name_stay_apart(tmp_path, gaussian):
-    """Kills: the second run of a name hiding the first."""
-    for folder in ("a", "b"):
-        (tmp_path / folder).mkdir()
-        gaussian.save(tmp_path / folder / "run.nc")
-    names = dashboards.load_runs([tmp_path / "a" / "run.nc", tmp_path / "b" / "run.nc"])
-    assert list(names) == ["run", "run (2)"]
-    odd = tmp_path / "run\udcff.nc"  # on the disk a byte that is no UTF-8
-    gaussian.save(odd)
-    (name,) = dashboards.load_runs([odd])
-    assert name.encode() == b"run\\udcff"
-    with pytest.raises(dv.RunFileError):
-        dashboards.load_runs([tmp_path / "missing.nc"])
-
-
-# ------------------------------------------------------------------ sentences
-
-
-def test_sentences_say_what_theory_says(gaussian):
-    """In the middle of the path on Gaussian data (SCIENCE: three arms, three views).
-
-    Kills: thresholds or arms swapped, DDIM blamed for a joint law that it need not have.
-    """
-    said = clauses(gaussian)
-    i = int(np.flatnonzero(gaussian.dataset["t"].values == 30)[0])
-
-    def keys(plot, clause=0):
-        found = said[plot][clause]
-        return [found.keys[code] for code in found.codes[:, i]]
-
-    assert keys("ks", 0) == ["law_same", "law_far", "law_close"]
-    assert keys("ks", 1) == ["joint_kept", "joint_left", "joint_other"]
-    assert keys("dial") == ["dial_reads", "dial_missing", "dial_other"]
-    assert keys("stds") == ["between_like", "between_same", "between_like"]
-    assert keys("distance") == ["as_far", "pulled", "as_far"]
-
-
-def test_a_rule_with_less_noise_is_not_blamed():
-    """DDIM with 0 < η < 1 leaves the residual's law on purpose; with η = 1 it is DDPM with √β̃.
-
-    Kills: only η = 0 excused, every η excused.
-    """
-    schedule = dv.NoiseSchedule.course(60, 1e-3, 0.15)
-    arms = [dv.Arm(str(eta), dv.ddim(eta=eta)) for eta in (0.1, 1.0)]
-    denoiser = dv.GaussianDenoiser(schedule, 0.5, 0.5)
-    run = dv.record(denoiser, schedule, arms=arms, n=4000, progress=False)
-    i = int(np.flatnonzero(run.dataset["t"].values == 30)[0])
-    said = clauses(run)
-    for plot, clause, keys in (
-        ("ks", 1, ["joint_other", "joint_kept"]),
-        ("dial", 0, ["dial_other", "dial_reads"]),
-    ):
-        found = said[plot][clause]
-        assert [found.keys[code] for code in found.codes[:, i]] == keys
-
-
-def test_silence_where_nothing_is_known(gaussian):
-    """Kills: a verdict on NaN, as a comparison with NaN is False and falls to the next case."""
-    blank = dv.Run(gaussian.dataset.copy(deep=True))
-    for name in ("ks_marginal", "reference_std_between", "reference_distance_to_mean"):
-        blank.dataset[name][:] = np.nan
-    said = clauses(blank)
-    for plot in ("ks", "stds", "distance"):
-        assert not said[plot][0].codes.any()
-    assert json.loads(gzip.decompress(payload(blank)), parse_constant=pytest.fail)
-
-
-def test_every_sentence_has_words(gaussian):
-    """Kills: a key in a clause that the catalogue lacks."""
-    for found in clauses(gaussian).values():
-        for clause in found:
-            for key in filter(None, clause.keys):
-                assert "{items}" in dv.catalogue.catalogue("en")[f"dashboard.say.{key}"]
-
-
-# ------------------------------------------------------------------ the noise dial
-
-
-@pytest.mark.parametrize("scale", [0.0, 0.5, 1.0, 1.3])
-def test_the_dial_agrees_with_the_exact_recursion(scale):
-    """Closed form here, in float64, and in `gaussian_trajectory`: two derivations, one law.
-
-    Kills: ᾱ_t for ᾱ_{t−1}, λ for λ², noise in the last step.
-    """
-    schedule = dv.NoiseSchedule.course(100, 1e-3, 0.1)
-    data = dial_density_data(schedule, LAWS["gaussian"], scale, 1.0)
-    exact = gaussian_trajectory(schedule, dv.Arm("x", dv.ddpm(), scale), 2.0, 0.5)
-    assert data.std == pytest.approx(exact.std[-1], rel=1e-9)
-
-
-@pytest.mark.parametrize(("scale", "score"), [(1.0, 1.0), (0.0, 0.5), (0.0, 1.0), (0.7, 0.8)])
-def test_particles_follow_the_closed_form(scale, score):
-    """A Gaussian written as two equal halves goes through particles instead.
-
-    Kills: an error in the table of pulls or its interpolation. 2,000 particles leave a standard
-    error of 1/√4000 = 1.6 % in a std; four of them are allowed.
-    """
-    schedule = dv.NoiseSchedule.course(200, 1e-3, 0.05)
-    halves = Law((2.0, 2.0), (0.5, 0.5), (0.5, 0.5))
-    exact = dial_density_data(schedule, LAWS["gaussian"], scale, score).std
-    assert dial_density_data(schedule, halves, scale, score).std == pytest.approx(exact, rel=0.065)
-
-
-def test_what_the_class_should_see():
-    """(λ=1, c=1) and (λ=0, c=½) work, (λ=0, c=1) does not, and loses the small mode.
-
-    Kills: a score coefficient that acts on x as well, a verdict by the std alone.
-    """
-    for law in ("gaussian", "mixture"):
-        for noise, score in ((1, 1), (0, 0.5), (0.5, 0.65)):
-            asked = {"law": law, "noise": noise, "score": score}
-            assert pages.dial(asked)["verdict"] == "works", asked
-    wrong = pages.dial({"law": "gaussian", "noise": 0, "score": 1})
-    assert (wrong["verdict"], wrong["std"] < 0.05) == ("narrow", True)
-    lost = pages.dial({"law": "mixture", "noise": 0, "score": 1})
-    assert (lost["verdict"], lost["share"]) == ("lost", 0)
-    assert balanced_score(1.0) == 1.0 and balanced_score(0.0) == 0.5
-
-
-@pytest.mark.parametrize("place", ["x/1/1", "gaussian/x/1", "gaussian/nan/1", "gaussian/1/inf"])
-def test_a_setting_that_is_none_is_not_there(server, place):
-    """Kills: an address that reaches the arithmetic unchecked."""
-    status, _, text = server.ask(f"/data/dial/{place}")
-    assert status == 404 and len(text) < 100
-    assert json.loads(server.ask("/data/dial/gaussian/7/0")[2])["noise"] == 1.5
-
-
-anything = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner),
-    max_leaves=6,
-)
-
-
-@given(
-    st.dictionaries(
-        st.sampled_from(["law", "noise", "score", "kind", "first", "last", "sprite"]),
-        anything | st.sampled_from(["gaussian", "linear", "cosine", 0.5]),
-    )
-    | anything
-)
-def test_no_question_breaks_the_pages(asked):
-    """Kills: an unchecked value of a question, such as a list where a name is meant."""
-    assert pages.dial(asked) is None or "verdict" in pages.dial(asked)
-    if isinstance(asked, dict):
-        asked = asked | {"T": 50}
-    found = pages.schedule(asked)
-    assert found is None or "wrong" in found or "checks" in found
-
-
-# ------------------------------------------------------------------ the schedule
-
-
-def test_the_checks_show_the_quirk_of_the_course():
-    """Kills: a check tied to the wrong sentence of ``violations``."""
-
-    def broken(kind):
-        asked = {"kind": kind, "T": 500, "first": 1e-4, "last": 0.02, "sprite": 0}
-        checks = pages.schedule(asked)["checks"]
-        return [check["law"] for check in checks if check["broken"]]
-
-    assert broken("course") == ["product"]
-    assert broken("linear") == broken("cosine") == []
-
-
-WRONG = (
-    *({"T": 0}, {"T": 4001}, {"T": 2.5}, {"T": None}, {"first": -1}, {"last": 1}),
-    *({"last": None}, {"kind": "../x"}, {"first": 0.03}),
-)
-
-
-@pytest.mark.parametrize("change", WRONG)
-def test_a_wrong_schedule_is_told_in_one_line(change):
-    """Kills: T without bound, β outside (0, 1)."""
-    asked = {"kind": "linear", "T": 100, "first": 1e-4, "last": 0.02, "sprite": 0} | change
-    assert len(pages.schedule(asked)["wrong"]) < 120
-
-
-def test_terminal_mismatch_is_that_of_the_schedule():
-    """√ᾱ_T = 0.079 for the course schedule (computed before the code existed)."""
-    asked = {"kind": "course", "T": 500, "first": 1e-4, "last": 0.02, "sprite": 0}
-    assert pages.schedule(asked)["terminal"] == {"value": "0.0793", "good": False}
+def test_what_cannot_be_shown_is_said_with_a_way_on(guest, search, key):
+    """Kills: a failure that leaves an empty page, without a link to go on with."""
+    page = guest.page("/", search)
+    assert text(f"dashboard.{key}", "en") in page and '"href":"/' in page
+
+
+def test_a_server_without_runs_leads_to_record():
+    """Kills: an empty server that offers nothing."""
+    with served({}) as guest:
+        assert '"href":"/record"' in guest.page("/")
+
+
+def test_links_keep_the_settings_and_nothing_else():
+    """Kills: a language lost on the way to another page, a step taken along to another run."""
+    view = View.read("compare", {"lang": "zh", "big": "1", "t": "3", "run": "a", "x": ["no"]})
+    assert view.href("dial") == "/dial?lang=zh&big=1"
+    assert view.href(beside=None, t=7) == "/?lang=zh&big=1&t=7&run=a"
+    assert View.read("dial", {"noise": "nan"}).number("noise", 0, 1, 0.5) == 0.5
+    assert View.read("dial", {"lang": "xx", "theme": "red"}).language == "en"
+
+
+# ----------------------------------------------------------------- downloads
+
+
+def test_a_run_is_downloaded_as_it_is(guest, run, tmp_path):
+    """Kills: another run, or a part of one; a name that is a path."""
+    status, headers, body = guest.ask("/download/run/run.nc")
+    (tmp_path / "got.nc").write_bytes(body)
+    assert status == 200 and Run.load(tmp_path / "got.nc").dataset.identical(run.dataset)
+    assert "filename=diffviz-run-run.nc" in headers["Content-Disposition"]
+    status, _, table = guest.ask("/download/run/curves.csv")
+    assert status == 200 and table.decode().count("\n") > 3 * 24
+    status, _, report = guest.ask("/download/run/report.html?lang=zh")
+    assert status == 200 and b"<html" in report[:2000]
+    for wrong in ("run/other", "nothing/run.nc", "..%2Frun/run.nc", "run/report.html?lang=xx"):
+        assert guest.ask(f"/download/{wrong}")[0] == 404
+
+
+def test_no_id_is_a_path(run, tmp_path):
+    """Kills: a run of another folder opened by its path in an address."""
+    (tmp_path / "in").mkdir()
+    run.save(tmp_path / "outside-the-folder-0.nc")
+    run.save(tmp_path / "in" / "abcdefghijklmnopqrstuvwx.nc")
+    shelf = Shelf({}, tmp_path / "in")
+    assert shelf.get("../outside-the-folder-0") is None
+    assert shelf.get(str(tmp_path / "outside-the-folder-0")) is None
+    found = shelf.get("abcdefghijklmnopqrstuvwx")
+    assert found is not None and found.arms == run.arms
+
+
+# ------------------------------------------------------ what moves in a browser
+
+
+def test_the_clock_has_a_sentence_and_numbers_for_every_step(run):
+    """Kills: sentences of other steps, numbers of another arm."""
+    told = clock(run, "en", ("mean", "stds"))
+    steps = run.dataset.sizes["t"]
+    assert told["times"] == run.dataset["t"].values.tolist() and len(told["cells"]) == steps
+    from diffviz.diagnosis.sentences import step_sentences
+
+    said = told["sentences"]["stds"]
+    assert [said["texts"][i] for i in said["at"]] == step_sentences(run, "stds", "en")
+    assert len(set(said["texts"])) == len(said["texts"])
+
+
+def test_frames_are_those_of_the_run_and_fit_a_page(run):
+    """Kills: arms, samples or times exchanged; first or last frame lost; no limit."""
+    sent = frames(run)
+    x = np.frombuffer(base64.b64decode(sent["data"]), np.uint8)
+    x = x.reshape(sent["arms"], len(sent["times"]), sent["samples"], *sent["shape"])
+    assert x.size <= BYTES and sent["times"][0] == 24 and sent["times"][-1] == 0
+    stored, times = run.dataset["frames"].values, run.dataset["frame_t"].values
+    for i, t in enumerate(sent["times"]):
+        assert (x[:, i] == stored[:, times.tolist().index(t), : x.shape[2]]).all()
+
+
+def test_points_of_the_map_are_in_stds_of_the_forward_process(run, line):
+    """Kills: points that are not divided, or by the std of another time."""
+    sent = cloud(run)
+    x = np.frombuffer(base64.b64decode(sent["data"]), "<f4")
+    x = x.reshape(sent["arms"], len(sent["times"]), sent["samples"], 2)
+    data = run.dataset
+    expected = data["map"].values[2, 7, 1] / data["map_std"].values[7]
+    assert x[2, 7, 1] == pytest.approx(expected, rel=1e-5)
+    assert frames(line) is None
+
+
+def test_two_runs_stand_side_by_side(run, tmp_path):
+    """Kills: one arm's numbers under another's name; a misfit that is offered."""
+    shelf = Shelf({"a": run, "b": run}, tmp_path)
+    both = shelf.get("a", "b")
+    assert both is not None and len(both.arms) == 6
+    assert shelf.fits("a", "b") and not shelf.fits("a", "a")

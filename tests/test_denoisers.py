@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from diffviz.diffusion.denoiser import Description, describe
 from diffviz.diffusion.exact import DatasetDenoiser, GaussianDenoiser, MixtureDenoiser
 from diffviz.diffusion.law import MAX_ATOMS, DataLaw
 from diffviz.diffusion.schedule import NoiseSchedule
@@ -106,12 +107,12 @@ def test_dataset_is_accurate_at_low_noise_in_many_dimensions():
 
 
 LAWS = {
-    "number": GaussianDenoiser(SCHEDULE, 2.0, 0.5).data,
-    "vector": GaussianDenoiser(SCHEDULE, [1.0, -2.0, 0.0], [0.5, 0.1, 1.0]).data,
-    "mixture": MixtureDenoiser(SCHEDULE, [[-1.0, 0], [1.5, 2]], [0.2, 0.3], [0.7, 0.3]).data,
+    "number": GaussianDenoiser(SCHEDULE, 2.0, 0.5).law,
+    "vector": GaussianDenoiser(SCHEDULE, [1.0, -2.0, 0.0], [0.5, 0.1, 1.0]).law,
+    "mixture": MixtureDenoiser(SCHEDULE, [[-1.0, 0], [1.5, 2]], [0.2, 0.3], [0.7, 0.3]).law,
     "points": DatasetDenoiser(
         SCHEDULE, np.random.default_rng(0).integers(0, 256, (40, 4, 4, 3), dtype=np.uint8)
-    ).data,
+    ).law,
 }
 
 
@@ -140,17 +141,29 @@ def test_marginal_statistics_against_simulation(name, t):
     scatter = 5 / np.sqrt(n)
     assert abs(x.mean() - law.marginal_mean(bar)) < scatter * x.std()
     assert x.std() == pytest.approx(law.marginal_std(bar), rel=2 * scatter)
-    assert x.std(axis=0).mean() == pytest.approx(law.marginal_std_between(bar), rel=scatter)
+    between = np.sqrt(x.var(axis=0).mean())
+    assert between == pytest.approx(law.marginal_std_between(bar), rel=scatter)
     distance = np.sqrt(((x - np.sqrt(bar) * law.mean.reshape(-1)) ** 2).mean())
     assert distance == pytest.approx(law.distance_to_mean(bar), rel=scatter)
-    if name == "points":
+    if d > 1:
         within = np.sqrt(x.var(axis=1, ddof=1).mean())
         assert within == pytest.approx(law.marginal_std_within(bar), rel=scatter)
     # One coordinate each, drawn at random: independent draws from the pooled law.
     one = x[np.arange(n), rng.integers(d, size=n)]
-    assert law.marginal_grid(bar).ks(one)[0] < 2.2 / np.sqrt(n)
-    elsewhere = law.marginal_grid(SCHEDULE.alpha_bars[60 if t <= 10 else 5])
-    assert elsewhere.ks(one)[0] > 4 / np.sqrt(n)
+    elsewhere = law.marginal(SCHEDULE.alpha_bars[60 if t <= 10 else 5])
+    near, far = (scipy.stats.kstest(one, q.cdf).statistic for q in (law.marginal(bar), elsewhere))
+    assert near < 2.2 / np.sqrt(n) and far > 4 / np.sqrt(n)
+
+
+def test_edges_lie_between_the_atoms():
+    """At ᾱ = 1 pixels are atoms, and a count on an edge of a bucket would belong to two. Kills:
+    a grid from −1 to 1, whose edges meet the levels of 8-bit images."""
+    levels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=3)
+    law = DataLaw.of_images(from_uint8(levels))
+    edges = law.marginal(1.0).edges
+    edges = edges[np.isfinite(edges)]
+    assert edges[0] < -1 and edges[-1] > 1
+    assert np.abs(edges[:, None] - law.locations).min() > 1e-3
 
 
 def test_gathered_components_keep_the_cdf():
@@ -162,9 +175,7 @@ def test_gathered_components_keep_the_cdf():
         direct = scipy.stats.norm.cdf(
             (x[:, None] - np.sqrt(bar) * law.locations) / np.sqrt(1 - bar)
         )
-        shifts, scales, weights = law.marginal_components(bar)
-        gathered = scipy.stats.norm.cdf((x[:, None] - shifts) / scales) @ weights
-        np.testing.assert_allclose(gathered, direct @ law.weights, atol=1e-5)
+        np.testing.assert_allclose(law.marginal(bar).cdf(x), direct @ law.weights, atol=1e-5)
 
 
 def test_many_values_become_equally_filled_atoms():
@@ -174,6 +185,141 @@ def test_many_values_become_equally_filled_atoms():
     assert len(law.locations) == MAX_ATOMS
     assert law.weights @ law.locations == pytest.approx(x.mean(dtype=np.float64), abs=1e-7)
     assert law.marginal_std(1.0) == pytest.approx(x.std(dtype=np.float64), rel=1e-3)
+
+
+IMAGES = np.random.default_rng(4).integers(0, 256, (12, 2, 2, 3), dtype=np.uint8)
+KINDS = np.array([0, 1, 2, 0, 1, 2, 0, 1, 0, 1, 0, 0])
+CLASSES = ("a", "b", "c")
+
+
+def pictures(**changed):
+    given = {"images": IMAGES, "labels": KINDS, "classes": CLASSES, **changed}
+    return DatasetDenoiser(given.pop("schedule", SCHEDULE), **given)
+
+
+ALL = {
+    "gaussian": GaussianDenoiser(SCHEDULE, np.full((3, 2, 2), 0.5), 0.3),
+    "mixture": MixtureDenoiser(SCHEDULE, np.zeros((2, 3, 2, 2)), [0.1, 0.2], [1, 2]),
+    "dataset": pictures(),
+}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_any_tensor_that_holds_one_time_is_a_time(name):
+    """As loops pass it: int, 0-d, (B,), (B, 1, 1, 1), float. Kills: a table indexed by a tensor of
+    many, a fraction cut off, a batch of different times answered for the first."""
+    denoiser, x = ALL[name], torch.randn(4, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    expected = denoiser(x, 7)
+    for t in (
+        np.int64(7),
+        7.0,
+        torch.tensor(7),
+        torch.full((4,), 7),
+        torch.full((4, 1, 1, 1), 7),
+        torch.full((1, 1), 7.0),
+    ):
+        assert torch.equal(denoiser(x, t), expected)
+    wrong = [
+        True,
+        7.5,
+        -1,
+        101,
+        None,
+        "7",
+        torch.tensor([6, 7]),
+        torch.empty(0),
+        torch.tensor(0.5),
+    ]
+    for t in wrong:
+        with pytest.raises(InputError, match=r"^t (is|holds) "):
+            denoiser(x, t)
+
+
+def test_digests_see_all_that_changes_answers():
+    """Kills: a digest blind to weights, labels, the schedule, or to which number is which."""
+    other = NoiseSchedule.linear(100, 1e-4, 0.081)
+    made = [
+        *(
+            GaussianDenoiser(s, m, d)
+            for s in (SCHEDULE, other)
+            for m, d in ((1, 2), (2, 1), (1, 1))
+        ),
+        *(
+            MixtureDenoiser(s, means, stds, weights)
+            for s in (SCHEDULE, other)
+            for means, stds, weights in (
+                ([0.0, 1], [1, 1], [1, 1]),
+                ([0.0, 1], [1, 1], [1, 2]),
+                ([0.0, 1], [1, 2], [1, 1]),
+                ([0.0, 2], [1, 1], [1, 1]),
+                ([[0.0], [1]], [1, 1], [1, 1]),
+            )
+        ),
+        pictures(),
+        pictures(schedule=other),
+        pictures(images=IMAGES[::-1]),
+        pictures(labels=KINDS[::-1]),
+        pictures(labels=None, classes=()),
+    ]
+    assert len({denoiser.digest for denoiser in made}) == len(made)
+    assert pictures().digest == pictures().digest
+
+
+@given(times, st.integers(0, 1000))
+def test_a_class_is_the_set_of_its_images(t, seed):
+    """One-hot context: that class alone; weights: c_k/N_k each; none or zero: all alike. Kills:
+    a context that is dropped, N_k forgotten, the class of another row of the batch."""
+    rng = np.random.default_rng(seed)
+    x = torch.tensor(rng.normal(size=(3, 3, 2, 2)))
+    told = pictures()(x, t, torch.eye(3))
+    for k in range(3):
+        alone = DatasetDenoiser(SCHEDULE, IMAGES[k == KINDS])
+        torch.testing.assert_close(told[k : k + 1], alone(x[k : k + 1], t))
+    torch.testing.assert_close(pictures()(x, t, torch.zeros(1, 3)), pictures()(x, t))
+    counts = torch.tensor(np.bincount(KINDS))[None].float()  # then every image weighs the same
+    torch.testing.assert_close(pictures()(x, t, counts), pictures()(x, t))
+    for denoiser, context in ((pictures(), torch.zeros(2, 3)), (pictures(labels=None), None)):
+        with pytest.raises(InputError, match="context"):
+            denoiser(x, t, torch.zeros(3, 2) if context is None else context)
+
+
+class Declared:
+    schedule, sample_shape, name, classes = SCHEDULE, (2,), "mine", ["a", "b"]
+    law, digest = GaussianDenoiser(SCHEDULE, [0.0, 1], 1.0).law, "abc"
+
+    def __call__(self, x, t, context=None):
+        return x
+
+
+def test_what_a_denoiser_declares_is_read_and_the_rest_has_defaults():
+    """Kills: a part taken for another, a module whose weights are not told apart."""
+    found = describe(Declared())
+    assert found.schedule is SCHEDULE and found.law is Declared.law
+    assert (found.sample_shape, found.name, found.digest) == ((2,), "mine", "abc")
+    assert found.classes == ("a", "b")
+    plain = describe(lambda x, t: x)
+    assert plain == Description(name="function")
+    with torch.random.fork_rng():
+        one, two = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    assert describe(one).digest != describe(two).digest and describe(one).name == "Linear"
+    assert describe(ALL["dataset"]).classes == CLASSES
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        *(("law", 3), ("name", 7), ("digest", b"x"), ("sample_shape", 5), ("classes", "ab")),
+        *(("classes", [1]), ("sample_shape", ["a"])),
+    ],
+)
+def test_a_part_of_another_kind_is_named(part, value):
+    """Kills: a name that breaks the file after all was sampled."""
+    denoiser = Declared()
+    setattr(denoiser, part, value)
+    with pytest.raises(InputError, match=f"^the denoiser's {part} is "):
+        describe(denoiser)
+    with pytest.raises(InputError, match="the denoiser is 3; allowed"):
+        describe(3)
 
 
 @pytest.mark.parametrize(
@@ -187,8 +333,15 @@ def test_many_values_become_equally_filled_atoms():
         (lambda: MixtureDenoiser(SCHEDULE, [], [], []), "(K, *D)"),
         (lambda: MixtureDenoiser(SCHEDULE, [0.0], [1.0], [0.0]), "weights > 0"),
         (lambda: DatasetDenoiser(SCHEDULE, np.zeros((0, 3))), "N ≥ 1"),
-        (lambda: DatasetDenoiser(SCHEDULE, np.zeros((2, 3)), np.zeros(3)), "3 labels for 2"),
+        (
+            lambda: DatasetDenoiser(SCHEDULE, np.zeros((2, 3)), np.zeros(3)),
+            "allowed are 2 integers",
+        ),
         (lambda: DatasetDenoiser(SCHEDULE, np.full((2, 3), np.inf)), "not finite"),
+        (lambda: DatasetDenoiser(SCHEDULE, np.ones((2, 3), complex)), "allowed are real numbers"),
+        (lambda: pictures(labels=KINDS + 1), "labels are 1…3; allowed are 12 integers"),
+        (lambda: pictures(labels=KINDS - 1), "labels are -1…1"),
+        (lambda: pictures(labels=KINDS / 2), "labels are float64"),
     ],
 )
 def test_bad_input_is_named(make, words):
@@ -199,6 +352,7 @@ def test_bad_input_is_named(make, words):
 
 HOLES = """
 import re, torch
+from diffviz.diffusion.denoiser import Description, describe
 from diffviz.diffusion.exact import MixtureDenoiser
 from diffviz.diffusion.schedule import NoiseSchedule
 def resident():

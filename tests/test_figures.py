@@ -1,557 +1,903 @@
-"""Pictures: what is computed, by value; and how it is drawn, by structure. One real rendering."""
+"""Every figure: known numbers go in, and each trace that comes out is traced back to them.
 
+The run is made up. Every number in it is another one, so a trace can be drawn in one way only:
+its numbers, colour, dash, name, panel, axes and legend all have to be those of its arm.
+"""
+
+import base64
 import html
-import json
+import io
 import subprocess
 import sys
+from dataclasses import replace
+from functools import cache
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
+import plotly.graph_objects as go
 import pytest
-from scipy import stats
+import xarray as xr
+from PIL import Image
 
-from diffviz.diffusion.exact import DatasetDenoiser, GaussianDenoiser
-from diffviz.diffusion.sampler import DEFAULT_ARMS, Arm, ddim, ddpm
-from diffviz.diffusion.schedule import NoiseSchedule
-from diffviz.figures import PICTURES, theme
-from diffviz.figures.dial import dial_data, dial_figure
-from diffviz.figures.distance import distance_data
-from diffviz.figures.diversity import diversity_data, diversity_figure
+import diffviz as dv
+from diffviz.diffusion.dial import BINS, LAWS, dial_density
+from diffviz.errors import InputError
+from diffviz.figures import CONFIG, NAMES, available, caption, plot, theme
+from diffviz.figures.density import density_figure
 from diffviz.figures.histogram import histogram_data, histogram_figure
-from diffviz.figures.ks import ks_data, ks_figure
-from diffviz.figures.mean import mean_data, mean_figure
-from diffviz.figures.noise import noise_data
+from diffviz.figures.live import STATISTICS, live_figure
+from diffviz.figures.notebook import run_html
 from diffviz.figures.schedule import schedule_data, schedule_figure
-from diffviz.figures.staircase import staircase_data, staircase_figure
-from diffviz.figures.stds import stds_data, stds_figure
-from diffviz.figures.strips import animation, grid_image, strip_image, strips_data
-from diffviz.figures.trajectories import trajectories_data, trajectories_figure
+from diffviz.figures.strips import strips_data, strips_figure
 from diffviz.files.catalogue import LANGUAGES, catalogue
-from diffviz.recording.record import record
+from diffviz.recording.run import Run, RunSpec
 
-T, N = 40, 64
+T = 12
+TIMES = np.array([12, 10, 7, 6, 4, 3, 2, 1, 0])
+N = len(TIMES)
 STRANGE = "<b>half</b> & $x$"
-ARMS = (*DEFAULT_ARMS, Arm(STRANGE, ddpm("posterior"), 0.5))
-MEAN, STD = 2.0, 0.5
-PIXELS = np.random.default_rng(1).uniform(-1, 1, (6, 3, 4, 5)).astype(np.float32)
-
-
-@pytest.fixture(scope="module")
-def gaussian():
-    """T ≤ 64, so every step has a snapshot and every number can be computed again from them."""
-    schedule = NoiseSchedule.linear(T, 1e-3, 0.2)
-    denoiser = GaussianDenoiser(schedule, MEAN, STD)
-    return record(denoiser, schedule, arms=ARMS, n=N, seed=3, progress=False)
-
-
-@pytest.fixture(scope="module")
-def blocks():
-    schedule = NoiseSchedule.linear(20, 1e-3, 0.3)
-    return record(GaussianDenoiser(schedule, MEAN, STD), schedule, n=N, block=16, progress=False)
-
-
-@pytest.fixture(scope="module")
-def images():
-    schedule = NoiseSchedule.linear(20, 1e-3, 0.3)
-    labels = np.array([0, 0, 0, 1, 1, 2])
-    denoiser = DatasetDenoiser(schedule, PIXELS, labels, ("a", "<i>b</i>", "c"), "six")
-    return record(denoiser, schedule, n=10, seed=0, progress=False)
-
-
-def trajectory(run):
-    """x (A, N+1, samples) and ᾱ (N+1,) as recorded, to 1/8192."""
-    x = run.dataset["snapshots"].values.astype(np.float64)
-    return x.reshape(*x.shape[:2], -1), run.schedule.alpha_bars[run.dataset["t"].values]
-
-
-def residual(run):
-    x, bars = trajectory(run)
-    bars = bars[:-1, None]
-    return (x[:, :-1] - np.sqrt(bars) * x[:, -1:]) / np.sqrt(1 - bars)
-
-
-# -------------------------------------------------------------------- computed values
-
-
-def test_mean_and_stds_are_those_of_the_trajectories(gaussian):
-    """Kills: another quantity selected, arms or time reversed, references swapped."""
-    x, bars = trajectory(gaussian)
-    mean, stds = mean_data(gaussian), stds_data(gaussian)
-    np.testing.assert_allclose(mean.mean, x.mean(axis=-1), atol=2e-4)
-    np.testing.assert_allclose(mean.reference, np.sqrt(bars) * MEAN, atol=1e-12)
-    np.testing.assert_allclose(stds.pooled, x.std(axis=-1, ddof=1), atol=2e-4)
-    np.testing.assert_allclose(stds.between, stds.pooled, atol=1e-12)
-    right = np.sqrt(bars * STD**2 + 1 - bars)
-    np.testing.assert_allclose(stds.reference_pooled, right, atol=1e-12)
-    np.testing.assert_allclose(stds.reference_between, right, atol=1e-12)
-
-
-def test_three_stds_of_images_are_told_apart(images):
-    """Kills: between and within swapped, or one of them pooled."""
-    x = images.dataset["snapshots"].values.astype(np.float64)
-    flat = x.reshape(*x.shape[:3], -1)
-    data = stds_data(images)
-    expected = (
-        flat.reshape(*flat.shape[:2], -1).std(axis=-1, ddof=1),
-        flat.std(axis=2, ddof=1).mean(axis=-1),
-        flat.std(axis=3, ddof=1).mean(axis=-1),
-    )
-    for drawn, right in zip((data.pooled, data.between, data.within), expected, strict=True):
-        np.testing.assert_allclose(drawn, right, atol=3e-4)
-    assert not np.allclose(data.between, data.within, atol=1e-2)
-
-
-def test_references_of_images_are_those_of_their_own_statistic(images):
-    """Kills: one reference drawn beside another statistic. q(x_t) has ᾱ·variance + 1 − ᾱ."""
-    bars = images.schedule.alpha_bars[images.dataset["t"].values][:, None]
-    flat = PIXELS.reshape(len(PIXELS), -1).astype(np.float64)
-
-    def noised(variance):
-        return np.sqrt(bars * variance + 1 - bars)
-
-    data = stds_data(images)
-    between = flat.var(axis=0)
-    np.testing.assert_allclose(data.reference_pooled, noised(flat.var())[:, 0], atol=1e-6)
-    np.testing.assert_allclose(data.reference_between, noised(between).mean(axis=1), atol=1e-6)
-    within = noised(flat.var(axis=1, ddof=1).mean())[:, 0]
-    np.testing.assert_allclose(data.reference_within, within, atol=1e-6)
-    distance = noised(between.mean())[:, 0]
-    np.testing.assert_allclose(distance_data(images).reference, distance, atol=1e-6)
-    assert not np.allclose(distance, data.reference_pooled, atol=1e-2)
-
-
-def test_distance_is_measured_to_the_scaled_mean(gaussian):
-    """Kills: μ for √ᾱ_t·μ, and a mean that is subtracted from its own sample."""
-    x, bars = trajectory(gaussian)
-    data = distance_data(gaussian)
-    expected = np.sqrt(((x - np.sqrt(bars)[:, None] * MEAN) ** 2).mean(axis=-1))
-    np.testing.assert_allclose(data.distance, expected, atol=2e-4)
-    np.testing.assert_allclose(data.reference, np.sqrt(bars * STD**2 + 1 - bars), atol=1e-12)
-
-
-def test_three_ks_views_agree_with_scipy(gaussian):
-    """Kills: two views swapped, x drawn for the residual, a band of another n, p not corrected."""
-    x, bars = trajectory(gaussian)
-    r, data = residual(gaussian), ks_data(gaussian)
-    steps = range(0, T, 7)
-    for a in range(len(ARMS)):
-        for i in steps:
-            right = stats.norm(np.sqrt(bars[i]) * MEAN, np.sqrt(bars[i] * STD**2 + 1 - bars[i]))
-            assert data.naive[a, i] == pytest.approx(stats.kstest(x[a, i], "norm")[0], abs=1e-3)
-            marginal = stats.kstest(x[a, i], right.cdf)[0]
-            assert data.marginal[a, i] == pytest.approx(marginal, abs=2e-3)
-            again = stats.kstest(r[a, i], "norm")
-            assert data.residual[a, i] == pytest.approx(again.statistic, abs=3e-3)
-            p = stats.kstwo.sf(data.residual[a, i], N)
-            assert data.p[a, i] == pytest.approx(p, rel=1e-6, abs=1e-12)
-            assert data.p_corrected[a, i] == pytest.approx(min(1, p * T), rel=1e-6, abs=1e-12)
-    quantile = stats.kstwobign.ppf(0.95)
-    np.testing.assert_allclose(data.band[:-1], quantile / np.sqrt(N), rtol=1e-3)
-    assert np.isnan(data.band[-1])
-
-
-def test_dial_reads_the_noise_that_was_injected(gaussian):
-    """Kills: the std of x or ε̂ on the dial, and a setting for an arm that injects nothing."""
-    data = dial_data(gaussian)
-    right = residual(gaussian).std(axis=-1, ddof=1)
-    np.testing.assert_allclose(data.std[:, :-4], right[:, :-3], atol=2e-3)
-    np.testing.assert_array_equal(data.dials, [0.5, 1.0])
-    schedule = NoiseSchedule.linear(8, 1e-2, 0.3)
-    still = (Arm("still", ddpm(), 0.0), Arm("ode", ddim(), 3.0))
-    quiet = record(GaussianDenoiser(schedule, 0.0, 1.0), schedule, arms=still, n=8, progress=False)
-    np.testing.assert_array_equal(dial_data(quiet).dials, [1.0])
-
-
-@pytest.mark.parametrize("quantity", ["x", "eps", "residual"])
-def test_histogram_is_a_density_of_its_quantity(gaussian, quantity):
-    """Kills: counts drawn, the width of a bin left out, another quantity or step."""
-    data = histogram_data(gaussian, quantity)
-    width = data.bins[1] - data.bins[0]
-    counted = ~np.isnan(data.density[:, :, 0])
-    np.testing.assert_allclose((data.density.sum(axis=-1) * width)[counted], 1, atol=1e-12)
-    mean = gaussian.dataset["mean"].sel(quantity=quantity).values
-    inside = counted & (data.density[..., 0] + data.density[..., -1] == 0)
-    assert inside.sum() > T
-    found = (data.density * data.bins).sum(axis=-1) * width
-    np.testing.assert_allclose(found[inside], mean[inside], atol=width / 2)
-    np.testing.assert_allclose(data.normal, stats.norm.pdf(data.bins), atol=1e-12)
-    figure = histogram_figure(data, 11)
-    drawn = next(trace for trace in figure.data if trace.legendgroup == "z=0")
-    step = int(np.flatnonzero(data.t == 11)[0])
-    np.testing.assert_array_equal(drawn.y, data.density[1, step])
-    assert "t = 11" in figure.layout.annotations[0].text
-
-
-@pytest.mark.parametrize(
-    "schedule", [NoiseSchedule.linear(T), NoiseSchedule.cosine(60), NoiseSchedule.linear(3)]
+ESCAPED = "&lt;b&gt;half&lt;/b&gt; &amp; &#36;x&#36;"
+ARMS = (
+    ("ddpm", "ddpm/beta", 1.0),
+    ("z=0", "ddpm/beta", 0.0),
+    ("ddim", "ddim(eta=0)", 1.0),
+    (STRANGE, "ddpm/beta", 0.5),
+    ("post", "ddpm/posterior", 0.7),
+    ("sixth", "ddim(eta=1)", 1.0),
 )
-def test_staircase_follows_from_the_update_rules(schedule):
-    """Kills: σ_s for σ_s²/σ_t, a z = 0 that climbs back, σ of another step.
-
-    The rules are applied to x = √ᾱ·(x_0 + n·e) of one data point, whose exact ε̂ is e·n/σ.
-    """
-    run = record(GaussianDenoiser(schedule, 1.0, 0.0), schedule, n=2, progress=False)
-    data = staircase_data(run)
-    assert len(data.lowered) == min(6, schedule.T - 1)
-
-    def level(rule, n, t, s, noise):
-        a, b, std = rule.coefficients(schedule, t, s)
-        bars = schedule.alpha_bars
-        e = a * np.sqrt(bars[t]) * n + b * n / schedule.sigma[t]
-        return np.hypot(e, noise * std) / np.sqrt(bars[s])
-
-    full = still = straight = data.told[0]
-    assert data.still[0] == full
-    for i, (t, s) in enumerate(zip(data.times[:-1], data.times[1:], strict=True)):
-        lowered = level(ddpm("posterior"), full, t, s, 0.0)
-        full = level(ddpm("posterior"), full, t, s, 1.0)
-        still = level(ddpm(), still, t, s, 0.0)
-        straight = level(ddim(), straight, t, s, 0.0)
-        assert data.lowered[i] == pytest.approx(lowered, rel=1e-9)
-        assert data.still[i + 1] == pytest.approx(still, rel=1e-9)
-        assert data.told[i + 1] == pytest.approx(full, rel=1e-9)
-        assert data.told[i + 1] == pytest.approx(straight, rel=1e-9)
-        assert data.lowered[i] < data.told[i + 1]
+A = len(ARMS)
+LABELS = ["ddpm", "z=0", "ddim", ESCAPED, "post", "sixth"]
+COLOURS = ["#1a7fc4", "#d55e00", "#009e73", "#7d5cf5", "#d3153b", "#8a7a00", "#c03fc0"]
+COLOURS += ["#8c6040", "#2a8f9c", "#e5488b"]
+DASHES = ["solid", "dash", "dashdot", "longdash", "longdashdot", "6px 2px 2px 2px", "3px 3px"]
+GREY = "#808080"
+SCHEDULE = dv.NoiseSchedule.linear(T, 1e-2, 0.3)
+QUANTITIES = ["x", "eps", "residual"]
 
 
-def test_measured_noise_level_stands_beside_the_one_told(gaussian):
-    """Kills: the level not multiplied by σ_t, the reference of another time, a 0 on a log axis."""
-    data = staircase_data(gaussian)
-    bars = gaussian.schedule.alpha_bars[data.t]
-    told = np.sqrt((1 - bars) / bars)
-    np.testing.assert_allclose(data.reference[:-1], told[:-1], rtol=1e-12)
-    assert np.isnan(data.reference[-1])
-    right = residual(gaussian).std(axis=-1, ddof=1) * told[:-1]
-    np.testing.assert_allclose(data.level[:, :-4], right[:, :-3], rtol=5e-3)
+@cache
+def made(shape=(1,), linear=True, banded=True):
+    """A run in which no number stands twice; samples of ``shape``."""
+    count = iter(range(1, 10**7))
+    K, bins = 4, 7
 
+    def fill(*sizes):
+        n = int(np.prod(sizes))
+        return np.array([next(count) for _ in range(n)]).reshape(sizes) / 1000
 
-@pytest.mark.parametrize("steps", [None, 7])
-def test_noise_is_measured_against_the_variances_of_its_own_step(steps):
-    """Kills: β_s for β_t, β of one step for a jump, √ left out, β and β̃ swapped."""
-    schedule = NoiseSchedule.course(T, 1e-3, 0.2)
-    run = record(
-        GaussianDenoiser(schedule, 0.0, 1.0),
-        schedule,
-        arms=(Arm("beta", ddpm()), Arm("post", ddpm("posterior"), 0.5), Arm("ode", ddim())),
-        n=4096,
-        steps=steps,
-        progress=False,
+    q = ("arm", "quantity", "t")
+    variables = {name: (q, fill(A, 3, N)) for name in ("mean", "std", "ks_normal")}
+    variables["ks_normal_error"] = (q, fill(A, 3, N) / 1000)
+    variables["values"] = (q, np.broadcast_to(1000 + 10 * np.arange(N), (A, 3, N)).copy())
+    variables["values"][1][:, 2, -1] = 0
+    variables["histogram"] = ((*q, "bin"), (1000 * fill(A, 3, N, bins)).astype(int))
+    names = ("std_between", "std_within", "distance_to_mean", "noise_level", "noise_std")
+    variables |= {name: (("arm", "t"), fill(A, N)) for name in (*names, "ks_marginal")}
+    variables["ks_marginal_error"] = (("arm", "t"), np.zeros((A, N)))
+    variables["noise_std"][1][[1, 2]] = 0  # z=0 and ddim inject nothing
+    # Between none and all of the noise, so that λ̂ can be read.
+    variables["std"][1][:, 2] = np.array([1, 0.1, 0.3, 0.5, 0.7, 0.9])[:, None] + fill(A, N) / 1e4
+    names = ("mean", "std", "std_between", "std_within", "distance_to_mean", "noise_level")
+    variables |= {f"reference_{name}": ("t", fill(N)) for name in names}
+    variables["reference_histogram"] = (("t", "bin"), fill(N, bins))
+    if banded:
+        names = ("mean", "std", "std_between", "std_within", "distance_to_mean", "ks_marginal")
+        for name in (*names, "residual_std", "residual_ks"):
+            low = fill(N)
+            variables |= {f"{name}_low": ("t", low), f"{name}_high": ("t", low + 0.5)}
+    dims = [f"sample_{i}" for i in range(len(shape))]
+    x = np.sin(fill(A, N, K, *shape) * 1000).astype(np.float32)
+    variables["snapshots"] = (("arm", "snapshot", "sample", *dims), x)
+    variables["samples"] = (("arm", "sample", *dims), x[:, -1])
+    variables |= {"distinct_nearest": ("arm", fill(A)), "nearest_distance": ("arm", fill(A))}
+    variables["reference_distinct_nearest"] = ((), fill(1)[0])
+    variables["class_count"] = (("arm", "class"), (1000 * fill(A, 2)).astype(int))
+    variables["reference_class_share"] = ("class", fill(2))
+    variables["map"] = (("arm", "t", "sample", "plane"), fill(A, N, K, 2).astype(np.float32))
+    variables["map_std"] = (("t", "plane"), 20 + fill(N, 2))
+    variables["map_data"] = (("point", "plane"), fill(5, 2))
+    for name, values in (
+        ("beta", SCHEDULE.betas),
+        ("alpha", SCHEDULE.alphas),
+        ("alpha_bar", SCHEDULE.alpha_bars),
+    ):
+        variables[f"schedule_{name}"] = ("schedule_t", values)
+    spec = RunSpec(
+        denoiser="gaussian(2, 0.5)" if linear else "ContextUnet",
+        denoiser_digest="",
+        schedule="linear",
+        schedule_digest="",
+        arms=tuple(dict(zip(("name", "rule", "noise_scale"), arm, strict=True)) for arm in ARMS),
+        steps=N - 1,
+        n=100,
+        block=100,
+        seed=0,
+        sample_shape=shape,
     )
-    data = noise_data(run)
-    then = run.dataset["t"].values[1:]
-    for rule, drawn in ((ddpm(), data.beta), (ddpm("posterior"), data.posterior)):
-        right = [rule.coefficients(schedule, t, s)[2] for t, s in zip(data.t, then, strict=True)]
-        np.testing.assert_allclose(drawn[:-1], right[:-1], rtol=1e-12)
-    if steps is None:
-        np.testing.assert_allclose(data.beta, np.sqrt(schedule.betas[data.t]), rtol=1e-9)
-    assert data.posterior[-1] == 0
-    noisy = slice(None, -1)  # none in the last step; 5 standard errors of a std are 0.055
-    np.testing.assert_allclose(data.std[0, noisy], data.beta[noisy], rtol=0.056)
-    np.testing.assert_allclose(data.std[1, noisy], 0.5 * data.posterior[noisy], rtol=0.056)
-    assert not data.std[2].any() and not data.std[:, -1].any()
+    coords = {
+        "arm": [name for name, _, _ in ARMS],
+        "t": TIMES,
+        "quantity": QUANTITIES,
+        "snapshot": TIMES,
+        "bin": np.linspace(-3, 3, bins),
+        "class": ["a", "<i>b</i>"],
+    }
+    return Run(xr.Dataset(variables, coords, {"spec": spec.to_json()}))
 
 
-def test_schedule_runs_from_T_to_0():
-    """Kills: t not reversed with its arrays, an infinite SNR or an unused β_0 drawn."""
-    schedule = NoiseSchedule.course(12)
-    data = schedule_data(schedule)
-    assert data.t[0] == 12 and data.t[-1] == 0
-    assert data.beta[0] == schedule.betas[12] and np.isnan(data.beta[-1])
-    assert data.alpha_bar[3] == schedule.alpha_bars[9] and data.S3[3] == schedule.S3[9]
-    assert data.snr[3] == pytest.approx(schedule.alpha_bars[9] / (1 - schedule.alpha_bars[9]))
-    assert np.isnan([data.snr[-1], data.S1[-1], data.S2[-1]]).all()
+IMAGES = (3, 4, 5)
 
 
-def test_diversity_agrees_with_a_direct_search(images, gaussian):
-    """Kills: counts for shares, arms and classes transposed, a picture where nothing is known."""
-    data = diversity_data(images)
-    law = PIXELS.reshape(6, -1)
-    ends = images.dataset["samples"].values.reshape(3, 10, -1)
-    distance = np.sqrt(((ends[:, :, None] - law) ** 2).mean(axis=-1))
-    nearest = distance.argmin(axis=-1)
-    assert data.classes == ["a", "<i>b</i>", "c"]
-    for a in range(3):
-        assert data.distinct[a] == len(set(nearest[a]))
-        share = np.bincount(np.array([0, 0, 0, 1, 1, 2])[nearest[a]], minlength=3) / 10
-        np.testing.assert_allclose(data.share[a], share)
-    np.testing.assert_allclose(data.distance, distance.min(axis=-1).mean(axis=-1), atol=1e-5)
-    np.testing.assert_allclose(data.reference_share, [1 / 2, 1 / 3, 1 / 6])
-    assert data.expected == pytest.approx(6 * (1 - (5 / 6) ** 10))
-    assert diversity_data(gaussian) is None and PICTURES["diversity"](gaussian, "en") is None
+def without(run, *names):
+    return Run(run.dataset.drop_vars(names))
 
 
-def test_diversity_without_classes_has_no_panel_for_them():
-    """Kills: an empty third panel, or a crash, where data have no classes."""
-    schedule = NoiseSchedule.linear(5, 0.01, 0.5)
-    points = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
-    run = record(DatasetDenoiser(schedule, points), schedule, n=4, progress=False)
-    data = diversity_data(run)
-    assert data.classes == [] and data.share.shape == (3, 0)
-    assert len(list(diversity_figure(data).select_xaxes())) == 2
+def values(run, name, quantity=None):
+    data = run.dataset[name]
+    return (data if quantity is None else data.sel(quantity=quantity)).values
 
 
-def test_trajectories_are_the_samples(gaussian, images):
-    """Kills: samples and times transposed, lines of two samples joined, images drawn as one."""
-    x, _ = trajectory(gaussian)
-    data = trajectories_data(gaussian, samples=5)
-    np.testing.assert_allclose(data.x, np.moveaxis(x, 1, 2)[:, :5], atol=1e-7)
-    y = np.array(trajectories_figure(data).data[0].y).reshape(5, -1)
-    np.testing.assert_allclose(y[:, :-1], data.x[0])
-    assert np.isnan(y[:, -1]).all()
-    assert trajectories_data(images) is None
+# -------------------------------------------------------------------- what has to be drawn
 
 
-# -------------------------------------------------------------------- images
+class Trace(NamedTuple):
+    """One trace as it has to be: its panel, name, numbers, colour, dash, and filling."""
+
+    panel: int
+    name: str
+    x: object
+    y: object
+    colour: str
+    dash: str | None = "solid"
+    fill: str = "none"
 
 
-def test_tiles_have_a_fixed_range(images):
-    """Kills: a range per image, channels last taken for first, samples and times swapped."""
-    data = strips_data(images, samples=[4, 1, 99], times=[20, 7, 0])
-    x = images.dataset["snapshots"].sel(snapshot=[20, 7, 0]).values[:, :, [4, 1]]
-    right = np.rint((np.clip(x, -1, 1) + 1) * 127.5).astype(np.uint8)
-    np.testing.assert_array_equal(data.tiles, np.moveaxis(right, 3, -1))
-    assert data.samples == [4, 1] and data.t.tolist() == [20, 7, 0]
-    full = strips_data(images, samples=[0], stretched=True)
-    assert full.stretched and full.tiles.min() == 0 and full.tiles.max() == 255
-    assert (full.tiles.max(axis=(-2, -3)) == 255).all()
+def curves(panel, x, y):
+    return [Trace(panel, LABELS[a], x, y[a], COLOURS[a], DASHES[a]) for a in range(len(y))]
 
 
-def test_strips_are_for_images_only(gaussian):
-    """Kills: numbers drawn as pixels."""
-    assert strips_data(gaussian) is None
+def reference(panel, y, words, x=TIMES, dash="dot", fill="none"):
+    return [Trace(panel, words, x, y, GREY, dash, fill)]
 
 
-def test_pictures_hold_the_tiles_in_rows_of_arms(images):
-    """Kills: arms and times transposed, smooth enlargement, one frame for all times."""
-    data = strips_data(images, samples=range(4), times=[20, 10, 0])
-    picture = np.array(strip_image(data, sample=1, scale=2, labels=False))
-    big = np.repeat(np.repeat(data.tiles[2, 1, 1], 2, axis=0), 2, axis=1)
-    step_x, step_y = 5 * 2 + 2, 4 * 2 + 2
-    y, x = 2 + 2 * step_y, 2 + step_x
-    np.testing.assert_array_equal(picture[y : y + 8, x : x + 10], big)
-    grid = np.array(grid_image(data, time=1, scale=1, labels=False))
-    np.testing.assert_array_equal(grid[8 : 8 + 4, 2 + 3 * 7 : 2 + 3 * 7 + 5], data.tiles[1, 1, 3])
-    frames = animation(data, columns=2, scale=1, labels=False)
-    assert len(frames) == 3
-    block = 2 * 5 + 2
-    at = 2 + block + 16
-    last = np.array(frames[2])
-    np.testing.assert_array_equal(last[2 : 2 + 4, at : at + 5], data.tiles[1, 2, 0])
-    labelled = strip_image(data, scale=2)
-    assert labelled.size[0] > picture.shape[1] and labelled.size[1] > picture.shape[0]
+def band(panel, low, high, words, colour=GREY):
+    across, up = np.append(TIMES, TIMES[::-1]), np.append(low, high[::-1])
+    return [Trace(panel, words, across, up, colour, None, "toself")]
 
 
-# -------------------------------------------------------------------- how it is drawn
+def recorded(run, words, panel, name, quantity=None, told=None, ranged=None):
+    """A statistic with the reference and the band that the run holds for it."""
+    low, high = (values(run, f"{ranged or name}_{end}") for end in ("low", "high"))
+    drawn = band(panel, low, high, words["common.band"])
+    if told:
+        drawn += reference(panel, values(run, told), words["common.marginal"])
+    return drawn + curves(panel, TIMES, values(run, name, quantity))
 
 
-def drawn(run, language="en"):
-    """Every figure that the run has, by name, as the plain structure that a page is given."""
-    figures = {name: draw(run, language) for name, draw in PICTURES.items()}
-    return {k: json.loads(v.to_json()) for k, v in figures.items() if v is not None}
+def ribbons(run, panel, quantity):
+    """Around D that is known between bounds only."""
+    middle, error = (values(run, f"ks_normal{end}", quantity) for end in ("", "_error"))
+    pairs = zip(middle - error, middle + error, strict=True)
+    return [band(panel, *pair, LABELS[a], COLOURS[a]) for a, pair in enumerate(pairs)]
 
 
-OVER_TIME = {"trajectories", "mean", "stds", "distance", "ks", "dial", "staircase", "noise"}
-OVER_TIME |= {"schedule"}
+def expected_mean(run, w):
+    return recorded(run, w, 0, "mean", "x", "reference_mean")
 
 
-def axes(layout, letter):
-    return {k: v for k, v in layout.items() if k.startswith(f"{letter}axis")}
+def expected_distance(run, w):
+    return recorded(run, w, 0, "distance_to_mean", None, "reference_distance_to_mean")
+
+
+def expected_stds(run, w):
+    return (
+        recorded(run, w, 0, "std", "x", "reference_std")
+        + recorded(run, w, 1, "std_between", None, "reference_std_between")
+        + recorded(run, w, 2, "std_within", None, "reference_std_within")
+    )
+
+
+def expected_ks(run, w):
+    return (
+        ribbons(run, 0, "x")
+        + curves(0, TIMES, values(run, "ks_normal", "x"))
+        + recorded(run, w, 1, "ks_marginal")
+        + ribbons(run, 2, "residual")
+        + recorded(run, w, 2, "ks_normal", "residual", None, "residual_ks")
+    )
+
+
+def expected_dial(run, w):
+    ends, std = [T, 0], values(run, "std", "residual")
+    lines = [
+        line
+        for panel in (0, 1)
+        for scale, name in ((0.5, "0.5"), (0.7, "0.7"), (1, "1"))
+        for line in reference(panel, [scale, scale], f"λ = {name}", ends)
+    ]
+    read = np.sqrt((std[3] ** 2 - std[1] ** 2) / (std[0] ** 2 - std[1] ** 2))
+    read = [Trace(1, LABELS[3], TIMES, read, COLOURS[3], DASHES[3])]
+    return lines + recorded(run, w, 0, "std", "residual", None, "residual_std") + read
+
+
+def expected_histogram(run, w):
+    counts = values(run, "histogram", "x")[:, 3].astype(float)  # t = 6, the middle
+    density = counts / counts.sum(axis=-1, keepdims=True) / 1.0  # bins are 1 wide
+    bins = run.dataset["bin"].values
+    q = reference(0, values(run, "reference_histogram")[3], w["common.marginal"], bins)
+    return q + curves(0, bins, density)
+
+
+def expected_noise(run, w):
+    pairs = list(pairwise(TIMES))
+    kept = np.array([np.prod(SCHEDULE.alphas[s + 1 : t + 1]) for t, s in pairs])
+    left = np.array(
+        [(1 - SCHEDULE.alpha_bars[s]) / (1 - SCHEDULE.alpha_bars[t]) for t, s in pairs]
+    )
+    beta, posterior, std = np.sqrt(1 - kept), np.sqrt((1 - kept) * left), values(run, "noise_std")
+    times = TIMES[:-1]
+    return [
+        line
+        for panel, unit in ((0, 1.0), (1, beta))
+        for line in (
+            *reference(panel, beta / unit, "√βₜ", times),
+            *reference(panel, posterior / unit, "√β̃ₜ", times, "dashdot"),
+            *curves(panel, times, std[:, :-1] / unit),
+        )
+    ]
+
+
+def expected_staircase(run, w):
+    sigma = np.sqrt((1 - SCHEDULE.alpha_bars) / np.maximum(SCHEDULE.alpha_bars, 1e-300))
+    times = TIMES[1:8]  # six steps in the middle of 12 … 1
+    told = sigma[times]
+    saw_x, saw_y, still = [times[0]], [told[0]], [told[0]]
+    for t, s in pairwise(times):
+        saw_x += [s, s]
+        saw_y += [sigma[s] ** 2 / sigma[t], sigma[s]]  # down, and up by the noise
+        still.append(still[-1] * (sigma[s] / sigma[t]) ** 2)
+    steps = (("ddpm", saw_x, saw_y), ("still", times, still), ("ddim", times, told))
+    positive = values(run, "reference_noise_level")
+    return (
+        [Trace(0, w[f"staircase.{key}"], x, y, COLOURS[i], DASHES[i])]
+        for i, (key, x, y) in enumerate(steps)
+    ), (
+        reference(1, positive, w["staircase.told"]),
+        curves(1, TIMES, values(run, "noise_level")),
+    )
+
+
+def expected_schedule(run, w):
+    t, s = np.arange(T, -1, -1), SCHEDULE
+    beta = np.append(s.betas[:0:-1], np.nan)
+    bars = s.alpha_bars[::-1]
+    with np.errstate(divide="ignore"):
+        snr = np.where(t > 0, bars / np.where(t > 0, 1 - bars, 1), np.nan)
+    root = np.sqrt(1 - bars)
+    alpha = 1 - beta
+    rows = (
+        (0, 0, "βₜ", beta),
+        (1, 0, "ᾱₜ", bars),
+        (1, 1, "√ᾱₜ", np.sqrt(bars)),
+        (1, 2, "αₜ", alpha),
+        (2, 0, "SNR", snr),
+        (3, 0, "S1", 1 / np.sqrt(alpha)),
+        (3, 1, "S2", (1 - alpha) / np.where(root > 0, root, np.nan)),
+        (3, 2, "S3", np.sqrt(beta)),
+    )
+    return [Trace(p, name, t, y, COLOURS[i], DASHES[i]) for p, i, name, y in rows]
+
+
+def expected_diversity(run, w):
+    share = values(run, "class_count").astype(float)
+    share /= share.sum(axis=1, keepdims=True)
+    classes = ["a", "&lt;i&gt;b&lt;/i&gt;"]
+    drawn = [
+        bar
+        for a, name in enumerate(LABELS)
+        for bar in (
+            Trace(0, name, [name], [values(run, "distinct_nearest")[a]], COLOURS[a]),
+            Trace(1, name, [name], [values(run, "nearest_distance")[a]], COLOURS[a]),
+            Trace(2, name, classes, share[a], COLOURS[a]),
+        )
+    ]
+    level = float(values(run, "reference_distinct_nearest"))
+    drawn += [Trace(0, w["diversity.expected"], [None], [level], GREY, "dot")]
+    shares = values(run, "reference_class_share")
+    return [*drawn, Trace(2, w["diversity.share"], classes, shares, GREY)]
+
+
+def expected_trajectories(run, w):
+    x = values(run, "snapshots").reshape(A, N, 4, -1)[..., 0]
+    nothing = np.full((1, 4), np.nan)
+    drawn = []
+    for a in range(A):
+        y = np.concatenate([x[a], nothing]).T.ravel()
+        drawn.append(Trace(a, LABELS[a], np.tile([*TIMES, 0], 4), y, COLOURS[a]))
+        drawn += reference(a, values(run, "reference_mean"), w["common.marginal_mean"])
+    return drawn
+
+
+def expected_map(run, w, now=N - 1):
+    std = values(run, "map_std")
+    x = (values(run, "map") / std[:, None]).astype(np.float32)
+    cloud = values(run, "map_data") / std[-1]
+    gap = np.full((1, 4), np.nan)
+    drawn = []
+    for a in range(A):
+        path = [np.concatenate([x[a, : now + 1, :, i], gap]).T.ravel() for i in (0, 1)]
+        drawn += [
+            Trace(a, w["map.data"], *cloud.T, GREY),
+            Trace(a, LABELS[a], *path, COLOURS[a]),
+            Trace(a, w["map.start"].format(t=T), *x[a, 0].T, GREY),
+            Trace(a, w["map.mean"], [0], [0], "#000000"),
+            Trace(a, w["map.now"].format(t=TIMES[now]), *x[a, now].T, COLOURS[a]),
+        ]
+    return drawn
+
+
+class Law(NamedTuple):
+    """What is expected of a picture: traces, titles of panels, of x axes and of y axes."""
+
+    traces: object
+    titles: tuple[str, ...] = ("",)
+    x: tuple[str, ...] = ("common.time",)
+    y: tuple[str, ...] = ("",)
+    time: bool = True
+
+
+LAWS_OF = {
+    "mean": Law(expected_mean, y=("mean.y",)),
+    "distance": Law(expected_distance, y=("distance.y",)),
+    "stds": Law(
+        expected_stds, ("stds.pooled", "stds.between", "stds.within"), y=("stds.y", "", "")
+    ),
+    "ks": Law(expected_ks, ("ks.naive", "ks.marginal", "ks.residual"), y=("ks.y", "", "")),
+    "dial": Law(expected_dial, ("dial.std", "dial.reading"), y=("dial.std_y", "dial.reading_y")),
+    "histogram": Law(
+        expected_histogram, ("=t = 6",), ("histogram.x",), ("histogram.y",), time=False
+    ),
+    "noise": Law(
+        expected_noise, ("noise.absolute", "noise.relative"), y=("noise.y", "noise.ratio")
+    ),
+    "staircase": Law(
+        expected_staircase, ("staircase.steps", "staircase.run"), y=2 * ("staircase.y",)
+    ),
+    "schedule": Law(
+        expected_schedule, tuple(f"schedule.{key}" for key in ("beta", "bar", "snr", "steps"))
+    ),
+    "diversity": Law(
+        expected_diversity,
+        ("diversity.distinct", "diversity.distance", "diversity.classes"),
+        ("",),
+        ("diversity.distinct_y", "diversity.distance_y", "diversity.classes_y"),
+        time=False,
+    ),
+    "trajectories": Law(
+        expected_trajectories,
+        tuple(f"={label}" for label in LABELS),
+        y=("=xₜ", *3 * ("",), "=xₜ", ""),
+    ),
+    "map": Law(
+        expected_map,
+        tuple(f"={label}" for label in LABELS),
+        ("map.x",),
+        ("map.y", "", "") * 2,
+        time=False,
+    ),
+}
+
+
+# -------------------------------------------------------------------- the tester
+
+
+def words_of(language):
+    topic = "figures."
+    return {k[len(topic) :]: v for k, v in catalogue(language).items() if k.startswith(topic)}
+
+
+def flat(found):
+    """The traces of an expectation, however they are nested."""
+    if isinstance(found, Trace):
+        return [found]
+    return [trace for part in found for trace in flat(part)]
+
+
+def axis(letter, panel):
+    return f"{letter}{panel + 1 if panel else ''}"
+
+
+def as_drawn(trace):
+    """A trace of plotly's as a `Trace`."""
+    panel = int((trace.xaxis or "x")[1:] or 1) - 1
+    assert (trace.yaxis or "y")[1:] == (trace.xaxis or "x")[1:]
+    fill, dash = getattr(trace, "fill", None) or "none", "solid"
+    if trace.type == "bar":
+        colour = trace.marker.color
+    elif fill == "toself":
+        colour, dash = trace.fillcolor, None
+    elif trace.mode == "markers":
+        colour = trace.marker.color
+    else:
+        colour, dash = trace.line.color, trace.line.dash or "solid"
+    return Trace(panel, trace.name, trace.x, trace.y, colour, dash, fill)
+
+
+def same(a, b):
+    if a._replace(x=0, y=0) != b._replace(x=0, y=0) or len(a.x) != len(b.x):
+        return False
+    for one, other in ((a.x, b.x), (a.y, b.y)):
+        if isinstance(one[0], str) or one[0] is None:
+            if list(one) != list(other):
+                return False
+        elif not np.allclose(
+            np.asarray(one, float), np.asarray(other, float), 1e-6, 0, equal_nan=True
+        ):
+            return False
+    return True
+
+
+def check_traces(figure, expected):
+    """Every expected trace is drawn once, and nothing else is."""
+    left = [as_drawn(trace) for trace in figure.data]
+    for trace in flat(expected):
+        found = [i for i, other in enumerate(left) if same(trace, other)]
+        assert found, f"not drawn as expected: {trace}"
+        left.pop(found[0])
+    assert not left, f"drawn too much: {left}"
+
+
+def check_words(figure, law, words):
+    def said(key):
+        text = key[1:] if key.startswith("=") else words[key] if key else ""
+        return text.replace("{steps}", "6").replace("\n", "<br>")
+
+    titles = {note.xref: note.text for note in figure.layout.annotations if note.xanchor == "left"}
+    shown = {}
+    for i, key in enumerate(law.titles):
+        first, line, rest = said(key).partition("<br>")
+        if key:
+            shown[f"{axis('x', i)} domain"] = f"<b>{first}</b>{line}{rest}"
+        x, y = (figure.layout[axis(k, i).replace(k, f"{k}axis")] for k in "xy")
+        assert x.title.text == said(law.x[i % len(law.x)])
+        assert (y.title.text or "") == said(law.y[i % len(law.y)])
+        assert (x.anchor, y.anchor) == (axis("y", i), axis("x", i))
+    assert titles == shown
+
+
+def check_time(figure, law):
+    named = [axis("x", i) for i in range(len(law.titles))] if law.time else []
+    assert figure.layout.meta["time_axes"] == named
+    for x in named:
+        left, right = figure.layout[x.replace("x", "xaxis")].range
+        assert left > right
+        if x != "x" or "staircase" not in str(law.titles):
+            assert T < left < 1.05 * T and 0 > right > -0.05 * T
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_time_runs_to_the_left_and_has_one_cursor_per_axis(gaussian, language):
-    """Kills: an axis not reversed, a cursor missing, doubled or not at T, meta without time."""
-    for name, figure in drawn(gaussian, language).items():
-        layout = figure["layout"]
-        cursors = [s for s in layout.get("shapes", []) if s.get("name") == "cursor"]
-        assert layout["meta"]["time"] is (name in OVER_TIME), name
-        if name not in OVER_TIME:
-            assert not cursors
-            continue
-        x_axes = axes(layout, "x")
-        assert sorted(s["xref"] for s in cursors) == sorted(k.replace("axis", "") for k in x_axes)
-        for shape in cursors:
-            assert shape["x0"] == shape["x1"] == T and (shape["y0"], shape["y1"]) == (0, 1)
-            assert shape["yref"] == shape["xref"].replace("x", "y") + " domain"
-        for key, axis in x_axes.items():
-            assert axis["range"][0] > axis["range"][1], (name, key)
-            assert axis["title"]["text"] == catalogue(language)["figures.common.time"]
+@pytest.mark.parametrize("look", ["light", "dark"])
+@pytest.mark.parametrize("name", LAWS_OF)
+def test_every_number_is_drawn_where_it_belongs(name, language, look):
+    """Kills: curves one colour or dash off, names of other arms, references or bands swapped or
+    of another statistic, panels, titles or axes swapped, another quantity, a lost or doubled
+    trace, time upwards, words of another language, a theme that changes data."""
+    run, law, words = made(), LAWS_OF[name], words_of(language)
+    figure = plot(run, name, language=language, theme=look)
+    check_traces(figure, law.traces(run, words))
+    check_words(figure, law, words)
+    check_time(figure, law)
+    page = figure.layout.template.layout
+    assert (page.paper_bgcolor, page.font.color) == {
+        "light": ("#ffffff", "#1f2328"),
+        "dark": ("#16181d", "#e6e8eb"),
+    }[look]
+    assert not figure.layout.shapes or name == "diversity"
 
 
-def test_arms_stand_once_in_the_legend_under_their_escaped_names(gaussian):
-    """Kills: HTML or TeX of a name reaching plotly, a legend entry per panel or none at all."""
-    for name, figure in drawn(gaussian).items():
-        if name == "schedule":
-            continue
-        for arm in gaussian.arms:
-            traces = [t for t in figure["data"] if t.get("legendgroup") == arm]
-            assert sum(t.get("showlegend", True) for t in traces) == 1, (name, arm)
-            assert {t["name"] for t in traces} == {theme.label(arm)}, (name, arm)
-        assert "<b>half" not in json.dumps([t["name"] for t in figure["data"]])
-        titles = [a["text"] for a in figure["layout"].get("annotations", [])]
-        assert not any("<b>half" in title or "$" in title for title in titles)
-    assert theme.label(STRANGE) == "&lt;b&gt;half&lt;/b&gt; &amp; &#36;x&#36;"
-    assert len(theme.label("n" * 500)) == 40
+def test_every_picture_has_a_law():
+    """Kills: a new picture that nothing tests."""
+    assert {*NAMES} == {*LAWS_OF, "strips"}
 
 
-def test_panels_neither_overlap_nor_leave_the_page_wide_or_stacked(gaussian):
+@pytest.mark.parametrize("name", LAWS_OF)
+def test_arms_stand_once_in_the_legend(name):
+    """Kills: an entry per panel, or none; the entries of two arms joined in one group."""
+    figure = plot(made(), name)
+    if name in ("schedule", "map"):
+        return
+    for arm, label in zip([arm for arm, _, _ in ARMS], LABELS, strict=True):
+        group = [t for t in figure.data if t.legendgroup == arm]
+        assert {t.name for t in group} <= {label}
+        shown = [t for t in figure.data if t.name == label and t.showlegend is not False]
+        assert len(shown) == 1 and getattr(shown[0], "fill", "") != "toself", (name, arm)
+    bands = [t for t in figure.data if t.name == "95 of 100 right samplers"]
+    assert not bands or [t.showlegend for t in bands] == [True, *(len(bands) - 1) * [False]]
+
+
+@pytest.mark.parametrize("name", [name for name, law in LAWS_OF.items() if law.time])
+def test_a_step_is_marked_on_every_axis_of_time(name):
+    """Kills: a cursor at another time, on one panel only, or where nobody asked for one."""
+    shapes = plot(made(), name, t=7).layout.shapes
+    axes = plot(made(), name).layout.meta["time_axes"]
+    assert [shape.xref for shape in shapes] == axes
+    for shape in shapes:
+        assert shape.x0 == shape.x1 == 7 and (shape.y0, shape.y1) == (0, 1)
+        assert shape.yref == shape.xref.replace("x", "y") + " domain"
+
+
+@pytest.mark.parametrize("name", LAWS_OF)
+def test_panels_neither_overlap_nor_leave_the_page(name):
     """Kills: a patch for the phone that misses an axis, or panels on top of each other."""
-    for name, draw in PICTURES.items():
-        figure = draw(gaussian, "en")
-        if figure is None:
-            continue
-        for narrow in (False, True):
-            layout = theme.arranged(figure, narrow).to_dict()["layout"]
-            boxes = [
-                (*layout[key]["domain"], *layout[key.replace("x", "y", 1)]["domain"])
-                for key in axes(layout, "x")
-            ]
-            assert all(0 <= low < high <= 1 for b in boxes for low, high in (b[:2], b[2:])), name
-            for i, a in enumerate(boxes):
-                assert not narrow or a[:2] == (0, 1)
-                for b in boxes[:i]:
-                    apart = a[0] >= b[1] or b[0] >= a[1] or a[2] >= b[3] or b[2] >= a[3]
-                    assert apart, (name, narrow)
-        wide = theme.arranged(theme.arranged(figure, True), False)
-        assert wide.to_dict() == figure.to_dict(), name
+    figure = plot(made(), name)
+    first = figure.to_dict()
+    keys = [key for key in first["layout"] if key.startswith("xaxis")]
+    assert len(keys) == len(LAWS_OF[name].titles)
+    for width in ("narrow", "wide"):
+        layout = theme.arranged(figure, width).to_dict()["layout"]
+        boxes = [
+            (*layout[key]["domain"], *layout[key.replace("x", "y", 1)]["domain"]) for key in keys
+        ]
+        assert all(0 <= low < high <= 1 for b in boxes for low, high in (b[:2], b[2:]))
+        for i, a in enumerate(boxes):
+            assert width == "wide" or a[:2] == (0, 1)
+            for b in boxes[:i]:
+                beside = a[0] >= b[1] or b[0] >= a[1]
+                below = a[2] >= b[3] or b[2] >= a[3]
+                assert beside or below
+                lines = 3 * 20  # a title of up to three lines needs room
+                gap = max(a[2] - b[3], b[2] - a[3]) * (layout["height"] - 120)
+                assert beside or gap > lines or width == "wide"
+        titles = [layout[key.replace("x", "y", 1)]["title"].get("text") for key in keys]
+        assert width == "wide" or (len(set(titles)) <= 3 and ("" in titles) == (titles[0] == ""))
+    assert figure.to_dict() == first
 
 
-def test_ks_panels_share_one_scale_and_show_the_band(gaussian):
-    """Kills: each view on a scale of its own, the band under a view it is not meant for."""
-    layout = ks_figure(ks_data(gaussian)).to_dict()["layout"]
-    assert {tuple(axis["range"]) for axis in axes(layout, "y").values()} == {(0, 1.02)}
-    assert layout["yaxis2"]["matches"] == layout["yaxis3"]["matches"] == "y"
-    band = catalogue("en")["figures.ks.band"]
-    traces = ks_figure(ks_data(gaussian)).data
-    assert [t.xaxis for t in traces if t.name == band] == ["x3"]
+# -------------------------------------------------------------------- one picture's own laws
 
 
-def test_uncertain_ks_is_drawn_as_a_ribbon(blocks, gaussian):
-    """Kills: bounds of merged blocks not shown, or a ribbon around exact values."""
-    data = ks_data(blocks)
-    assert np.nanmax(data.marginal_error) > 0
-    ribbons = [t for t in ks_figure(data).data if t.fill == "toself"]
-    assert len(ribbons) == 9
-    around = next(t for t in ribbons if t.xaxis == "x2" and t.legendgroup == "z=0")
-    n = len(data.t)
-    np.testing.assert_allclose(around.y[:n], data.marginal[1] - data.marginal_error[1])
-    np.testing.assert_allclose(around.y[n:][::-1], data.marginal[1] + data.marginal_error[1])
-    assert not [t for t in ks_figure(ks_data(gaussian)).data if t.fill == "toself"]
+def test_dial_of_a_network_does_not_read_the_noise():
+    """Kills: λ drawn or read where the denoiser is not linear."""
+    figure = plot(made(linear=False), "dial")
+    assert figure.layout.meta["time_axes"] == ["x"]
+    lines = {t.name: set(t.y) for t in figure.data if t.line.dash == "dot"}
+    assert lines == {"N(0, 1)": {1.0}}
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_an_empty_panel_says_so(gaussian, language):
-    """Kills: a blank panel for a std that one number does not have, or notes on full panels."""
-    words = catalogue(language)["figures.common.nothing"].replace("\n", "<br>")
-    figure = stds_figure(stds_data(gaussian), language)
-    assert [a.xref for a in figure.layout.annotations if a.text == words] == ["x3 domain"]
-
-
-def test_a_run_without_a_law_draws_no_reference():
-    """Kills: a reference of NaN in the legend, a crash for any other callable."""
-    schedule = NoiseSchedule.linear(6, 0.01, 0.5)
-    run = record(
-        lambda x, t, context=None: x * 0.5, schedule, n=4, sample_shape=(2,), progress=False
+def test_dial_is_read_exactly():
+    """λ̂ of a run with an exact Gaussian denoiser, at all times between.
+    Kills: a std for a variance, the ends swapped or of another rule."""
+    schedule = dv.NoiseSchedule.linear(60, 1e-3, 0.15)
+    arms = [dv.Arm(f"{s}", dv.ddpm(), s) for s in (0.0, 0.25, 1.0)]
+    run = dv.record(
+        dv.GaussianDenoiser(schedule, 2.0, 0.5), schedule, arms=arms, n=20_000, progress=False
     )
-    marginal = catalogue("en")["figures.common.marginal"]
-    for name, figure in drawn(run).items():
-        assert marginal not in [t.get("name") for t in figure["data"]], name
-    assert "diversity" not in drawn(run)
+    (read,) = [t for t in plot(run, "dial").data if t.xaxis == "x2" and t.line.color != GREY]
+    assert np.abs(np.array(read.y)[6:-3] - 0.25).max() < 0.02
 
 
-def test_one_step_can_be_drawn():
-    """Kills: an index into steps that are not there."""
-    schedule = NoiseSchedule.linear(10, 0.01, 0.5)
-    run = record(GaussianDenoiser(schedule, 0.0, 1.0), schedule, n=4, steps=1, progress=False)
-    assert set(drawn(run)) >= OVER_TIME
+def test_one_colour_and_dash_per_arm():
+    """Kills: a sixth arm that looks like the first, in bars and points too."""
+    assert [theme.colour(i) for i in range(10)] == COLOURS
+    assert [theme.dash(i) for i in range(7)] == DASHES
+    assert len({(theme.colour(i), theme.dash(i)) for i in range(70)}) == 70
+    assert "dot" not in DASHES  # it is the reference's
 
 
-def test_staircase_starts_with_all_three_and_parts(gaussian):
-    """Kills: teeth drawn upside down, or a sawtooth one step out of place."""
-    data = staircase_data(gaussian)
-    ddpm_path, still, straight = staircase_figure(data).data[:3]
-    assert {p.y[0] for p in (ddpm_path, straight)} == {data.told[0]}
-    assert still.y[0] == pytest.approx(data.told[0], rel=1e-12)
-    assert list(ddpm_path.x[:5]) == [data.times[i] for i in (0, 1, 1, 2, 2)]
-    np.testing.assert_array_equal(ddpm_path.y[1::2], data.lowered)
-    np.testing.assert_array_equal(ddpm_path.y[2::2], data.told[1:])
-
-
-def test_dial_has_a_line_per_setting(gaussian):
-    """Kills: settings drawn at another height than their name says."""
-    lines = {t.name: set(t.y) for t in dial_figure(dial_data(gaussian)).data if "λ" in t.name}
-    assert lines == {"λ = 0.5": {0.5}, "λ = 1": {1.0}}
-
-
-def test_gaps_stay_gaps(gaussian):
-    """Kills: NaN joined over, or dropped so that values slip to another time."""
-    data = mean_data(gaussian)
-    data.mean[0, 5] = np.nan
-    trace = next(t for t in mean_figure(data).data if t.legendgroup == "ddpm")
-    assert trace.connectgaps is False and np.isnan(trace.y[5]) and len(trace.y) == T + 1
-
-
-def test_long_runs_are_thinned_evenly():
-    """Kills: a lost end, more points than allowed, x and y thinned apart."""
-    t = np.arange(10_000, -1, -1)
-    x, y = theme.thin(t, t * 2.0)
-    assert len(x) <= theme.MAX_POINTS and (x[0], x[-1]) == (10_000, 0)
-    np.testing.assert_array_equal(y, x * 2.0)
-    assert np.ptp(np.diff(x)) <= 1
-    figure = schedule_figure(schedule_data(NoiseSchedule.linear(5000, 1e-5, 1e-3)))
-    assert max(len(trace.x) for trace in figure.data) <= theme.MAX_POINTS
-
-
-# -------------------------------------------------------------------- theme
-
-
-def contrast(a, b):
-    """Contrast ratio of WCAG 2.1."""
+def test_colours_can_be_seen_on_both_pages():
+    """Kills: a colour too pale for white or too dark for the dark page."""
 
     def luminance(colour):
         c = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
         linear = np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
         return linear @ [0.2126, 0.7152, 0.0722]
 
-    low, high = sorted([luminance(a), luminance(b)])
-    return (high + 0.05) / (low + 0.05)
+    def contrast(a, b):
+        low, high = sorted([luminance(a), luminance(b)])
+        return (high + 0.05) / (low + 0.05)
+
+    for name in ("light", "dark"):
+        page = theme.TEMPLATES[name].layout
+        assert min(contrast(c, page.paper_bgcolor) for c in (*COLOURS, GREY)) >= 3
+        assert contrast(page.font.color, page.paper_bgcolor) >= 7
 
 
-def test_colours_can_be_seen_on_both_pages():
-    """Kills: a colour too pale for white or too dark for the dark page; two arms alike."""
-    for page in theme.PAPER.values():
-        assert min(contrast(c, page) for c in (*theme.COLOURS, theme.REFERENCE)) >= 3
-    assert min(contrast(theme.TEXT[d], theme.PAPER[d]) for d in (False, True)) >= 7
-    assert len({(theme.colour(i), theme.dash(i)) for i in range(20)}) == 20
-    assert "dot" not in theme.DASHES  # it is the reference's
+def test_of_other_arms_no_colour_stands_twice_in_the_staircase():
+    """Kills: DDPM in closed form in the colour of an arm that is something else."""
+    run = made()
+    figure = plot(
+        Run(run.dataset.isel(arm=[2, 0, 1]).assign_attrs(spec=_spec(run, 2, 0, 1))), "staircase"
+    )
+    drawn = [t.line.color for t in figure.data if t.line.color != GREY]
+    assert drawn == [*COLOURS[3:6], *COLOURS[:3]]
+
+
+def _spec(run, *arms):
+    return replace(run.spec, arms=tuple(run.spec.arms[a] for a in arms)).to_json()
+
+
+@pytest.mark.parametrize("quantity", ["x", "eps", "residual"])
+def test_a_histogram_stands_beside_its_own_reference(quantity):
+    """Kills: N(0, 1) beside x_t, q(x_t) beside the residual, anything beside ε̂."""
+    run = made()
+    data = histogram_data(run, quantity, t=3)
+    lines = {t.name: t.y for t in histogram_figure(data).data if t.line.color == GREY}
+    bins = run.dataset["bin"].values
+    normal = np.exp(-(bins**2) / 2) / np.sqrt(2 * np.pi)
+    at = int(np.flatnonzero(TIMES == 3)[0])
+    right = {
+        "x": {"forward process q(xₜ)": values(run, "reference_histogram")[at]},
+        "eps": {},
+        "residual": {"N(0, 1)": normal},
+    }[quantity]
+    assert lines.keys() == right.keys()
+    for name, y in right.items():
+        np.testing.assert_allclose(lines[name], y)
+
+
+def test_ks_shows_the_bound_of_independent_values_where_no_band_is_known():
+    """1.358/√n of the residual. Kills: another n, another view, a bound of nothing."""
+    figure = plot(made(banded=False), "ks")
+    bound = next(t for t in figure.data if t.name == "95 of 100 independent samples")
+    assert bound.xaxis == "x3" and bound.fill == "tozeroy"
+    n = 1000 + 10 * np.arange(N - 1)
+    np.testing.assert_allclose(bound.y, [*(1.358 / np.sqrt(n)), np.nan])
+    assert bound.name not in [t.name for t in plot(made(), "ks").data]
+    assert {tuple(y.range) for y in figure.select_yaxes()} == {(0, 1.02)}
+
+
+@pytest.mark.parametrize("t", [12, 6])
+def test_the_map_is_seen_at_its_time(t):
+    """Kills: paths that run ahead, the points of another time, axes of different scale."""
+    figure = plot(made(), "map", t=t)
+    now = int(np.flatnonzero(t == TIMES)[0])
+    check_traces(figure, expected_map(made(), words_of("en"), now))
+    panels = [{"x": axis("x", a), "y": axis("y", a), "colour": COLOURS[a]} for a in range(A)]
+    assert figure.layout.meta["panels"] == panels
+    for a in range(A):
+        x, y = (figure.layout[axis(k, a).replace(k, f"{k}axis")] for k in "xy")
+        assert y.scaleanchor == axis("x", a) and list(x.range) == list(y.range)
+        assert x.range[0] == -x.range[1]
+
+
+def pixels(figure):
+    """The picture of a strip, (height, width, 4)."""
+    (trace,) = figure.data
+    content = base64.b64decode(trace.source.partition(",")[2])
+    picture = np.array(Image.open(io.BytesIO(content)))
+    assert (trace.x0, trace.y0) == (0.5, 0.5) and trace.zsmooth in (None, False)
+    assert list(figure.layout.xaxis.range) == [0, picture.shape[1]]
+    assert list(figure.layout.yaxis.range) == [picture.shape[0], 0]
+    return picture
+
+
+def tile_at(picture, x, y):
+    """The image whose middle is at (x, y)."""
+    left, top = round(x - 2.5), round(y - 2)
+    return picture[top : top + 4, left : left + 5]
+
+
+def right_pixels(x):
+    """(3, H, W) in [−1, 1] as RGBA in the fixed range."""
+    rgb = np.rint((np.clip(np.moveaxis(x, 0, -1), -1, 1) + 1) * 127.5)
+    return np.concatenate([rgb, np.full((*rgb.shape[:2], 1), 255)], axis=-1).astype(np.uint8)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("look", ["light", "dark"])
+def test_strips_over_time_have_the_pixels_under_their_labels(language, look):
+    """Kills: rows of other arms, columns of other times, a range per image, smooth enlargement,
+    pixels that depend on the theme."""
+    run = made(IMAGES)
+    figure = plot(run, "strips", language=language, theme=look)
+    picture, snapshots = pixels(figure), values(run, "snapshots")
+    assert list(figure.layout.yaxis.ticktext) == LABELS
+    wanted = np.linspace(T, 0, 13).astype(int)
+    nearest = [int(np.abs(TIMES - t).argmin()) for t in wanted]
+    assert list(figure.layout.xaxis.ticktext) == [str(TIMES[i]) for i in nearest]
+    for a, middle in enumerate(figure.layout.yaxis.tickvals):
+        for column, x in enumerate(figure.layout.xaxis.tickvals):
+            for sample in range(3):  # the middle of the three is at the label
+                tile = tile_at(picture, x, middle + (sample - 1) * 5)
+                right = right_pixels(snapshots[a, nearest[column], sample])
+                np.testing.assert_array_equal(tile, right)
+    assert (picture[:, 5, 3] == 0).all()  # clear between the columns
+    assert figure.layout.xaxis.title.text == words_of(language)["common.time"]
+
+
+@pytest.mark.parametrize("t", [12, 5, 0])
+def test_strips_at_one_time_have_all_samples(t):
+    """Kills: another time, samples and arms transposed."""
+    run = made(IMAGES)
+    figure = plot(run, "strips", t=t)
+    picture, at = pixels(figure), int(np.abs(TIMES - t).argmin())
+    assert list(figure.layout.yaxis.ticktext) == LABELS
+    assert list(figure.layout.xaxis.ticktext) == ["1", "2", "3", "4"]
+    assert f"t = {TIMES[at]}" in figure.layout.xaxis.title.text
+    for a, y in enumerate(figure.layout.yaxis.tickvals):
+        for sample, x in enumerate(figure.layout.xaxis.tickvals):
+            right = right_pixels(values(run, "snapshots")[a, at, sample])
+            np.testing.assert_array_equal(tile_at(picture, x, y), right)
+
+
+def test_stretched_strips_are_there_by_name_only():
+    """Kills: a stretch by default, or one over all channels at once."""
+    data = strips_data(made(IMAGES), samples=[2, 0, 99], times=[7], stretched=True)
+    assert data.samples == [2, 0] and data.stretched
+    assert (data.tiles.max(axis=(-2, -3)) == 255).all()
+    assert (data.tiles.min(axis=(-2, -3)) == 0).all()
+    assert not strips_data(made(IMAGES)).stretched
+    grey = Run(made(IMAGES).dataset.isel(sample_0=[1]).assign_attrs(spec=_shaped((1, 4, 5))))
+    tiles = strips_data(grey, [0], [7]).tiles
+    assert tiles.shape[-1] == 3 and (tiles[..., :1] == tiles).all()
+    assert len(strips_figure(strips_data(grey, [0], [7, 4])).data) == 1
+
+
+def _shaped(shape):
+    return replace(made(IMAGES).spec, sample_shape=shape).to_json()
+
+
+def test_density_shows_both_laws():
+    """Kills: the right law and the made one swapped, time upwards, ends exchanged."""
+    data = dial_density(dv.NoiseSchedule.linear(20, 1e-3, 0.3), LAWS["mixture"], 0.0, 1.0)
+    figure = density_figure(data)
+    right, made_, end, ends = figure.data
+    np.testing.assert_allclose(right.z, data.marginal.T, atol=1e-6)
+    np.testing.assert_allclose(made_.z, data.density.T, atol=1e-6)
+    assert (right.xaxis, made_.xaxis, end.xaxis, ends.xaxis) == ("x", "x2", "x3", "x3")
+    np.testing.assert_allclose(end.x, data.marginal[-1])
+    np.testing.assert_allclose(ends.x, data.density[-1])
+    assert (end.name, end.line.color, ends.name, ends.line.color) == (
+        "data",
+        GREY,
+        "samples",
+        COLOURS[0],
+    )
+    assert right.colorscale[-1][1] == GREY and made_.colorscale[-1][1] == COLOURS[0]
+    for trace in (right, made_):
+        np.testing.assert_array_equal(trace.x, data.t)
+        np.testing.assert_array_equal(trace.y, BINS)
+    assert list(figure.layout.xaxis.range) == list(figure.layout.xaxis2.range) == [20, 0]
+    assert figure.layout.meta["time_axes"] == ["x", "x2"]
+
+
+def test_live_figure_has_a_place_for_every_curve():
+    """Kills: a curve that is filled under another name, the reference of another statistic."""
+    told = {"t": [9, 5, 0], **{name: [i, i, None] for i, name in enumerate(STATISTICS)}}
+    figure = live_figure([STRANGE, "b"], 9, told, "zh")
+    for i, name in enumerate(STATISTICS):
+        on = [t for t in figure.data if t.xaxis == axis("x", i)]
+        assert [(t.meta, t.name) for t in on[1:]] == [((name, 0), ESCAPED), ((name, 1), "b")]
+        assert [t.line.color for t in on] == [GREY, *COLOURS[:2]]
+        assert list(on[0].y[:2]) == [i, i] and list(on[0].x) == [9, 5, 0]
+        assert not len(on[1].x)
+        assert words_of("zh")[f"live.{name}"] in figure.layout.annotations[i].text
+    assert len(live_figure(["a"], 9).data) == len(STATISTICS)
+
+
+# -------------------------------------------------------------------- what a run can give
+
+
+def test_a_run_gives_what_it_has_the_numbers_for():
+    """Kills: a picture offered that cannot be drawn, or one that is kept back."""
+    everything = set(NAMES)
+    run = made()
+    assert available(run) == [name for name in NAMES if name != "strips"]
+    assert set(available(made(IMAGES))) == everything - {"trajectories"}
+    bare = without(run, "map", "distinct_nearest", "snapshots", "class_count")
+    assert everything - set(available(bare)) == {"strips", "map", "diversity", "trajectories"}
+    few = without(run, "class_count", "reference_class_share", "class")
+    assert len(list(plot(few, "diversity").select_xaxes())) == 2
+    plain = plot(without(made(banded=False), "reference_histogram"), "histogram")
+    assert not [t for t in plain.data if t.line.color == GREY]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("cake",), "picture is 'cake'; allowed: map, strips"),
+        (("strips",), "picture is 'strips'; this run has the numbers for map, ks"),
+        (("ks", "fr"), "language is 'fr'; allowed: en, zh"),
+        (("ks", "en", "pink"), "theme is 'pink'; allowed: light, dark"),
+        (("ks", "en", "light", 13), "t is 13; allowed is 0…12"),
+    ],
+)
+def test_what_cannot_be_drawn_is_said_in_one_line(arguments, words):
+    """Kills: a KeyError, or a figure without data."""
+    keys = ("name", "language", "theme", "t")
+    with pytest.raises(InputError) as error:
+        plot(made(), **dict(zip(keys, arguments, strict=False)))
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_curve_without_numbers_says_so():
+    """Kills: a blank panel, gaps that are joined, references of NaN in the legend."""
+    data = made(banded=False).dataset.copy(deep=True)
+    data["std_within"][:] = np.nan
+    data["std_between"][0, 4] = np.nan
+    for name in ("reference_std", "reference_std_within"):
+        data[name][:] = np.nan
+    for language in LANGUAGES:
+        figure = plot(Run(data), "stds", language=language)
+        words = words_of(language)["common.nothing"].replace("\n", "<br>")
+        assert [a.xref for a in figure.layout.annotations if a.text == words] == ["x3 domain"]
+    assert [t.xaxis for t in figure.data if t.line.color == GREY] == ["x2"]
+    gap = next(t for t in figure.data if t.xaxis == "x2" and t.legendgroup == "ddpm")
+    assert gap.connectgaps is False and np.isnan(gap.y[4]) and len(gap.y) == N
+
+
+def test_one_step_can_be_drawn():
+    """Kills: an index into steps that are not there."""
+    schedule = dv.NoiseSchedule.linear(10, 0.01, 0.5)
+    denoiser = dv.GaussianDenoiser(schedule, 0.0, 1.0)
+    run = dv.record(denoiser, schedule, n=4, steps=1, progress=False)
+    assert all(plot(run, name).data for name in available(run))
+
+
+def test_long_runs_are_thinned_evenly():
+    """Kills: a lost end, more points than allowed, x and y thinned apart."""
+    figure = schedule_figure(schedule_data(dv.NoiseSchedule.linear(5000, 1e-5, 1e-3)))
+    beta = figure.data[0]
+    assert 1900 < len(beta.x) <= 2000 and (beta.x[0], beta.x[-1]) == (5000, 0)
+    steps = np.diff(beta.x)
+    assert steps.max() - steps.min() <= 1
+    np.testing.assert_allclose(beta.y[:-1], np.interp(beta.x[:-1], [1, 5000], [1e-5, 1e-3]))
+
+
+def test_names_from_outside_are_short_and_plain():
+    """Kills: a tag, a formula, or a legend as wide as the page."""
+    assert theme.label(STRANGE) == ESCAPED
+    assert theme.label("n" * 41) == "n" * 39 + "…" and theme.label("n" * 40) == "n" * 40
 
 
 def test_no_figure_offers_to_upload_it():
     """Kills: plotly's default of a button that sends the data to a cloud."""
-    assert theme.CONFIG["showSendToCloud"] is False
-    assert theme.CONFIG["displaylogo"] is False
-    assert theme.CONFIG["plotlyServerURL"] == ""
-    assert theme.CONFIG["responsive"] is True
+    assert CONFIG["showSendToCloud"] is False and CONFIG["plotlyServerURL"] == ""
+    assert CONFIG["displaylogo"] is False and CONFIG["responsive"] is True
 
 
-def test_a_themed_figure_is_a_copy(gaussian):
-    """Kills: the page's transparent figure changed by an export, a dark page with dark text."""
-    figure = mean_figure(mean_data(gaussian))
-    before = figure.to_dict()
-    dark = theme.themed(figure, True, "Title")
-    assert figure.to_dict() == before
-    assert dark.layout.paper_bgcolor == theme.PAPER[True]
-    assert dark.layout.font.color == theme.TEXT[True]
-    assert "Title" in dark.layout.title.text
+def test_a_run_draws_itself():
+    """Kills: ``run.plot`` with other defaults, a name that does not reach it."""
+    run = made()
+    arguments = {"language": "zh", "theme": "dark", "t": 4}
+    assert (
+        run.plot("ks", **arguments)
+        == plot(run, "ks", **arguments)
+        == dv.plot(run, "ks", **arguments)
+    )
+    assert caption("ks", "zh") == catalogue("zh")["figures.ks.caption"]
+
+
+def test_a_run_in_a_notebook_shows_its_ends():
+    """Kills: images or numbers beside another arm, a name that is markup, numbers not of t = 0."""
+    run = made(IMAGES)
+    page = run._repr_html_()
+    assert page == run_html(run)
+    rows = page.split("<tr>")[2:]
+    assert len(rows) == A
+    for a, row in enumerate(rows):
+        assert f">{html.escape(ARMS[a][0])}</th>" in row and COLOURS[a] in row
+        source = row.partition("base64,")[2].partition('"')[0]
+        picture = np.array(Image.open(io.BytesIO(base64.b64decode(source))))
+        right = right_pixels(values(run, "snapshots")[a, -1, 2])
+        np.testing.assert_array_equal(picture[:4, 12:17], right)
+        between = values(run, "std_between")[a, -1]
+        share = between / values(run, "reference_std_between")[-1]
+        mean = values(run, "mean", "x")[a, -1]
+        assert f"<td>{mean:.3g}</td><td>{between:.3g}</td><td>{share:.0%}</td>" in row
+    assert "<img" not in run_html(made()) and "run.plot" in page
 
 
 def test_drawing_a_run_needs_no_torch():
     """Kills: an import of torch at the plotly end."""
-    code = "import sys, diffviz.figures, diffviz.figures.strips; assert 'torch' not in sys.modules"
+    code = "import sys, diffviz.figures.density; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.browser
-def test_a_browser_draws_the_strange_name_as_it_is(gaussian):
+def test_a_browser_draws_the_strange_name_as_it_is():
     """Kills: an escape that plotly shows to the reader, or a layout that plotly.js rejects."""
-    svg = ks_figure(ks_data(gaussian)).to_image("svg", width=900).decode()
+    svg = plot(made(), "ks").to_image("svg", width=900).decode()
     assert STRANGE in html.unescape(svg)
+    assert isinstance(plot(made(), "ks"), go.Figure)

@@ -16,6 +16,7 @@ from diffviz.errors import InputError
 from diffviz.files.atomic import (
     check_apart,
     check_writable,
+    only_writer,
     read_bytes,
     replacing,
     seal,
@@ -40,6 +41,21 @@ def test_a_failure_keeps_the_old_file_and_leaves_nothing(tmp_path, failure):
     assert path.read_text() == "old" and names(tmp_path) == ["a.txt"]
 
 
+def test_the_content_is_on_the_disk_before_its_name(tmp_path, monkeypatch):
+    """Kills: a rename before the content is flushed, a folder that is never flushed."""
+    order, fsync, replace = [], os.fsync, os.replace
+
+    def flushed(handle):
+        order.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file")
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(os, "replace", lambda a, b: (order.append("rename"), replace(a, b)))
+    with replacing(tmp_path / "a.txt") as temporary:
+        temporary.write_text("new")
+    assert order == ["file", "rename", "folder"]
+
+
 def test_success_replaces_and_keeps_the_umask(tmp_path):
     """Kills: the private mode of a temporary file on a file for everybody."""
     path = tmp_path / "a.txt"
@@ -53,7 +69,7 @@ def test_success_replaces_and_keeps_the_umask(tmp_path):
 
 
 def test_a_killed_writer_leaves_the_old_file_and_the_next_one_sweeps(tmp_path):
-    """Kills: stale files that pile up; a sweep that takes a living writer's file."""
+    """Kills: stale files that pile up."""
     path = tmp_path / "a.txt"
     path.write_text("old")
     code = (
@@ -64,12 +80,45 @@ def test_a_killed_writer_leaves_the_old_file_and_the_next_one_sweeps(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], check=False)
     assert done.returncode == -signal.SIGKILL
     assert path.read_text() == "old" and len(names(tmp_path)) == 2
-    living = tmp_path / f".a.txt.{os.getppid()}.txt"
-    living.write_text("another writer's")
     with replacing(path) as temporary:
         temporary.write_text("new")
-    assert path.read_text() == "new"
-    assert names(tmp_path) == [living.name, "a.txt"]
+    assert path.read_text() == "new" and names(tmp_path) == ["a.txt"]
+
+
+LATER = """
+import sys
+from diffviz.files.atomic import replacing
+with replacing(sys.argv[1]) as temporary:
+    temporary.write_text("other")
+"""
+
+
+@pytest.mark.parametrize("container", [False, True])
+def test_a_living_writer_is_left_alone(tmp_path, container):
+    """Whatever its process number means there. Kills: a sweep by process numbers, which differ
+    between containers."""
+    prefix = ["unshare", "-pf", "--mount-proc"] if container else []
+    if container and subprocess.run([*prefix, "true"], capture_output=True).returncode:
+        pytest.skip("no containers here")
+    path = tmp_path / "a.txt"
+    with replacing(path) as temporary:
+        temporary.write_text("mine")
+        subprocess.run([*prefix, sys.executable, "-c", LATER, str(path)], check=True)
+        assert path.read_text() == "other"
+    assert path.read_text() == "mine" and names(tmp_path) == ["a.txt"]
+
+
+def test_there_is_one_only_writer(tmp_path):
+    """Kills: a lock that is left behind, one for all names, one that two can hold."""
+    path = tmp_path / "a.txt"
+    with only_writer(path), only_writer(tmp_path / "b.txt"):
+        with pytest.raises(InputError, match=r"a\.txt: is being written"), only_writer(path):
+            pass
+        with replacing(path) as temporary:
+            temporary.write_text("new")
+    with only_writer(path):
+        pass
+    assert names(tmp_path) == ["a.txt"] and path.read_text() == "new"
 
 
 def test_writers_at_the_same_time_leave_one_whole_file(tmp_path):
@@ -111,7 +160,7 @@ def test_a_full_disk_is_one_line_and_status_2(tmp_path, words):
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
     done = subprocess.run(
-        [sys.executable, "-m", "diffviz", words, *arguments, "-o", str(out)],
+        [sys.executable, "-m", "diffviz.cli", words, *arguments, "-o", str(out)],
         preexec_fn=little_space,
         capture_output=True,
         text=True,
@@ -157,9 +206,11 @@ def test_what_stands_there_and_is_no_file_is_not_replaced(tmp_path):
     assert len(names(tmp_path)) == len(made) + 1
 
 
-@pytest.mark.parametrize("name", ["", "a\0b", "x" * 250, "a/b", "x" * 5000])
+@pytest.mark.parametrize(
+    "name", ["", "a\0b", "x" * 256, "a/b", "x" * 5000, "folder/", 3, b"x", None]
+)
 def test_names_that_cannot_be_are_one_line(tmp_path, monkeypatch, name):
-    """Kills: a check that the name fits which forgets the longer name of the temporary file."""
+    """Kills: a name of a folder taken for one of a file, a TypeError of the library."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError) as error:
         check_writable(name)

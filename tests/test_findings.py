@@ -9,7 +9,7 @@ import torch
 
 from diffviz.diagnosis.findings import Finding, diagnose
 from diffviz.diffusion.exact import DatasetDenoiser, GaussianDenoiser, MixtureDenoiser
-from diffviz.diffusion.sampler import Arm, ddim, ddpm
+from diffviz.diffusion.rules import Arm, ddim, ddpm
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.files.catalogue import catalogue
 from diffviz.recording.checks import compare_answers
@@ -104,7 +104,7 @@ def test_samples_that_run_away_are_named(name, known):
 
     class Model:
         sample_shape, name = exact.sample_shape, "a function"
-        data = exact.data if known else None
+        law = exact.law if known else None
 
         def __init__(self, sign):
             self.sign = sign
@@ -119,7 +119,7 @@ def test_samples_that_run_away_are_named(name, known):
     assert [f.arm for f in found] == [arm.name for arm in ARMS]
     assert {f.severity for f in found} == {"error" if known else "warning"}
     end = wrong.dataset["samples"].values.astype(np.float64)[0]
-    middle = exact.data.mean if known else 0.0
+    middle = exact.law.mean if known else 0.0
     assert found[0].evidence["found"] == pytest.approx(np.sqrt(np.mean((end - middle) ** 2)))
     assert found[0].t_range[1] == 0
 
@@ -138,7 +138,7 @@ def test_an_inexact_denoiser_shows_in_the_residual():
     exact = GaussianDenoiser(SCHEDULE, np.zeros((1, 8, 8)), 0.5)
 
     class Weak:
-        sample_shape, data, name = exact.sample_shape, exact.data, "weak"
+        sample_shape, law, name = exact.sample_shape, exact.law, "weak"
 
         def __call__(self, x, t, context=None):
             return 0.85 * exact(x, t)
@@ -156,7 +156,7 @@ class Around:
 
     def __init__(self, exact, change):
         self.exact, self.change = exact, change
-        self.sample_shape, self.data = exact.sample_shape, exact.data
+        self.sample_shape, self.law = exact.sample_shape, exact.law
 
     def __call__(self, x, t, context=None):
         return self.change(self.exact(x, t), x)

@@ -2,69 +2,57 @@
 
 import importlib
 import re
-import tomllib
 from pathlib import Path
 
 import pytest
 import torch
 
 import diffviz as dv
+from diffviz.identify import zoo
 
-ROOT = Path(__file__).parent.parent
-FOLDER = ROOT / "docs" / "findings"
-CATALOGUE = ROOT / "diffviz" / "files" / "locales" / "en" / "findings.toml"
-IDS = [name for name in tomllib.loads(CATALOGUE.read_text("utf-8")) if name != "measure"]
+FOLDER = Path(__file__).parent.parent / "docs" / "findings"
+SHAPE = (16, 3, 8, 8)
 
 
 @pytest.fixture
 def make(monkeypatch):
     """The script that writes the pages."""
     monkeypatch.syspath_prepend(str(FOLDER))
-    for name in ("faults", "make"):
-        monkeypatch.delitem(importlib.sys.modules, name, raising=False)
+    monkeypatch.delitem(importlib.sys.modules, "make", raising=False)
     return importlib.import_module("make")
 
 
-def test_every_id_has_a_page():
-    """A new finding needs a fault in docs/findings/faults.py, and its page.
+def test_every_id_has_a_page_with_the_code_that_was_run(make):
+    """A new finding needs a table in docs/findings/pages.toml, and its page.
 
-    Kills: an id without a page, a picture that is missing or large.
+    Kills: an id without a page, a page left behind by its fault, a picture missing or large.
     """
-    pages = {path.stem for path in FOLDER.glob("*.md")} - {"index"}
-    assert pages >= set(IDS), "run: python docs/findings/make.py"
+    assert {path.stem for path in FOLDER.glob("*.md")} == {"index", *make.IDS}
+    assert make.PAGES.keys() == set(make.IDS), "run: python docs/findings/make.py"
     listed = (FOLDER / "index.md").read_text("utf-8")
-    for name in IDS:
+    for name, page in make.PAGES.items():
         text = (FOLDER / f"{name}.md").read_text("utf-8")
-        assert f"`{name}`" in text and f"]({name}.md)" in listed
+        assert f"`{name}`" in text and f"]({name}.md)" in listed and page["why"] in text
+        assert f"```python\n{make.texts(page)[1]}```" in text, name
         (picture,) = re.findall(r"!\[.*?\]\((images/.*?\.png)\)", text)
-        assert (FOLDER / picture).stat().st_size <= 30_000
+        assert (FOLDER / picture).stat().st_size <= make.MAX_BYTES
 
 
 def test_every_fault_is_found_and_mended(make):
-    """The code on the pages, run again on smaller images.
+    """The loops on the pages, run again on smaller images.
 
     Kills: a page whose fault the x-ray no longer sees, a mended line that is wrong itself.
     """
-    shape = (16, 3, 8, 8)
-    wrong = {}
-    for name in IDS:
-        fault = make.SEEN_IN_CODE.get(name)
-        if fault is None:
-            continue
-        torch.manual_seed(0)
-        seen = dv.xray(make.sampler_of(fault.wrong, fault.tables), make.schedule(), shape=shape)
-        if name not in (ids := [finding.id for finding in seen.findings]):
-            wrong[name] = ids
+    wrong, rights = {}, set()
+    for name, page in make.PAGES.items():
+        if "fault" in page:
+            right, source = make.texts(page)
+            torch.manual_seed(0)
+            found = dv.xray(zoo.sampler(source, make.schedule()), make.schedule(), shape=SHAPE)
+            rights.add(right)
+            if name not in (ids := [finding.id for finding in found.findings]):
+                wrong[name] = ids
     assert wrong == {}
-    for base in {fault.base for fault in make.SEEN_IN_CODE.values()}:
-        seen = dv.xray(make.sampler_of(base), make.schedule(), shape=shape)
-        assert [f.id for f in seen.findings if f.severity == "error"] == [], base
-
-
-def test_the_code_on_a_page_is_the_code_that_was_run(make):
-    """Kills: a page left behind by its fault."""
-    for name, fault in {**make.SEEN_IN_CODE, **make.SEEN_IN_RUNS}.items():
-        if name in IDS:
-            text = (FOLDER / f"{name}.md").read_text("utf-8")
-            assert f"```python\n{fault.wrong}```" in text, name
-            assert fault.why in text, name
+    for right in rights:
+        found = dv.xray(zoo.sampler(right, make.schedule()), make.schedule(), shape=SHAPE)
+        assert [f.id for f in found.findings if f.severity == "error"] == [], right

@@ -120,7 +120,7 @@ def test_a_stop_ends_workers_and_removes_their_runs(name):
     Kills: orphans, folders left behind, a stream that holds the server back.
     """
     port = free_port()
-    command = [sys.executable, "-m", "diffviz", "dashboard", "--port", str(port)]
+    command = [sys.executable, "-m", "diffviz.cli", "dashboard", "--port", str(port)]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )

@@ -78,6 +78,8 @@ def test_step_lists_fall_to_zero_and_never_wrap(s, data):
     assert (np.diff(times) < 0).all()
     gaps = -np.diff(times)
     assert gaps.max() - gaps.min() <= 1
+    even = s.T - s.T / steps * np.arange(steps + 1)
+    assert np.abs(times - even).max() <= 0.5  # rounded, not cut
 
 
 def test_course_quirk_is_kept_by_name_and_reported():
@@ -96,6 +98,20 @@ def test_cosine_is_the_papers():
     s = NoiseSchedule.cosine(1000)
     f = np.cos((np.arange(1001) / 1000 + 0.008) / 1.008 * np.pi / 2) ** 2
     np.testing.assert_allclose(s.alpha_bars[:990], (f / f[0])[:990], rtol=1e-9)
+    assert s.betas.max() == s.betas[-1] == 0.999  # clipped, there
+
+
+def test_a_schedule_by_name_is_the_constructors():
+    """Kills: a default of its own, an end of β that is dropped, T exchanged for β."""
+    for kind, made in (
+        ("course", NoiseSchedule.course),
+        ("linear", NoiseSchedule.linear),
+        ("scaled-linear", NoiseSchedule.scaled_linear),
+    ):
+        assert NoiseSchedule.named(kind) == made(500)
+        assert NoiseSchedule.named(kind, 70, 0.01, 0.3) == made(70, 0.01, 0.3)
+        assert NoiseSchedule.named(kind, beta_end=0.3) == made(500, beta_end=0.3)
+    assert NoiseSchedule.named("cosine", 60) == NoiseSchedule.cosine(60)
 
 
 def test_zero_terminal_snr():
@@ -115,6 +131,9 @@ MUTANTS = {
     "β_t < 1": lambda s: {"betas": np.where(np.arange(s.T + 1) == 3, 1.5, s.betas)},
     "ᾱ_t = ᾱ_(t−1)·α_t": lambda s: {"alpha_bars": s.alpha_bars * 0.99 ** np.arange(s.T + 1)},
     "SNR": lambda s: {"alpha_bars": np.sort(s.alpha_bars)},
+    "falling SNR, fails at t = 5": lambda s: {
+        "alpha_bars": np.where(np.arange(s.T + 1) == 5, s.alpha_bars[4], s.alpha_bars)
+    },
     "α_t = 1 − β_t": lambda s: {"alphas": np.sqrt(1 - s.betas)},
     "0 ≤ ᾱ_t ≤ 1": lambda s: {"alpha_bars": s.alpha_bars - 0.9},
 }
@@ -139,6 +158,8 @@ def test_violations_name_what_is_broken(words):
         (lambda: NoiseSchedule.linear(beta_start=float("nan")), "beta_start is nan"),
         (lambda: NoiseSchedule.linear(beta_start=0.5, beta_end=0.1), "beta_start is 0.5"),
         (lambda: NoiseSchedule.from_betas([0.1, 1.0]), "t = 2 is 1"),
+        (lambda: NoiseSchedule.named("sine"), "schedule is 'sine'; allowed: course"),
+        (lambda: NoiseSchedule.named("cosine", 5, 0.1), "beta_start with the cosine schedule"),
         (lambda: NoiseSchedule.from_betas([0.1, np.nan]), "t = 2 is nan"),
         (lambda: NoiseSchedule.from_betas([]), "T is 0"),
         (lambda: NoiseSchedule.from_betas("many"), "not numbers"),

@@ -1,7 +1,5 @@
 """What the network is shown, how its weights are averaged, and that a killed training goes on."""
 
-import copy
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -9,24 +7,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
-from diffviz.diffusion.checkpoints import read_tensors
-from diffviz.diffusion.sampler import ddpm
 from diffviz.diffusion.schedule import NoiseSchedule
-from diffviz.diffusion.unet import ContextUnet, weights_digest
+from diffviz.diffusion.unet import ContextUnet, NetworkDenoiser, weights_digest
 from diffviz.errors import CheckpointError, InputError
-from diffviz.files.images import from_uint8
-from diffviz.training import (
-    FORMAT,
-    Epoch,
-    Pairs,
-    averaged,
-    own_states,
-    perturb,
-    train,
-    update_average,
-)
+from diffviz.files.images import from_uint8, to_uint8
+from diffviz.training import Epoch, perturb, preview, train
 
 SCHEDULE = NoiseSchedule.course(T=10)
 CLASSES = ("a", "b", "c")
@@ -58,20 +45,6 @@ def test_perturb_gives_each_image_its_own_level() -> None:
     x = perturb(torch.ones(3, 3, 3, 3), torch.zeros(3, 3, 3, 3), torch.tensor([0.0, 0.25, 1.0]))
     assert torch.equal(x[:, 0, 1, 2], torch.tensor([0.0, 0.5, 1.0]))
     assert (x.std(dim=(1, 2, 3)) == 0).all()
-
-
-@given(st.floats(0, 1), st.integers(0, 30))
-def test_the_average_forgets_geometrically(decay: float, steps: int) -> None:
-    # With fixed w: w̄_k − w = decay^k (w̄_0 − w). Kills: decay and 1 − decay swapped.
-    average, network = (nn.BatchNorm1d(2, dtype=torch.float64) for _ in range(2))
-    nn.init.constant_(network.weight, 3)
-    network.running_mean.fill_(5)
-    for _ in range(steps):
-        update_average(average, network, decay)
-    expected = torch.full((2,), 3 + decay**steps * (1 - 3), dtype=torch.float64)
-    torch.testing.assert_close(average.weight.data, expected)
-    # Buffers are copied, not averaged.
-    assert (average.running_mean == (5 if steps else 0)).all()
 
 
 # -------------------------------------------------------------------- the loop
@@ -133,18 +106,17 @@ def test_training_learns() -> None:
     assert np.mean(losses[-10:]) < 0.4
 
 
-def test_the_average_is_what_is_kept(tmp_path: Path) -> None:
-    # decay 0 keeps the last weights. Kills: yielding the raw network, or an average never updated.
-    for ema in (0.0, 0.999):
-        path = tmp_path / f"{ema}"
-        last = run(ema=ema, checkpoint=path)[-1]
-        tensors, _ = read_tensors(path, FORMAT)
-        kept = last.network.state_dict()
-        assert all(torch.equal(tensors[f"average.{k}"], v) for k, v in kept.items())
-        # Batch norm's statistics are measured for the average, whatever the decay.
-        weights = [name for name, _ in last.network.named_parameters()]
-        same = [torch.equal(tensors[f"network.{name}"], kept[name]) for name in weights]
-        assert all(same) == (ema == 0.0)
+@pytest.mark.parametrize("ema", [0.0, 0.5, 0.999])
+def test_the_average_forgets_geometrically(tmp_path: Path, ema: float) -> None:
+    """One step an epoch: w̄_0 = w_0, w̄_k = d·w̄_{k−1} + (1 − d)·w_k, d = min(ema, (1 + k)/(10 + k)).
+    Kills: d and 1 − d swapped, the raw network yielded, an average that stays at its start."""
+    path, expected = tmp_path / "state", None
+    training = train(IMAGES, LABELS, SCHEDULE, **{**SMALL, "batch": 10}, ema=ema, checkpoint=path)
+    for k, epoch in enumerate(training):
+        raw = torch.load(path, weights_only=True)["network"]["out.3.weight"]
+        decay = min(ema, (1 + k) / (10 + k))
+        expected = raw if expected is None else decay * expected + (1 - decay) * raw
+        torch.testing.assert_close(epoch.network.out[3].weight.data, expected)
 
 
 def test_records_and_progress() -> None:
@@ -242,7 +214,7 @@ def test_only_the_same_training_goes_on(tmp_path: Path) -> None:
     for images, labels, schedule, name in (
         (IMAGES[::-1], LABELS, SCHEDULE, "data"),
         (IMAGES, LABELS[::-1], SCHEDULE, "data"),
-        (IMAGES, LABELS, NoiseSchedule.linear(T=10), "schedule"),
+        (IMAGES, LABELS, NoiseSchedule.linear(T=10), "data"),
     ):
         with pytest.raises(InputError, match=f"a training with {name}"):
             train(images, labels, schedule, **small)
@@ -254,90 +226,36 @@ def test_a_damaged_state_is_not_resumed(tmp_path: Path) -> None:
     raw = bytearray(path.read_bytes())
     raw[-100] ^= 1
     path.write_bytes(raw)
-    with pytest.raises(CheckpointError, match="does not match its sha256"):
+    with pytest.raises(CheckpointError, match="damaged"):
         run(checkpoint=path, epochs=1, resume=True)
 
 
-# ---------------------------------------------------------- a network's own trajectories
-
-
-def own_pairs(network: ContextUnet, **changes) -> Pairs:
-    training = train(
-        IMAGES, LABELS, SCHEDULE, start=network, **{**SMALL, "epochs": 1, "own": 3, **changes}
-    )
-    with closing(training), pytest.MonkeyPatch.context() as patch:
-        made = []
-        patch.setattr(
-            "diffviz.training.own_states", lambda *a: made.append(own_states(*a)) or made[0]
-        )
-        next(training)
-    return made[0]
-
-
-def test_own_states_lead_to_their_own_end(whole: Epoch) -> None:
-    """x_0 = (x_t − √(1−ᾱ) ε)/√ᾱ is one point for all states of a trajectory, and at t = 1 it is
-    where the network's answer leads. Kills: the end of another trajectory, ε of one step for that
-    of the whole way, a class that the trajectory was not sampled with."""
-    pairs = own_pairs(whole.network, context_drop=0.0)
-    T = SCHEDULE.T
-    assert len(pairs.t) == 3 * T and pairs.context.sum(1).eq(1).all()
-    t = (pairs.t * T).round().long()
-    bars = torch.tensor(SCHEDULE.alpha_bars, dtype=torch.float32)[t, None, None, None]
-    ends = (pairs.x - (1 - bars).sqrt() * pairs.eps) / bars.sqrt()
-    first = pairs.at((t == 1).nonzero()[:, 0])
-    for end in ends[t == 1]:
-        same = (ends - end).abs().amax(dim=(1, 2, 3)) < 1e-3
-        assert sorted(t[same].tolist()) == list(range(1, T + 1))
-    with torch.no_grad():
-        answer = whole.network(first.x, first.t, first.context)
-    a, b, _ = ddpm().coefficients(SCHEDULE, 1, 0)
-    # Some hardware answers in bfloat16.
-    torch.testing.assert_close(a * first.x + b * answer, ends[t == 1], atol=0.01, rtol=0)
-
-
-def test_a_trajectory_gives_as_many_states_as_are_kept(whole: Epoch, monkeypatch) -> None:
-    """Kills: times with replacement, or always the same."""
-    monkeypatch.setattr("diffviz.training.KEPT", 4)
-    pairs = own_pairs(whole.network, own=50)
-    counts = torch.bincount((pairs.t * SCHEDULE.T).round().long(), minlength=11)
-    assert len(pairs.t) == 200 and counts[0] == 0
-    assert (abs(counts[1:] - 20) < 5 * (20 * 0.6) ** 0.5).all()
-
-
-def test_training_on_own_states_goes_on_after_a_stop(tmp_path: Path, whole: Epoch) -> None:
-    """Kills: other trajectories after a resume; own states that are sampled and not used."""
-    options = {"start": whole.network, "own": 2}
-    path = tmp_path / "state"
+def test_going_on_from_a_network_goes_on_after_a_stop(tmp_path: Path, whole: Epoch) -> None:
+    """Kills: batch norm measured again from weights in the middle; a start that is not used."""
+    path, options = tmp_path / "state", {"start": whole.network}
     undisturbed = run(**options)[-1]
     training = train(IMAGES, LABELS, SCHEDULE, checkpoint=path, **SMALL, **options)
     next(training)
     training.close()
     assert_same(run(checkpoint=path, resume=True, **options)[-1], undisturbed)
-    assert run(start=whole.network)[-1].losses != undisturbed.losses
+    assert undisturbed.losses != whole.losses
 
 
-def test_the_average_lies_in_the_middle(whole: Epoch) -> None:
-    """(w + (w + d))/2 = w + d/2, batch norm's statistics too. Kills: the first or the last network
-    returned, a sum, statistics of one of them."""
-    other = copy.deepcopy(whole.network)
-    with torch.no_grad():
-        for value in (*other.parameters(), *other.buffers()):
-            if value.is_floating_point():
-                value.add_(0.5)
-    middle = averaged([whole.network, other])
-    for name, value in middle.state_dict().items():
-        expected = whole.network.state_dict()[name]
-        torch.testing.assert_close(
-            value, expected + 0.25 if value.is_floating_point() else expected
-        )
-    assert not middle.training
-    for networks, words in (
-        ([other], "1 networks to average"),
-        ([other, other, ContextUnet(3, 8, 3, 16, shortcut="frozen")], "network 3 .* another"),
-        ([other, ContextUnet(3, 16, 3, 16)], "network 2 .* another"),
-    ):
-        with pytest.raises(InputError, match=words):
-            averaged(networks)
+def test_a_preview_shows_the_classes_row_by_row(whole: Epoch) -> None:
+    """Eight of each, from one x_T each time. Kills: classes in turn, another start each time."""
+    schedule = NoiseSchedule.course(T=10)
+    one, two = (preview(whole.network, schedule, CLASSES) for _ in range(2))
+    assert one.shape == (24, 16, 16, 3) and one.dtype == np.uint8
+    np.testing.assert_array_equal(one, two)
+    denoiser = NetworkDenoiser(whole.network, schedule)
+    x_T = torch.randn(24, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    context = torch.tensor([[1.0, 0, 0]] * 8 + [[0, 1.0, 0]] * 8 + [[0, 0, 1.0]] * 8)
+    x = x_T
+    for t in range(10, 0, -1):  # DDIM by its definition
+        now, then = schedule.alpha_bars[t], schedule.alpha_bars[t - 1]
+        eps = denoiser(x, t, context)
+        x = then**0.5 * (x - (1 - now) ** 0.5 * eps) / now**0.5 + (1 - then) ** 0.5 * eps
+    assert np.abs(one.astype(int) - to_uint8(x.numpy())).max() <= 1
 
 
 # -------------------------------------------------------------------- the border
@@ -350,8 +268,8 @@ FLOATS = np.zeros((10, 3, 16, 16))
     [
         (np.where(FLOATS == 0, np.nan, 0), None, {}, r"not in \[−1, 1\]"),
         (FLOATS + 255, None, {}, r"not in \[−1, 1\]"),
-        (np.zeros((2, 12, 12, 3), np.uint8), None, {}, "12×12 pixels; allowed are 16×16, 20×20"),
-        (np.zeros((2, 16, 20, 3), np.uint8), None, {}, "20×16 pixels"),
+        (np.zeros((2, 12, 12, 3), np.uint8), None, {}, "height is 12; allowed are 16, 20"),
+        (np.zeros((2, 16, 20, 3), np.uint8), None, {}, "20×16 pixels; allowed are squares"),
         (
             np.zeros((2, 16, 16, 4), np.uint8),
             None,
@@ -366,10 +284,15 @@ FLOATS = np.zeros((10, 3, 16, 16))
             IMAGES,
             LABELS[:9],
             {},
-            r"labels are int64 of shape \(9,\); allowed are integers \(10,\)",
+            r"labels are int64 of shape \(9,\); allowed are 10 integers",
         ),
         (IMAGES, LABELS / 2, {}, "labels are float64"),
-        (IMAGES, LABELS + 1, {}, "labels are 1…3; allowed are indices of the 3 classes"),
+        (
+            IMAGES,
+            LABELS + 1,
+            {},
+            "labels are 1…3; allowed are 10 integers, indices of the 3 classes",
+        ),
         (IMAGES, LABELS - 1, {}, "labels are -1…1"),
         (IMAGES, LABELS, {"epochs": 0}, "epochs is 0"),
         (IMAGES, LABELS, {"batch": 2.5}, r"batch is 2\.5"),
@@ -377,10 +300,13 @@ FLOATS = np.zeros((10, 3, 16, 16))
         (IMAGES, LABELS, {"lr": float("nan")}, "lr is nan"),
         (IMAGES, LABELS, {"context_drop": 1.5}, r"context_drop is 1\.5"),
         (IMAGES, LABELS, {"seed": -1}, "seed is -1"),
-        (IMAGES, LABELS, {"own": -1}, "own is -1"),
-        (IMAGES, LABELS, {"own": 5}, "own is 5, and there is no network to start from"),
         (IMAGES, LABELS, {"n_feat": 12}, "n_feat is 12"),
-        (IMAGES, LABELS, {"checkpoint": "no/such/folder/state"}, "its folder does not exist"),
+        (
+            IMAGES,
+            LABELS,
+            {"checkpoint": "no/such/folder/state"},
+            "folder no/such/folder does not exist",
+        ),
     ],
 )
 def test_wrong_input_is_refused_before_the_first_step(images, labels, changes, message) -> None:

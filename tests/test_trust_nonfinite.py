@@ -10,15 +10,14 @@ import torch
 
 from dashboards.payload import payload
 from diffviz.diagnosis.findings import diagnose
-from diffviz.diagnosis.numbers import report_numbers
 from diffviz.diffusion.exact import DatasetDenoiser, GaussianDenoiser
-from diffviz.diffusion.sampler import DEFAULT_ARMS, Arm, ddpm
+from diffviz.diffusion.rules import DEFAULT_ARMS, Arm, ddpm
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError, NonfiniteError
-from diffviz.figures import PICTURES
+from diffviz.figures import available, plot
 from diffviz.recording.record import record
 from diffviz.recording.run import Run
-from diffviz.report import write_report
+from diffviz.report import report_numbers, write_report
 
 SCHEDULE = NoiseSchedule.linear(30, 1e-3, 0.2)
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 4, 4, 3), dtype=np.uint8)
@@ -31,7 +30,7 @@ class Breaking:
 
     def __init__(self, exact, t, arms, value=math.nan):
         self.exact, self.t, self.arms, self.value = exact, t, arms, value
-        self.sample_shape, self.data = exact.sample_shape, exact.data
+        self.sample_shape, self.law = exact.sample_shape, exact.law
         self.calls = 0
 
     def __call__(self, x, t, context=None):
@@ -144,17 +143,16 @@ def test_everything_that_shows_a_run_shows_this_one(tmp_path, exact, arms):
     law = pictures() if exact == "pictures" else GaussianDenoiser(SCHEDULE, np.zeros(5), 1.0)
     broken_run(20, arms, tmp_path / "run.nc", law)
     run = Run.load(tmp_path / "run.nc")
-    for draw in PICTURES.values():
-        figure = draw(run, "en")
-        assert figure is None or json.loads(figure.to_json())
+    for name in available(run):
+        assert json.loads(plot(run, name).to_json())
     assert json.dumps(report_numbers(run), allow_nan=False)
     assert payload(run)
     if exact == "pictures":
         write_report(run, tmp_path / "report.html")
         page = (tmp_path / "report.html").read_text("utf-8")
-        for words in ("Values stop being finite on the way", "途中出现非有限的数值"):
+        for words in ("some numbers are NaN or infinite", "出现 NaN 或无穷大"):
             assert words in page
-        assert page.count("t\u00a0=\u00a020") >= 2
+        assert page.count("t = 20") >= 2
 
 
 class Silent(Exception):
@@ -179,9 +177,6 @@ def raising(error):
         (lambda x: x.to("meta"), "returned torch.float32 on meta at t = 7"),
         (lambda x: x.to_sparse(), "at t = 7; allowed are floating point numbers"),
         (lambda x: 1 / 0, "raised ZeroDivisionError at t = 7: division by zero"),
-        (lambda x: x.mul_(0.5), "changed x in place at t = 7"),
-        (lambda x: x.data.mul_(0.5), "changed x in place at t = 7"),
-        (lambda x: torch.from_numpy(np.multiply(x.numpy(), 0.5, out=x.numpy())), "changed x in"),
         (lambda x: x.to(torch.float8_e5m2), "returned torch.float8_e5m2 on cpu at t = 7"),
         (lambda x: sys.exit("gone"), "raised SystemExit at t = 7: gone"),
         (lambda x: raising(Silent()), "raised Silent at t = 7: no message"),

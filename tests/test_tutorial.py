@@ -110,7 +110,7 @@ def test_under_the_probe_with_the_shipped_weights(name):
     """
     shipped = dv.load_denoiser(shipped_weights())
     network = shipped.network.eval()
-    probe = dv.Probe(network, shipped.schedule, data=shipped.data)
+    probe = dv.Probe(network, shipped.schedule, data=shipped.law)
     torch.manual_seed(0)
     ends = notebook(probe)[name](3)
     run = probe.finish(ends)

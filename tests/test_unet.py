@@ -254,25 +254,49 @@ def test_the_network_given_is_copied() -> None:
     assert torch.equal(copy.deepcopy(denoiser)(images(), 4), before)
 
 
+CALLS = []
+
+
+def law_made() -> DataLaw:
+    CALLS.append(1)
+    return DataLaw.of_images(np.zeros((1, 3, 16, 16)))
+
+
 def test_a_denoiser_travels_without_its_data() -> None:
-    # Kills: 12,000 images pickled to each worker; facts or classes lost on the way.
-    law = DataLaw.of_images(np.zeros((1, 3, 16, 16)))
-    calls = []
+    """Kills: 12,000 images pickled to each worker; facts or classes lost on the way; a law that is
+    made at every look."""
+    CALLS.clear()
     denoiser = NetworkDenoiser(
-        network_of(), SCHEDULE, classes=tuple("abcde"), data=None, facts={"seed": 1}
+        network_of(), SCHEDULE, classes=tuple("abcde"), law=law_made, facts={"seed": 1}
     )
-    denoiser._data = lambda: calls.append(1) or law
-    assert denoiser.data is law and denoiser.data is law and calls == [1]
-    denoiser._data = None
+    assert denoiser.law is denoiser.law and len(CALLS) == 1
     twin = pickle.loads(pickle.dumps(denoiser)).to("cpu")
     assert torch.equal(twin(images(), 2), denoiser(images(), 2))
-    assert twin.data is None
+    assert len(CALLS) == 1 and twin.law is not denoiser.law and len(CALLS) == 2
     assert (twin.classes, twin.facts, twin.digest) == (
         tuple("abcde"),
         {"seed": 1},
         denoiser.digest,
     )
     assert twin.schedule == SCHEDULE and twin.sample_shape == (3, 16, 16)
+
+
+def test_answers_are_not_cut_off() -> None:
+    """A network may be wrong by any amount, and is to be seen so. Kills: a clamp of ε̂."""
+    network = network_of()
+    with torch.no_grad():
+        network.out[3].bias.fill_(50.0)
+        network.out[3].weight.zero_()
+    assert (NetworkDenoiser(network, SCHEDULE)(images(), 3) == 50).all()
+
+
+def test_the_digest_sees_what_the_network_is_told() -> None:
+    """t/T, so T. Kills: one digest for a network on schedules of different lengths."""
+    one, two = (NetworkDenoiser(network_of(), NoiseSchedule.linear(T)) for T in (7, 8))
+    assert one.digest != two.digest
+    t = torch.full((3, 1, 1, 1), 4)
+    assert torch.equal(one(images(), t), one(images(), 4))
+    assert not torch.equal(one(images(), 4), two(images(), 4))
 
 
 def test_the_digest_tells_networks_apart() -> None:
@@ -297,7 +321,7 @@ def test_wrong_calls_are_refused() -> None:
     denoiser = NetworkDenoiser(network_of(), SCHEDULE)
     x = images()
     for arguments, message in (
-        ((x, -1), "t is -1; allowed is 0…T = 7"),
+        ((x, -1), "t is -1; allowed are the integers 0…T = 7"),
         ((x, 8), "t is 8"),
         ((x[:, :2], 1), r"x has shape \(3, 2, 16, 16\); allowed is \(B, 3, 16, 16\)"),
         ((x, 1, torch.zeros(3, 4)), r"context has shape \(3, 4\); allowed is \(3, 5\)"),

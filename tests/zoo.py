@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from diffviz.diffusion.schedule import NoiseSchedule
-from diffviz.identify.zoo import SPECIMENS
 
 
 def tables(schedule, dtype=torch.float64):
@@ -931,16 +930,4 @@ CORRECT |= {
     "a list of states": (("ddpm/beta",), returning(lambda x, states: [*states, x])),
     "a dict": (("ddpm/beta",), returning(lambda x, states: {"samples": x, "steps": len(states)})),
     "respaced": (("ddpm/posterior",), respaced),
-}
-
-# The plain loops that readers see.
-FAULTY |= {
-    f"plain: {name}": (specimen.finding, specimen.sampler)
-    for name, specimen in SPECIMENS.items()
-    if specimen.finding
-}
-CORRECT |= {
-    f"plain: {name}": (specimen.rules, specimen.sampler)
-    for name, specimen in SPECIMENS.items()
-    if not specimen.finding
 }

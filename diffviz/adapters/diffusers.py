@@ -14,6 +14,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -90,20 +91,29 @@ def times_of(scheduler: Any, steps: int) -> Callable[[float], float]:
     return lambda t: places.get(t, t + 1)
 
 
+@dataclass(frozen=True)
+class _Unseen:
+    """The network of a loop of which only the scheduler, ``name``, is known."""
+
+    name: str
+
+    def __call__(self, *arguments: object) -> object:
+        raise InputError(f"the network beside {self.name} is not known")
+
+
 class Recording:
     """What a pipeline did inside the block; one run for each time it was called."""
 
-    def __init__(self, scheduler: Any, model: Any, data: DataLaw | None) -> None:
-        self._scheduler, self._model, self._data = scheduler, model, data
-        self._schedule = schedule_of(scheduler)
+    def __init__(self, scheduler: Any, model: Callable[..., object], data: DataLaw | None) -> None:
         kind = scheduler.config.get("prediction_type", "epsilon")
         if kind not in ANSWERS:
             raise InputError(
                 f"{type(scheduler).__name__} predicts {kind!r}; allowed are {', '.join(ANSWERS)}"
             )
-        self._answer = ANSWERS[kind]
+        self._scheduler, self._schedule = scheduler, schedule_of(scheduler)
+        self._probe = functools.partial(Probe, model, self._schedule, "index", ANSWERS[kind], data)
         self._loops: list[tuple[Probe, Tensor | None]] = []
-        self._runs: dict[int, Run] = {}
+        self._runs: list[Run] = []
         self._last = math.nan
 
     @property
@@ -115,10 +125,8 @@ class Recording:
         """
         if not self._loops:
             raise InputError("the pipeline took no step inside the block; there is no run")
-        for i, (probe, end) in enumerate(self._loops):
-            if i not in self._runs:
-                self._runs[i] = probe.finish(end)
-        return tuple(self._runs[i] for i in range(len(self._loops)))
+        self._runs += [probe.finish(end) for probe, end in self._loops[len(self._runs) :]]
+        return tuple(self._runs)
 
     @property
     def run(self) -> Run:
@@ -128,8 +136,7 @@ class Recording:
     def begin(self) -> None:
         """Another loop starts with the next step."""
         if not self._loops or self._loops[-1][1] is not None:
-            probe = Probe(self._model, self._schedule, "index", self._answer, self._data)
-            self._loops.append((probe, None))
+            self._loops.append((self._probe(), None))
 
     def see(self, answer: Tensor, t: float, sample: Tensor, scaled: float, end: Tensor) -> None:
         """Take in one step from ``sample`` at ``t``, scaled so for the model, to ``end``."""
@@ -166,8 +173,8 @@ def instrument(pipeline: Any, data: DataLaw | None = None) -> Iterator[Recording
     if not callable(getattr(scheduler, "step", None)):
         raise InputError(f"{type(pipeline).__name__} has no scheduler with a step; {ALLOWED}")
     parts = (getattr(pipeline, name, None) for name in ("unet", "transformer", "prior"))
-    model = next((part for part in parts if part is not None), pipeline)
-    recording = Recording(scheduler, model, data)
+    model = next((part for part in parts if part is not None), None)
+    recording = Recording(scheduler, model or _Unseen(type(scheduler).__name__), data)
     step, set_timesteps = scheduler.step, scheduler.set_timesteps
     signature = inspect.signature(step)
 
@@ -187,17 +194,15 @@ def instrument(pipeline: Any, data: DataLaw | None = None) -> Iterator[Recording
         recording.begin()
         return result
 
-    before = {name: vars(scheduler)[name] for name in _NAMES if name in vars(scheduler)}
+    before = dict(vars(scheduler))
     try:
         scheduler.step, scheduler.set_timesteps = watched, started
         yield recording
     finally:
-        for name in _NAMES:
-            vars(scheduler).pop(name, None)
-        vars(scheduler).update(before)
-
-
-_NAMES = ("step", "set_timesteps")
+        for name in ("step", "set_timesteps"):
+            del vars(scheduler)[name]
+            if name in before:
+                setattr(scheduler, name, before[name])
 
 
 def _previous(result: Any) -> Tensor:

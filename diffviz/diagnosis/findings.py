@@ -1,8 +1,9 @@
 """Findings: what is wrong with a sampler or a run, in typed form and in words.
 
 A finding says what, how bad, of which arm, when, and with which numbers. Its words stand in the
-catalogues. ``error`` is kept for what makes wrong samples; a correct sampler of an exact denoiser
-has none.
+catalogues. ``error`` is for what makes wrong samples; a correct sampler of an exact denoiser has
+none. What a finding says of x_t agrees with `verdicts`; in addition it needs evidence that does
+not depend on how many coordinates of a sample are independent.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,17 +16,25 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.stats import binom, chi2
 
+from diffviz.diagnosis.bands import band, curve, reference
+from diffviz.diagnosis.verdicts import (
+    LEVEL,
+    NEARER,
+    Verdicts,
+    keeps_noise,
+    on_the_way,
+    verdicts,
+)
 from diffviz.files.catalogue import text
 from diffviz.recording.run import Run
 
 Array = NDArray[np.float64]
 SEVERITIES = ("error", "warning", "information")
 LACKING = 0.1
-"""Of the variance of x_t, for want of a root. Denoisers that lack it leave 0.18 to 0.45; a network
-that is merely small leaves 0.05 under DDPM and 0.08 under DDIM."""
-
-FAR = 5.0
-"""Times the distance of the data from their mean, for samples that have run away."""
+"""Part of the variance of x_t that is missing where a denoiser was trained without the root. Such
+denoisers leave out 0.18 to 0.45; a small network leaves out 0.05 with DDPM and 0.08 with DDIM."""
+AWAY = 5.0
+"""Samples that are so many times as far from the mean as the data have run away."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +84,7 @@ class Finding:
         body = text(f"findings.{self.id}.text", language, **values)
         place = f"{self.arm}, {where}" if self.arm else where
         title = self.title(language)
-        return text("report.list.finding", language, title=title, place=place, body=body)
+        return text("story.list.finding", language, title=title, place=place, body=body)
 
     def numbers(self, language: str = "en") -> dict[str, Any]:
         """All of it as plain JSON values."""
@@ -93,17 +102,18 @@ class Finding:
 def diagnose(run: Run) -> list[Finding]:
     """Everything worth saying about a recorded run, the worst first, then by arm and cause."""
     found: list[Finding] = []
-    for arm, spec in zip(run.arms, run.spec.arms, strict=True):
-        data = run.dataset.sel(arm=arm)
+    seen = verdicts(run)
+    for i, (arm, spec) in enumerate(zip(run.arms, run.spec.arms, strict=True)):
+        data = run.dataset.isel(arm=i)
         if arm in run.broken:
             found.append(Finding("nonfinite", "error", arm, (run.broken[arm], 0)))
             continue
         found += _start(data, arm, run.spec.n)
-        found += _noise(data, arm, spec)
-        found += _collapse(data, arm, run.spec.n)
+        found += _noise(run, i, spec)
+        found += _collapse(run, i, seen)
         found += _divergence(data, arm)
         found += _modes(data, arm)
-        found += _marginal(data, arm, run.spec.n)
+        found += _marginal(run, i, seen)
     found += _formula(run)
     found += _terminal(run)
     found += _answers(run)
@@ -129,22 +139,19 @@ def _start(data: xr.Dataset, arm: str, samples: int) -> Iterator[Finding]:
         yield Finding("start-not-normal", "error", arm, (t, t), evidence)
 
 
-def _noise(data: xr.Dataset, arm: str, spec: Mapping) -> Iterator[Finding]:
-    """The residual's std, away from both ends, reads the noise of a stochastic rule.
+def _noise(run: Run, i: int, spec: Mapping) -> Iterator[Finding]:
+    """What the rule was told to do with its noise, and what the residual's std shows of it.
 
     A deterministic rule has another joint law of (x_0, x_t) with the same marginals, so its
-    residual says nothing about its samples.
+    residual says nothing about its samples. Between 0 and 1, η changes the joint law on purpose.
     """
     rule, scale = str(spec["rule"]), float(spec["noise_scale"])
-    stochastic = rule.startswith("ddpm") or (rule.startswith("ddim") and rule != "ddim(eta=0)")
-    times = _times(data)
-    window = (times >= 0.2 * times[0]) & (times <= 0.9 * times[0])
-    residual = data.sel(quantity="residual")
-    values = float(residual["values"].values[0])
-    if not stochastic or not window.any() or values < 2:
+    way = on_the_way(run)
+    if rule == "ddim(eta=0)" or not rule.startswith(("ddpm", "ddim")) or not len(way):
         return
-    std = residual["std"].values[window]
-    middle = float(np.median(std))
+    middle = float(np.median(curve(run, "residual_std")[i, way]))
+    if not np.isfinite(middle):
+        return
     evidence: dict[str, float | str] = {
         "found": middle,
         "expected": 1.0,
@@ -152,31 +159,31 @@ def _noise(data: xr.Dataset, arm: str, spec: Mapping) -> Iterator[Finding]:
         "rule": rule,
         "measure": "residual",
     }
+    span = _range(_times(run.dataset)[way])
+    low, high = (float(np.median(edge[way])) for edge in band(run, "residual_std"))
+    off = not (1 - LEVEL) * low <= middle <= (1 + LEVEL) * high
     if scale < 0.02:
-        yield Finding("noise-missing", "error", arm, _range(times[window]), evidence)
-    elif abs(scale - 1) > 0.05:
-        yield Finding("noise-scale", "error", arm, _range(times[window]), evidence)
-    # Between 0 and 1, η changes the joint law on purpose; only η = 1 is ancestral.
-    elif abs(middle - 1) > max(0.05, 6 / np.sqrt(2 * values)) and (
-        rule.startswith("ddpm") or rule == "ddim(eta=1)"
-    ):
-        yield Finding("residual-off", "warning", arm, _range(times[window]), evidence)
+        yield Finding("noise-missing", "error", run.arms[i], span, evidence)
+    elif abs(scale - 1) > LEVEL:
+        yield Finding("noise-scale", "error", run.arms[i], span, evidence)
+    elif off and not keeps_noise(rule):
+        yield Finding("residual-off", "warning", run.arms[i], span, evidence)
 
 
-def _collapse(data: xr.Dataset, arm: str, n: int) -> Iterator[Finding]:
+def _collapse(run: Run, i: int, seen: Verdicts) -> Iterator[Finding]:
     """Less spread between samples than chance allows, even if all coordinates move together."""
-    found, target = data["std_between"].values, data["reference_std_between"].values
-    to_mean, reference = data["distance_to_mean"].values, data["reference_distance_to_mean"].values
-    times = _times(data)
-    if n < 2 or not target[-1] > 1e-6 or found[-1] > 0.5 * target[-1]:
+    found, target = curve(run, "std_between")[i], reference(run, "std_between")
+    if seen.spread[i, -1] not in ("same", "less") or found[-1] > 0.5 * target[-1]:
         return
+    n, times = run.spec.n, _times(run.dataset)
     chance = chi2.cdf((n - 1) * (found[-1] / target[-1]) ** 2, n - 1)
     early = times >= 0.5 * times[0]
-    least = float(np.min(to_mean[early] / reference[early]))
-    if chance < 1e-6 and least < 0.9:
-        below = found < 0.9 * target
+    part = curve(run, "distance_to_mean")[i] / reference(run, "distance_to_mean")
+    least = float(np.min(part[early]))
+    if chance < 1e-6 and least < NEARER:
+        below = found < NEARER * target
         evidence = {"found": found[-1], "expected": target[-1], "ratio": least}
-        yield Finding("collapse-to-mean", "error", arm, _range(times[below]), evidence)
+        yield Finding("collapse-to-mean", "error", run.arms[i], _range(times[below]), evidence)
 
 
 def _divergence(data: xr.Dataset, arm: str) -> Iterator[Finding]:
@@ -192,7 +199,7 @@ def _divergence(data: xr.Dataset, arm: str) -> Iterator[Finding]:
         variance = x["std"].values ** 2 * (1 - 1 / x["values"].values)
         found, expected = np.sqrt(x["mean"].values ** 2 + variance), np.ones(len(found))
     ratio = found / expected
-    if ratio[-1] > FAR:
+    if ratio[-1] > AWAY:
         evidence: dict[str, float | str] = {
             "found": float(found[-1]),
             "ratio": float(ratio[-1]),
@@ -200,7 +207,7 @@ def _divergence(data: xr.Dataset, arm: str) -> Iterator[Finding]:
         }
         severity = "error" if known else "warning"
         yield Finding(
-            "samples-diverge", severity, arm, _range(_times(data)[ratio > FAR]), evidence
+            "samples-diverge", severity, arm, _range(_times(data)[ratio > AWAY]), evidence
         )
 
 
@@ -217,18 +224,16 @@ def _modes(data: xr.Dataset, arm: str) -> Iterator[Finding]:
             yield Finding("mode-lost", "error", arm, (0, 0), evidence)
 
 
-def _marginal(data: xr.Dataset, arm: str, n: int) -> Iterator[Finding]:
+def _marginal(run: Run, i: int, seen: Verdicts) -> Iterator[Finding]:
     """D from q(x_t), beyond what n samples give if all coordinates of one move together."""
+    data, times = run.dataset.isel(arm=i), _times(run.dataset)
     distance = (data["ks_marginal"] - data["ks_marginal_error"]).values
-    times = _times(data)
     inner = (times > 0.02 * times[0]) & (times < times[0])
-    if not inner.any() or np.isnan(distance[inner]).all():
-        return
-    off = inner & (distance > 0.05 + 3 / np.sqrt(n))
+    off = inner & (seen.marginal[i] == "far") & (distance > 3 / np.sqrt(run.spec.n))
     if off.any():
-        worst = int(np.nanargmax(np.where(inner, distance, -1)))
+        worst = int(np.nanargmax(np.where(off, distance, -1)))
         evidence = {"found": float(distance[worst]), "t": float(times[worst])}
-        yield Finding("marginal-off", "warning", arm, _range(times[off]), evidence)
+        yield Finding("marginal-off", "warning", run.arms[i], _range(times[off]), evidence)
 
 
 def _formula(run: Run) -> Iterator[Finding]:

@@ -1,62 +1,54 @@
-"""The numbers of a run for other programs, and the few that stand in the report's first table.
+"""The few numbers of a run that stand in its first tables, and the reading of the noise dial."""
 
-Nothing is computed here: values are picked from the run and named.
-"""
-
-import json
 import math
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from diffviz.files.atomic import replacing
+from diffviz.diagnosis.bands import band, curve, reference
+from diffviz.diagnosis.verdicts import on_the_way
 from diffviz.recording.run import Run
 
-FORMAT = "diffviz-numbers-1"
+Array = NDArray[np.float64]
 MARKS = (0.9, 0.6, 0.2)
 """The residual's std is read at these fractions of T."""
-START, STOP = 0.9, 0.2
-"""On the way: from this part of T down to that. Beyond, even a right sampler leaves the theory."""
-PICTURES = ("histogram", "snapshots", "samples")
-"""Left out of the numbers: they are in the run's own file."""
-
-Array = NDArray[np.float64]
+LINEAR = "gaussian("
+"""How the name of the one denoiser begins that is linear in x_t."""
 
 
 class KeyNumbers(NamedTuple):
     """What an arm came to, or the data. NaN where it is not known.
 
     Attributes:
-        arm: its name; empty for the reference.
-        rule: the rule of the sampler and its noise scale λ.
-        noise_scale: λ.
+        arm: its name; empty for the data.
+        rule, noise_scale: the rule of the sampler and its noise scale λ.
         mean, std, std_between: of x_0.
-        share_between: ``std_between`` as a part of the data's.
+        share, share_low, share_high: ``std_between`` as a part of the data's, and the range of
+            parts that such a value fits.
         residual_std: at the times of ``mark_times``.
-        marginal_d, marginal_d_t: the largest D against q(x_t) on the way, and where it is; over
-            all t ≥ 1 when the run visits no time on the way.
+        residual_d, residual_p: the largest D of the residual from N(0, 1) on the way, and the
+            smallest p-value there times the number of steps looked at.
+        marginal_d, marginal_t: the largest D from q(x_t) on the way, and its time; over all t ≥ 1
+            when the run visits no time on the way.
         distinct_nearest: how many different data are nearest to some sample.
     """
 
     arm: str
-    rule: str
-    noise_scale: float
-    mean: float
-    std: float
-    std_between: float
-    share_between: float
-    residual_std: tuple[float, ...]
-    marginal_d: float
-    marginal_d_t: int | None
-    distinct_nearest: float
-
-
-def on_the_way(run: Run) -> NDArray[np.int64]:
-    """Indices of the recorded times with 0.9 T ≥ t ≥ 0.2 T and t ≥ 1."""
-    times, T = run.dataset["t"].values, run.schedule.T
-    return np.flatnonzero((times >= max(1, STOP * T)) & (times <= START * T))
+    rule: str = ""
+    noise_scale: float = math.nan
+    mean: float = math.nan
+    std: float = math.nan
+    std_between: float = math.nan
+    share: float = math.nan
+    share_low: float = math.nan
+    share_high: float = math.nan
+    residual_std: tuple[float, ...] = ()
+    residual_d: float = math.nan
+    residual_p: float = math.nan
+    marginal_d: float = math.nan
+    marginal_t: int | None = None
+    distinct_nearest: float = math.nan
 
 
 def mark_times(run: Run) -> list[int]:
@@ -68,90 +60,82 @@ def mark_times(run: Run) -> list[int]:
 
 
 def key_numbers(run: Run) -> list[KeyNumbers]:
-    """One row per arm, then one for the data."""
-    dataset, end = run.dataset, run.dataset.isel(t=-1)
-    reference = float(end["reference_std_between"])
-    distinct = "distinct_nearest" in dataset
-    way = on_the_way(run) if len(on_the_way(run)) else np.flatnonzero(dataset["t"].values >= 1)
+    """One row for each arm, then one for the data."""
+    data, times = run.dataset, run.dataset["t"].values
+    way = on_the_way(run) if len(on_the_way(run)) else np.flatnonzero(times >= 1)
+    marks = np.isin(times, mark_times(run))
+    right = float(reference(run, "std_between")[-1])
+    low, high = (float(edge[-1]) for edge in band(run, "std_between"))
+    distinct = data["distinct_nearest"].values if "distinct_nearest" in data else None
+    p = data["ks_normal_p"].sel(quantity="residual").values[:, way]
     rows = []
     for i, spec in enumerate(run.spec.arms):
-        last = end.isel(arm=i)
-        residual = dataset["std"].isel(arm=i).sel(quantity="residual", t=mark_times(run))
-        marginal = dataset["ks_marginal"].isel(arm=i).values[way]
-        largest = None if np.isnan(marginal).all() else int(np.nanargmax(marginal))
-        between = float(last["std_between"])
+        marginal = curve(run, "ks_marginal")[i, way]
+        residual = curve(run, "residual_ks")[i, way]
+        at = None if np.isnan(marginal).all() else int(np.nanargmax(marginal))
+        between = float(curve(run, "std_between")[i, -1])
+        share = between / right if right > 0 else math.nan
         rows.append(
             KeyNumbers(
                 arm=run.arms[i],
-                rule=str(spec.get("rule", "")),
-                noise_scale=scale_of(spec),
-                mean=float(last["mean"].sel(quantity="x")),
-                std=float(last["std"].sel(quantity="x")),
+                rule=str(spec["rule"]),
+                noise_scale=float(spec["noise_scale"]),
+                mean=float(curve(run, "mean")[i, -1]),
+                std=float(curve(run, "std")[i, -1]),
                 std_between=between,
-                share_between=between / reference if reference > 0 else math.nan,
-                residual_std=tuple(map(float, residual.values)),
-                marginal_d=math.nan if largest is None else float(marginal[largest]),
-                marginal_d_t=None if largest is None else int(dataset["t"][way[largest]]),
-                distinct_nearest=float(last["distinct_nearest"]) if distinct else math.nan,
+                share=share,
+                share_low=between / high if right > 0 else math.nan,
+                share_high=between / low if right > 0 and low > 0 else math.nan,
+                residual_std=tuple(map(float, curve(run, "residual_std")[i, marks])),
+                residual_d=_largest(residual),
+                residual_p=min(1.0, -_largest(-p[i]) * len(way)),
+                marginal_d=_largest(marginal),
+                marginal_t=None if at is None else int(times[way[at]]),
+                distinct_nearest=math.nan if distinct is None else float(distinct[i]),
             )
         )
-    reference_distinct = float(dataset["reference_distinct_nearest"]) if distinct else math.nan
+    mean, std = (float(reference(run, name)[-1]) for name in ("mean", "std"))
     rows.append(
         KeyNumbers(
-            arm="",
-            rule="",
-            noise_scale=math.nan,
-            mean=float(end["reference_mean"]),
-            std=float(end["reference_std"]),
-            std_between=reference,
-            share_between=1.0 if reference > 0 else math.nan,
-            residual_std=tuple(1.0 for _ in mark_times(run)),
-            marginal_d=math.nan,
-            marginal_d_t=None,
-            distinct_nearest=reference_distinct,
+            "",
+            mean=mean,
+            std=std,
+            std_between=right,
+            share=1.0 if right > 0 else math.nan,
+            residual_std=(1.0,) * int(marks.sum()),
+            distinct_nearest=math.nan
+            if distinct is None
+            else float(data["reference_distinct_nearest"]),
         )
     )
     return rows
 
 
-def scale_of(arm: dict[str, Any]) -> float:
-    """The noise scale λ of an arm's specification, NaN when it is not known."""
-    value = arm.get("noise_scale")
-    return math.nan if value is None else float(value)
+def _largest(values: Array) -> float:
+    return math.nan if np.isnan(values).all() else float(np.nanmax(values))
 
 
-def report_numbers(run: Run) -> dict[str, Any]:
-    """All curves and key numbers of a run as plain JSON values; what is not a number is None.
+def dial_readings(run: Run) -> dict[str, Array]:
+    """λ̂ (N,) of each arm whose noise was scaled, where it can be read exactly.
 
-    ``coordinates`` and ``variables`` map a name to ``dims``, ``meaning`` and nested ``values``;
-    histograms and images stay in the run's own file.
+    With a linear denoiser variances are linear in λ², so that at every t the residual's std r has
+    r_λ² = r_0² + λ²(r_1² − r_0²), with r_0 and r_1 those of the same rule without its noise and
+    with all of it. Both must be arms of the run. With a network there is no such law, and nothing
+    is read.
     """
-    dataset = run.dataset
-    numbers: dict[str, Any] = {
-        "format": FORMAT,
-        "spec": json.loads(run.spec.to_json()),
-        "made_by": {
-            str(name): value.item() if isinstance(value, np.generic) else value
-            for name, value in dataset.attrs.items()
-            if name not in ("spec", "format", "Conventions", "title")
-        },
-        "key_numbers": {
-            "residual_std_at_t": mark_times(run),
-            "arms": [row._asdict() for row in key_numbers(run)[:-1]],
-            "reference": key_numbers(run)[-1]._asdict(),
-        },
-    }
-    for group, names in (("coordinates", dataset.coords), ("variables", dataset.data_vars)):
-        numbers[group] = {
-            str(name): {
-                "dims": list(map(str, dataset[name].dims)),
-                "meaning": str(dataset[name].attrs.get("long_name", "")),
-                "values": dataset[name].values.tolist(),
-            }
-            for name in names
-            if name not in PICTURES
-        }
-    return finite(numbers)
+    if not run.spec.denoiser.startswith(LINEAR):
+        return {}
+    r = curve(run, "residual_std") ** 2
+    at = {(str(a["rule"]), float(a["noise_scale"])): i for i, a in enumerate(run.spec.arms)}
+    readings = {}
+    for (rule, scale), i in at.items():
+        ends = at.get((rule, 0.0)), at.get((rule, 1.0))
+        if scale in (0.0, 1.0) or None in ends:
+            continue
+        none, full = (r[end] for end in ends if end is not None)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            readings[run.arms[i]] = np.sqrt(np.maximum((r[i] - none) / (full - none), 0))
+    return readings
 
 
 def finite(value: Any) -> Any:
@@ -161,23 +145,3 @@ def finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def write_numbers(run: Run, path: str | Path) -> None:
-    """Write ``report_numbers`` to ``path`` as JSON, whole or not at all.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
-    text = json.dumps(report_numbers(run), ensure_ascii=False, allow_nan=False)
-    with replacing(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
-
-
-def leaves_joint_law(rule: str) -> bool:
-    """Whether the rule of that name is DDIM below η = 1.
-
-    It has the right marginals, and another joint law of (x_0, x_t) than the forward process on
-    purpose.
-    """
-    return rule.startswith("ddim") and rule != "ddim(eta=1)"

@@ -1,16 +1,14 @@
 r"""Files of weights: our own ``.safetensors``, and the tutorial's ``.pth``, read without trust.
 
 Ours holds the weights in float32, the schedule it was trained with, a summary of the data, how it
-was made, and a sha256 over all of that, because neither format notices a flipped bit. A ``.pth``
-is a pickle, so a program; it is read only when its instructions (listed, not run) build nothing
-but tensors, and then by ``weights_only=True``. A file is looked at before it is opened, and what
-it declares is compared with its size before anything is allocated.
+was made, and a SHA-256 over all of that, because neither format notices a flipped bit. A ``.pth``
+is a pickle, so a program: ``torch.load(weights_only=True)`` builds tensors from it and runs no
+code. A file is looked at before it is opened, and what it declares is compared with its size.
 """
 
 import hashlib
 import io
 import json
-import pickletools
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -23,9 +21,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from diffviz.diffusion.denoiser import tensors_digest
 from diffviz.diffusion.law import DataLaw
 from diffviz.diffusion.schedule import NoiseSchedule
-from diffviz.diffusion.unet import SHORTCUTS, ContextUnet, NetworkDenoiser, tensors_digest
+from diffviz.diffusion.unet import SHORTCUTS, ContextUnet, NetworkDenoiser
 from diffviz.errors import CheckpointError, InputError
 from diffviz.files.atomic import read_bytes, replacing
 from diffviz.files.images import from_uint8
@@ -33,40 +32,14 @@ from diffviz.sprites.make import CLASSES, make_sprites
 
 FORMAT = "diffviz-denoiser-1"
 MAX_BYTES = 256 * 2**20
-MAX_PICKLE = 2**20
 MAX_HEADER = 2**20
-MAX_VALUES = 2**20
-MAX_DEPTH = 64
 MAX_SPRITES = 100_000
 LAW = ("mean", "std", "locations", "scales", "weights")
 SCHEDULE = ("betas", "alphas", "alpha_bars")
+SIZES = ("in_channels", "n_feat", "n_cfeat", "height")
 NESTED = ("state_dict", "model_state_dict", "model", "ema", "network", "net")
 ALLOWED = (
     "allowed are diffviz .safetensors files and state dicts of the tutorial's ContextUnet (.pth)"
-)
-
-# The members of a zip of torch.save that torch.load reads.
-MEMBERS = re.compile(r"data\.pkl|data/[0-9]{1,9}|byteorder|(\.data/)?version")
-
-# What torch.save writes for a dictionary of tensors and numbers; it calls nothing but the
-# constructors below.
-OPCODES = frozenset(
-    (
-        *("PROTO", "STOP", "MARK", "GLOBAL", "REDUCE", "BUILD", "BINPERSID"),
-        *("BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET", "EMPTY_DICT", "EMPTY_LIST"),
-        *("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "SETITEM", "SETITEMS"),
-        *("APPEND", "APPENDS", "BINUNICODE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"),
-        *("NONE", "NEWTRUE", "NEWFALSE"),
-    )
-)
-STORAGES = tuple(
-    f"torch {kind}Storage" for kind in ("Float", "Double", "Half", "BFloat16", "Long")
-)
-CONSTRUCTORS = (
-    "collections OrderedDict",
-    "torch._utils _rebuild_tensor_v2",
-    "torch._utils _rebuild_parameter",
-    *STORAGES,
 )
 
 
@@ -94,25 +67,18 @@ def save_denoiser(
     NetworkDenoiser(network, schedule, classes=classes)  # checks that they belong together
     tensors = {k: v.detach().cpu() for k, v in network.state_dict().items()}
     tensors = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
-    _check_finite(Path(path), tensors)
+    _check_finite(path, tensors)
     tensors |= {f"schedule.{k}": torch.tensor(getattr(schedule, k)) for k in SCHEDULE}
     tensors |= {f"data.{k}": torch.tensor(np.asarray(getattr(data, k))) for k in LAW}
-    architecture = {
-        "in_channels": network.in_channels,
-        "n_feat": network.n_feat,
-        "n_cfeat": network.n_cfeat,
-        "height": network.height,
-        "shortcut": network.shortcut,
-        "shortcut_seed": network.shortcut_seed,
-    }
+    named = (*SIZES, "shortcut", "shortcut_seed")
     metadata = {
-        "architecture": architecture,
+        "architecture": {name: getattr(network, name) for name in named},
         "schedule": schedule.name,
         "classes": list(classes),
         "data": data_recipe,
         "facts": dict(facts),
     }
-    write_tensors(Path(path), tensors, FORMAT, metadata)
+    write_tensors(path, tensors, FORMAT, metadata)
 
 
 def load_denoiser(
@@ -140,44 +106,16 @@ def load_denoiser(
     if isinstance(shortcut_seed, bool) or shortcut_seed not in range(2**63):
         raise InputError(f"shortcut_seed is {shortcut_seed!r}; allowed are the integers from 0")
     raw = read_bytes(path, MAX_BYTES, ALLOWED, CheckpointError)
-    path = Path(path)
     if raw.startswith(b"PK\x03\x04"):
         weights = _pth_tensors(path, raw)
-        sizes = _sizes(path, weights)
         if shortcut is None:
             shortcut = "learned" if "init_conv.shortcut.weight" in weights else "course"
-        network = _network(path, weights, sizes, shortcut, shortcut_seed)
+        network = _network(path, weights, shortcut, shortcut_seed)
         classes = CLASSES if network.n_cfeat == len(CLASSES) else ()
         return NetworkDenoiser(network, schedule or NoiseSchedule.course(), classes=classes)
-
-    tensors, metadata = _parse(path, raw, FORMAT)
-    weights = {k: v for k, v in tensors.items() if not k.startswith(("schedule.", "data."))}
-    sizes = _sizes(path, weights)
+    tensors, metadata = _parse(path, raw)
     try:
-        architecture = metadata["architecture"]
-        if any(architecture[name] != size for name, size in sizes.items()):
-            raise CheckpointError(f"{path}: declares {architecture}, its tensors have {sizes}")
-        _check_finite(path, tensors)
-        if shortcut is None:
-            shortcut, shortcut_seed = architecture["shortcut"], architecture["shortcut_seed"]
-        if schedule is None:
-            arrays = [tensors[f"schedule.{k}"].numpy() for k in SCHEDULE]
-            betas, alphas, alpha_bars = arrays
-            schedule = NoiseSchedule(betas, alphas, alpha_bars, str(metadata["schedule"]))
-        mean, std, places, scales, masses = (tensors[f"data.{k}"].numpy() for k in LAW)
-        law = DataLaw(mean, std, places, scales, masses)
-        shape = (sizes["in_channels"], sizes["height"], sizes["height"])
-        if not mean.shape == std.shape == shape or not len(places) == len(scales) == len(masses):
-            raise CheckpointError(f"{path}: its data summary has other shapes than {shape}")
-        recipe, classes = str(metadata["data"]), tuple(map(str, metadata["classes"]))
-        network = _network(path, weights, sizes, shortcut, shortcut_seed)
-        return NetworkDenoiser(
-            network,
-            schedule,
-            classes=classes,
-            data=partial(_data_law, recipe, law, classes),
-            facts={**metadata["facts"], "data": recipe},
-        )
+        return _ours(path, tensors, metadata, shortcut, shortcut_seed, schedule)
     except CheckpointError:
         raise
     except (KeyError, TypeError, ValueError) as error:
@@ -187,8 +125,42 @@ def load_denoiser(
 # -------------------------------------------------------------------- our own files
 
 
+def _ours(
+    path: str | Path,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, Any],
+    shortcut: str | None,
+    shortcut_seed: int,
+    schedule: NoiseSchedule | None,
+) -> NetworkDenoiser:
+    weights = {k: v for k, v in tensors.items() if not k.startswith(("schedule.", "data."))}
+    architecture = metadata["architecture"]
+    if shortcut is None:
+        shortcut, shortcut_seed = architecture["shortcut"], architecture["shortcut_seed"]
+    _check_finite(path, tensors)
+    network = _network(path, weights, shortcut, shortcut_seed)
+    found = {name: getattr(network, name) for name in SIZES}
+    if any(architecture[name] != size for name, size in found.items()):
+        raise CheckpointError(f"{path}: declares {architecture}, its tensors have {found}")
+    if schedule is None:
+        betas, alphas, alpha_bars = (tensors[f"schedule.{k}"].numpy() for k in SCHEDULE)
+        schedule = NoiseSchedule(betas, alphas, alpha_bars, str(metadata["schedule"]))
+    mean, std, places, scales, masses = (tensors[f"data.{k}"].numpy() for k in LAW)
+    shape = (network.in_channels, network.height, network.height)
+    if not mean.shape == std.shape == shape or not len(places) == len(scales) == len(masses):
+        raise CheckpointError(f"{path}: its data summary has other shapes than {shape}")
+    recipe, classes = str(metadata["data"]), tuple(map(str, metadata["classes"]))
+    return NetworkDenoiser(
+        network,
+        schedule,
+        classes=classes,
+        law=partial(_data_law, recipe, DataLaw(mean, std, places, scales, masses), classes),
+        facts={**metadata["facts"], "data": recipe},
+    )
+
+
 def write_tensors(
-    path: Path, tensors: Mapping[str, Tensor], tag: str, metadata: Mapping[str, Any]
+    path: str | Path, tensors: Mapping[str, Tensor], tag: str, metadata: Mapping[str, Any]
 ) -> None:
     """Write tensors and JSON metadata with a digest over both, whole or not at all."""
     plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
@@ -209,14 +181,8 @@ def _sorted(raw: bytes) -> bytes:
     return len(header).to_bytes(8, "little") + header + raw[end:]
 
 
-def read_tensors(
-    path: Path, tag: str, limit: int = MAX_BYTES
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and metadata of a file of ``write_tensors``; CheckpointError for any other."""
-    return _parse(path, read_bytes(path, limit, ALLOWED, CheckpointError), tag)
-
-
-def _parse(path: Path, raw: bytes, tag: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _parse(path: str | Path, raw: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and metadata of a file of ours; CheckpointError for any other."""
     _refuse_strangers(path, raw)
     length = int.from_bytes(raw[:8], "little")
     if length > min(MAX_HEADER, len(raw) - 8):
@@ -226,14 +192,11 @@ def _parse(path: Path, raw: bytes, tag: str) -> tuple[dict[str, Tensor], dict[st
         tensors = safetensors.torch.load(raw)
     except (safetensors.SafetensorError, ValueError, KeyError, AttributeError, RecursionError):
         raise CheckpointError(f"{path}: truncated or damaged, no whole safetensors file") from None
-    if not isinstance(header, dict) or header.get("format") != tag:
-        found = header.get("format") if isinstance(header, dict) else None
-        raise CheckpointError(
-            f"{path}: a safetensors file with format {found!r}; allowed is {tag!r}"
-        )
-    stored = header.pop("digest", None)
-    if stored != _digest(tensors, header):
-        raise CheckpointError(f"{path}: damaged, its content does not match its sha256")
+    found = header.get("format") if isinstance(header, dict) else None
+    if found != FORMAT:
+        raise CheckpointError(f"{path}: a safetensors file with format {found!r}; {ALLOWED}")
+    if header.pop("digest", None) != _digest(tensors, header):
+        raise CheckpointError(f"{path}: damaged, its content does not match its SHA-256")
     try:
         return tensors, {k: json.loads(v) for k, v in header.items() if k != "format"}
     except (ValueError, RecursionError):
@@ -260,14 +223,13 @@ def _data_law(recipe: str, stored: DataLaw, classes: tuple[str, ...]) -> DataLaw
 # -------------------------------------------------------------------- files of others
 
 
-def _refuse_strangers(path: Path, raw: bytes) -> None:
+def _refuse_strangers(path: str | Path, raw: bytes) -> None:
+    """One line for the files that are downloaded in the place of weights."""
     if raw[8:9] == b"{":  # safetensors; its first bytes are a length, and may look like anything
         return
     start = raw[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if start.startswith(b"version https://git-lfs"):
-        raise CheckpointError(
-            f"{path}: a git-lfs pointer; fetch the file itself with git lfs pull"
-        )
+        raise CheckpointError(f"{path}: a git-lfs pointer; fetch the file with git lfs pull")
     if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
         raise CheckpointError(f"{path}: a web page, not the file; download the raw file instead")
     if raw[:1] == b"\x80":
@@ -276,108 +238,19 @@ def _refuse_strangers(path: Path, raw: bytes) -> None:
         )
 
 
-def _pth_tensors(path: Path, raw: bytes) -> dict[str, Tensor]:
-    """The state dict of a zip written by torch.save, after its pickle was looked through."""
-    program, verified = _verified(path, raw)
-    _check_pickle(path, program)
+def _pth_tensors(path: str | Path, raw: bytes) -> dict[str, Tensor]:
+    """The state dict of a zip written by torch.save."""
+    checked = _checked_zip(path, raw)
     try:
-        loaded = torch.load(verified, map_location="cpu", weights_only=True)
-    except Exception:  # its message would advise to run the pickle after all
+        loaded = torch.load(checked, map_location="cpu", weights_only=True)
+    except Exception as error:  # its message would advise to run the pickle after all
+        needed = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if needed:
+            raise CheckpointError(
+                f"{path}: needs {needed[1][:80]}, so it is more than a state dict (a whole model, "
+                "or code); save model.state_dict() instead"
+            ) from None
         raise CheckpointError(f"{path}: damaged, or not a state dict; {ALLOWED}") from None
-    return _state_dict(path, loaded, 2 * len(raw))
-
-
-def _verified(path: Path, raw: bytes) -> tuple[bytes, io.BytesIO]:
-    """The pickle, and a zip made anew of the members that torch reads, once their CRCs are right.
-
-    A zip says many things twice and some without a checksum, and two readers may take it for
-    different ones: torch's takes a member with a changed attribute for a folder, and its numbers
-    from memory that nobody filled. So torch is not shown the file, but what was verified.
-    """
-    verified = io.BytesIO()
-    try:
-        with zipfile.ZipFile(io.BytesIO(raw)) as archive, zipfile.ZipFile(verified, "w") as copy:
-            members = archive.infolist()
-            names = [member.filename for member in members]
-            pickles = [name for name in names if name.endswith("/data.pkl")]
-            if len(pickles) != 1 or len(set(names)) != len(names):
-                raise CheckpointError(f"{path}: a zip that torch.save did not write; {ALLOWED}")
-            if any("/code/" in name for name in names):
-                raise CheckpointError(f"{path}: a TorchScript program; {ALLOWED}")
-            if sum(member.file_size for member in members) > 2 * len(raw):
-                raise CheckpointError(f"{path}: unpacks to more than twice its size; refused")
-            if archive.getinfo(pickles[0]).file_size > MAX_PICKLE:
-                raise CheckpointError(f"{path}: its pickle is larger than {MAX_PICKLE >> 20} MiB")
-            folder = pickles[0].removesuffix("data.pkl")
-            for member in members:
-                with archive.open(member) as file:
-                    # One byte more than there is, because the CRC is compared at the end.
-                    content = file.read(member.file_size + 1)
-                if len(content) != member.file_size:
-                    raise CheckpointError(f"{path}: damaged, {member.filename!r} is cut")
-                if member.filename == pickles[0]:
-                    program = content
-                name = member.filename.removeprefix(folder)
-                if name != member.filename and MEMBERS.fullmatch(name):
-                    copy.writestr(zipfile.ZipInfo(f"archive/{name}"), content)
-    except CheckpointError:
-        raise
-    except Exception:  # zipfile raises half a dozen unrelated types on damaged files
-        raise CheckpointError(
-            f"{path}: truncated or damaged, no whole zip file with right checksums"
-        ) from None
-    verified.seek(0)
-    return program, verified
-
-
-def _check_pickle(path: Path, program: bytes) -> None:
-    """Let a pickle pass that builds only dictionaries, lists and tensors, and not too large ones.
-
-    Follows the pickle's stack with (size, depth) for each value and runs nothing. A tuple of a
-    tuple, used twice at each of forty levels, is a short program but takes for ever to hash.
-    """
-    stack: list[tuple[int, int]] = []
-    marks: list[int] = []
-    memo: dict[object, tuple[int, int]] = {}
-    try:
-        for opcode, argument, _ in pickletools.genops(program):
-            name = opcode.name
-            if name == "GLOBAL" and argument not in CONSTRUCTORS:
-                what = str(argument).replace(" ", ".")[:80]
-                raise CheckpointError(
-                    f"{path}: needs {what}, so it is more than a state dict (a whole model, or "
-                    "code); save model.state_dict() instead"
-                )
-            if name not in OPCODES:
-                raise CheckpointError(f"{path}: a pickle with {name}, not a state dict; {ALLOWED}")
-            if name == "MARK":
-                marks.append(len(stack))
-            elif name in ("BINPUT", "LONG_BINPUT"):
-                memo[argument] = stack[-1]
-            elif name in ("BINGET", "LONG_BINGET"):
-                stack.append(memo[argument])
-            else:
-                taken = opcode.stack_before
-                if pickletools.markobject in taken:
-                    start = marks.pop() - taken.index(pickletools.markobject)
-                else:
-                    start = len(stack) - len(taken)
-                if start < 0:
-                    raise ValueError("the stack of the pickle is empty")
-                parts, stack = stack[start:], stack[:start]
-                size = 1 + sum(part[0] for part in parts)
-                depth = 1 + max((part[1] for part in parts), default=0)
-                if size > MAX_VALUES or depth > MAX_DEPTH:
-                    raise CheckpointError(f"{path}: its pickle nests too deeply; refused")
-                if opcode.stack_after:
-                    stack.append((size, depth))
-    except CheckpointError:
-        raise
-    except Exception:  # pickletools raises ValueError, UnicodeDecodeError, IndexError, …
-        raise CheckpointError(f"{path}: damaged, its pickle cannot be read") from None
-
-
-def _state_dict(path: Path, loaded: object, limit: int) -> dict[str, Tensor]:
     if not isinstance(loaded, dict) or not loaded:
         raise CheckpointError(f"{path}: holds {type(loaded).__name__}; allowed is a state dict")
     nested = [key for key, value in loaded.items() if isinstance(value, dict)]
@@ -387,24 +260,88 @@ def _state_dict(path: Path, loaded: object, limit: int) -> dict[str, Tensor]:
             f"{path}: a training checkpoint with the keys {', '.join(map(str, loaded))[:200]}; "
             f"extract the state dict, as checkpoint[{key!r}], and save that alone"
         )
-    other = [key for key, v in loaded.items() if not (isinstance(key, str) and type(v) is Tensor)]
-    parameters = {k: v.data for k, v in loaded.items() if isinstance(v, torch.nn.Parameter)}
-    loaded = {**loaded, **parameters}
-    other = [key for key in other if key not in parameters]
-    if other:
-        raise CheckpointError(f"{path}: {other[0]!r} is no tensor; allowed is a state dict")
+    for key, value in loaded.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise CheckpointError(f"{path}: {key!r:.80} is no tensor; allowed is a state dict")
     # A tensor may claim any size over a short storage, by a stride of 0.
-    if sum(v.numel() * v.element_size() for v in loaded.values()) > limit:
+    if sum(value.numel() * value.element_size() for value in loaded.values()) > 2 * len(raw):
         raise CheckpointError(
             f"{path}: its tensors claim more than twice the file's size; refused"
         )
-    return loaded
+    return {key: value.detach() for key, value in loaded.items()}
+
+
+def _checked_zip(path: str | Path, raw: bytes) -> io.BytesIO:
+    """A zip made anew of what is in ``raw``, once all checksums are right.
+
+    Some fields of a zip have no checksum. With one bit of them changed, torch's reader takes a
+    member for a folder, and fills its tensor from memory that nobody wrote.
+    """
+    checked = io.BytesIO()
+    try:
+        with zipfile.ZipFile(io.BytesIO(raw)) as archive, zipfile.ZipFile(checked, "w") as copy:
+            members = archive.infolist()
+            if sum(member.file_size for member in members) > 2 * len(raw):
+                raise CheckpointError(f"{path}: unpacks to more than twice its size; refused")
+            names = [member.filename for member in members]
+            if any("/code/" in name for name in names):
+                raise CheckpointError(f"{path}: a TorchScript program; {ALLOWED}")
+            if len(set(names)) != len(names) or not any(n.endswith("/data.pkl") for n in names):
+                raise CheckpointError(f"{path}: a zip that torch.save did not write; {ALLOWED}")
+            for member in members:
+                content = archive.read(member)
+                if len(content) != member.file_size:
+                    raise CheckpointError(f"{path}: damaged, {member.filename!r} is cut")
+                copy.writestr(member.filename, content)
+    except CheckpointError:
+        raise
+    except Exception:  # zipfile raises half a dozen unrelated types on damaged files
+        raise CheckpointError(
+            f"{path}: truncated or damaged, no whole zip file with right checksums"
+        ) from None
+    checked.seek(0)
+    return checked
 
 
 # -------------------------------------------------------------------- from tensors to a network
 
 
-def _sizes(path: Path, weights: Mapping[str, Tensor]) -> dict[str, int]:
+def _network(
+    path: str | Path, weights: Mapping[str, Tensor], shortcut: str, seed: int
+) -> ContextUnet:
+    """Check every key and shape before memory is taken for the network, then fill it."""
+    sizes = _sizes(path, weights)
+    unsaved = () if shortcut == "learned" else ("init_conv.shortcut.",)
+    stored = {k: v for k, v in weights.items() if not k.startswith(unsaved)}
+    try:
+        with torch.device("meta"):
+            plan = _build(sizes)
+    except InputError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    expected = {k: v for k, v in plan.state_dict().items() if not k.startswith(unsaved)}
+    for key, tensor in expected.items():
+        if key not in stored:
+            hint = "; choose shortcut='course' or 'frozen'" if "shortcut" in key else ""
+            raise CheckpointError(f"{path}: the key {key!r} is missing{hint}")
+        if stored[key].shape != tensor.shape:
+            raise CheckpointError(
+                f"{path}: {key} has shape {tuple(stored[key].shape)}; "
+                f"a ContextUnet with {sizes} has {tuple(tensor.shape)}"
+            )
+        if stored[key].is_floating_point() != tensor.is_floating_point():
+            raise CheckpointError(f"{path}: {key} is {stored[key].dtype}, not {tensor.dtype}")
+    extra = sorted(stored.keys() - expected.keys())
+    if extra:
+        raise CheckpointError(f"{path}: the key {extra[0]!r} is not one of a ContextUnet")
+    _check_finite(path, stored)
+    with torch.random.fork_rng(devices=[]):  # layers draw weights that are replaced at once
+        network = _build(sizes, shortcut, seed)
+    network.load_state_dict(stored)
+    return network.eval()
+
+
+def _sizes(path: str | Path, weights: Mapping[str, Tensor]) -> dict[str, int]:
+    """The sizes of a ContextUnet, read from shapes."""
     if weights and all(key.startswith("module.") for key in weights):
         raise CheckpointError(
             f"{path}: every key starts with 'module.' (saved from DataParallel); "
@@ -429,48 +366,12 @@ def _sizes(path: Path, weights: Mapping[str, Tensor]) -> dict[str, int]:
     return sizes
 
 
-def _network(
-    path: Path, weights: Mapping[str, Tensor], sizes: dict[str, int], shortcut: str, seed: int
-) -> ContextUnet:
-    """Check every key and shape before memory is taken for the network, then fill it."""
-    stored = {k: v for k, v in weights.items() if not k.startswith("init_conv.shortcut.")}
-    if shortcut == "learned":
-        stored = dict(weights)
-    try:
-        with torch.device("meta"):
-            plan = _build(sizes, "learned", 0)
-    except InputError as error:
-        raise CheckpointError(f"{path}: {error}") from None
-    expected = plan.state_dict()
-    if shortcut != "learned":
-        expected = {k: v for k, v in expected.items() if not k.startswith("init_conv.shortcut.")}
-    for key, tensor in expected.items():
-        if key not in stored:
-            hint = "; choose shortcut='course' or 'frozen'" if "shortcut" in key else ""
-            raise CheckpointError(f"{path}: the key {key!r} is missing{hint}")
-        if stored[key].shape != tensor.shape:
-            raise CheckpointError(
-                f"{path}: {key} has shape {tuple(stored[key].shape)}; "
-                f"a ContextUnet with {sizes} has {tuple(tensor.shape)}"
-            )
-        if stored[key].is_floating_point() != tensor.is_floating_point():
-            raise CheckpointError(f"{path}: {key} is {stored[key].dtype}, not {tensor.dtype}")
-    extra = sorted(stored.keys() - expected.keys())
-    if extra:
-        raise CheckpointError(f"{path}: the key {extra[0]!r} is not one of a ContextUnet")
-    _check_finite(path, stored)
-    with torch.random.fork_rng(devices=[]):  # layers draw weights that are replaced at once
-        network = _build(sizes, shortcut, seed)
-    network.load_state_dict(stored)
-    return network.eval()
+def _build(sizes: Mapping[str, int], shortcut: str = "learned", seed: int = 0) -> ContextUnet:
+    in_channels, n_feat, n_cfeat, height = (sizes[name] for name in SIZES)
+    return ContextUnet(in_channels, n_feat, n_cfeat, height, shortcut, seed)
 
 
-def _build(sizes: Mapping[str, int], shortcut: str, seed: int) -> ContextUnet:
-    in_channels, n_feat = sizes["in_channels"], sizes["n_feat"]
-    return ContextUnet(in_channels, n_feat, sizes["n_cfeat"], sizes["height"], shortcut, seed)
-
-
-def _check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def _check_finite(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
     for key, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise CheckpointError(f"{path}: {key} has values that are not finite")

@@ -4,8 +4,7 @@ By Tweedie's formula ε̂ = −√(1−ᾱ_t) ∇ log q(x_t); for Gaussian data,
 finite sets the marginal q(x_t) is again a mixture: nothing is trained, nothing is approximate.
 """
 
-import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,10 +12,11 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from diffviz.diffusion.denoiser import one_time, tensors_digest
 from diffviz.diffusion.law import DataLaw
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError
-from diffviz.files.images import from_uint8
+from diffviz.files.images import checked_labels, from_uint8
 
 MAX_VALUE = 1e9
 """Of data, whose squares float32 must hold with room to spare."""
@@ -67,10 +67,11 @@ class MixtureDenoiser:
             for mean, std, weight in zip(self.means, self.stds, self.weights, strict=True)
         )
         self.name = f"mixture({modes})"
-        self.digest = _digest(schedule, self.means, self.stds, self.weights)
+        self.digest = _digest(schedule, means=self.means, stds=self.stds, weights=self.weights)
+        self.classes: tuple[str, ...] = ()
         self._center = self.means.reshape(len(self.means), -1).mean(axis=0)
         self._steps: dict[tuple[torch.dtype, torch.device], list[_Step]] = {}
-        self.data = self._law()
+        self.law = self._law()
 
     def _law(self) -> DataLaw:
         k, d = len(self.means), int(np.prod(self.sample_shape))
@@ -90,9 +91,9 @@ class MixtureDenoiser:
             classes=tuple(f"mode {_short(mean)}" for mean in self.means),
         )
 
-    def __call__(self, x: Tensor, t: int, context: Tensor | None = None) -> Tensor:
-        """ε̂ of ``x`` (B, *D) at time ``t``."""
-        step = self._step(t, x)
+    def __call__(self, x: Tensor, t: int | Tensor, context: Tensor | None = None) -> Tensor:
+        """ε̂ of ``x`` (B, *D) at the one time ``t``."""
+        step = self._step(one_time(t, self.schedule.T), x)
         flat = x.reshape(len(x), -1)
         eps = torch.empty_like(flat)
         for rows in _parts(len(x), max(step.pull.shape)):
@@ -110,8 +111,8 @@ class MixtureDenoiser:
     def _step(self, t: int, x: Tensor) -> "_Step":
         """What depends on t alone; kept for all t if that is little, as small samples are quick.
 
-        For all at once, for numbers that stay, made one by one between large arrays that go, would
-        keep the memory of those from being used again.
+        All are made at once: small arrays that stay, made between large ones that go, would keep
+        the memory of those from being used again.
         """
         if self.means.size * (self.schedule.T + 1) > KEPT:
             return self._made(self.schedule.alpha_bars[t : t + 1], x)[0]
@@ -190,9 +191,10 @@ class GaussianDenoiser:
         self.schedule, self.mean, self.std = schedule, center, spread
         self.sample_shape = center.shape
         self.name = f"gaussian({_short(center)}, {_short(spread)})"
-        self.digest = _digest(schedule, center, spread)
+        self.digest = _digest(schedule, mean=center, std=spread)
+        self.classes: tuple[str, ...] = ()
         wide = np.broadcast_to(spread, center.shape)
-        self.data = DataLaw(
+        self.law = DataLaw(
             mean=center,
             std=wide,
             locations=center.reshape(-1),
@@ -200,9 +202,9 @@ class GaussianDenoiser:
             weights=np.full(center.size, 1 / center.size),
         )
 
-    def __call__(self, x: Tensor, t: int, context: Tensor | None = None) -> Tensor:
-        """ε̂ of ``x`` (B, *D) at time ``t``."""
-        alpha_bar = self.schedule.alpha_bars[t]
+    def __call__(self, x: Tensor, t: int | Tensor, context: Tensor | None = None) -> Tensor:
+        """ε̂ of ``x`` (B, *D) at the one time ``t``."""
+        alpha_bar = self.schedule.alpha_bars[one_time(t, self.schedule.T)]
         variance = _like(alpha_bar * self.std**2 + 1 - alpha_bar, x)
         offset = x - _like(np.sqrt(alpha_bar) * self.mean, x)
         return offset * (float(np.sqrt(1 - alpha_bar)) / variance)
@@ -213,6 +215,8 @@ class DatasetDenoiser:
 
     ε̂ = (x − √ᾱ Σ_i w_i x_i)/√(1−ᾱ), w = softmax_i(−‖x − √ᾱ x_i‖²/(2(1−ᾱ))). The set is centred
     and the logits are float64: with uncentred float32 they are off by several units at low noise.
+    A context of class weights c draws x_i with probability c_k/N_k, k its class and N_k the number
+    of images of that class; the zero vector means no class.
 
     Args:
         schedule: gives ᾱ_t.
@@ -222,7 +226,8 @@ class DatasetDenoiser:
         name: what to call the set.
 
     Raises:
-        InputError: an empty set, values that are not finite, labels of another length.
+        InputError: an empty set, values that are not finite real numbers, labels that are not
+            one index of a class for each image.
     """
 
     def __init__(
@@ -230,7 +235,7 @@ class DatasetDenoiser:
         schedule: NoiseSchedule,
         images: NDArray[np.generic],
         labels: NDArray[np.integer] | None = None,
-        classes: tuple[str, ...] = (),
+        classes: Sequence[str] = (),
         name: str = "images",
     ) -> None:
         images = np.asarray(images)
@@ -239,25 +244,32 @@ class DatasetDenoiser:
         points = _numbers("images", images)
         if points.ndim < 1 or points.size == 0:
             raise InputError(f"images have shape {points.shape}; allowed is (N, *D) with N ≥ 1")
-        if labels is not None and len(labels) != len(points):
-            raise InputError(f"{len(labels)} labels for {len(points)} images; one each is allowed")
+        kinds = None if labels is None else checked_labels(labels, len(points), len(classes))
         self.schedule = schedule
         self.sample_shape = points.shape[1:]
-        self.data = DataLaw.of_images(points.astype(np.float32), labels, classes)
+        self.classes = tuple(classes)
+        self.law = DataLaw.of_images(points.astype(np.float32), kinds, self.classes)
         self.name = f"dataset({name}, N={len(points)})"
-        self.digest = _digest(schedule, points)
+        known = {} if kinds is None else {"labels": kinds}
+        self.digest = _digest(schedule, images=points, **known)
+        self._labels = None if kinds is None else torch.from_numpy(kinds)
         flat = torch.from_numpy(points.reshape(len(points), -1))
         self._center = flat.mean(dim=0)
         self._points = flat - self._center
         self._squares = (self._points**2).sum(dim=1)
 
-    def __call__(self, x: Tensor, t: int, context: Tensor | None = None) -> Tensor:
-        """ε̂ of ``x`` (B, *D) at time ``t``."""
+    def __call__(self, x: Tensor, t: int | Tensor, context: Tensor | None = None) -> Tensor:
+        """ε̂ of ``x`` (B, *D) at the one time ``t``, given class weights (B, K) or (1, K).
+
+        Raises:
+            InputError: a context of another shape, or of a set without classes.
+        """
         if self._points.device != x.device:
             self._center, self._points, self._squares = (
                 tensor.to(x.device) for tensor in (self._center, self._points, self._squares)
             )
-        alpha_bar = self.schedule.alpha_bars[t]
+        alpha_bar = self.schedule.alpha_bars[one_time(t, self.schedule.T)]
+        prior = None if context is None else self._log_prior(context, x)
         root, left = float(np.sqrt(alpha_bar)), max(float(1 - alpha_bar), 1e-12)
         flat = x.reshape(len(x), -1)
         eps = torch.empty_like(flat)
@@ -267,9 +279,25 @@ class DatasetDenoiser:
             logits = torch.addmm(
                 self._squares, y, self._points.T, beta=-alpha_bar / 2 / left, alpha=root / left
             )
+            if prior is not None:
+                logits += prior[rows]
             nearest = torch.softmax(logits, dim=1) @ self._points
             eps[rows] = (y - root * nearest) / np.sqrt(left)
         return eps.reshape(x.shape)
+
+    def _log_prior(self, context: Tensor, x: Tensor) -> Tensor:
+        """Log P(x_i | c) up to a constant, (B, N)."""
+        count = len(self.classes)
+        if self._labels is None:
+            raise InputError("context is given; allowed is None, the images have no classes")
+        if tuple(context.shape) not in ((len(x), count), (1, count)):
+            raise InputError(
+                f"context has shape {tuple(context.shape)}; allowed is ({len(x)}, {count})"
+            )
+        sizes = torch.bincount(self._labels, minlength=count).clamp(min=1)
+        each = (context.double().cpu() / sizes)[:, self._labels]
+        each[each.sum(dim=1) == 0] = 1
+        return each.log().to(x.device).expand(len(x), -1)
 
 
 def _parts(count: int, width: float) -> Iterator[slice]:
@@ -280,8 +308,13 @@ def _parts(count: int, width: float) -> Iterator[slice]:
 
 def _numbers(field: str, values: ArrayLike) -> NDArray[np.float64]:
     try:
-        array = np.array(values, dtype=np.float64)
-    except (TypeError, ValueError):
+        given = np.asarray(values)
+        if given.dtype.kind == "c":
+            raise InputError(f"{field} is an array of {given.dtype}; allowed are real numbers")
+        array = given.astype(np.float64)  # a copy
+    except (TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{field} is not an array of numbers") from None
     if not np.isfinite(array).all():
         raise InputError(f"{field} holds a value that is not finite")
@@ -295,11 +328,10 @@ def _short(value: NDArray[np.float64]) -> str:
     return f"{value:g}" if value.ndim == 0 else f"{value.shape}-array"
 
 
-def _digest(schedule: NoiseSchedule, *arrays: NDArray[np.float64]) -> str:
-    """SHA-256 of all that an exact denoiser's answers depend on, shapes included."""
-    parts = [schedule.alpha_bars, *arrays]
-    content = b"".join(str(a.shape).encode() + a.tobytes() for a in parts)
-    return hashlib.sha256(content).hexdigest()
+def _digest(schedule: NoiseSchedule, **arrays: NDArray[np.generic]) -> str:
+    """SHA-256 of all that an exact denoiser's answers depend on, names and shapes included."""
+    parts = {"alpha_bars": schedule.alpha_bars, **arrays}
+    return tensors_digest({name: torch.tensor(array) for name, array in parts.items()})
 
 
 def _wide(values: NDArray[np.float64], x: Tensor) -> Tensor:

@@ -8,19 +8,15 @@ has to be forward-noised and no second sample adds its own scatter.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
-from typing import NamedTuple
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr
 
-from diffviz.measure.statistics import BUCKETS, Grid
+from diffviz.measure.ks import SIMPLE, Mixture
 
 Array = NDArray[np.float64]
-MAX_ATOMS = 1024
-SIMPLE = 8
-"""Components of a law up to which its CDF is evaluated at every value that matters."""
+MAX_ATOMS = 1022
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +55,7 @@ class DataLaw:
 
         ``labels`` (N,) index ``classes``, when there are any.
 
-        More than 1,024 different pixel values are gathered into as many equally filled atoms.
+        More than 1,022 different pixel values are gathered into as many equally filled atoms.
         """
         images = np.asarray(images, dtype=np.float32)
         values, counts = np.unique(images, return_counts=True)
@@ -96,8 +92,8 @@ class DataLaw:
         return float(np.sqrt(alpha_bar * variance + 1 - alpha_bar))
 
     def marginal_std_between(self, alpha_bar: float) -> float:
-        """Mean over coordinates of √(ᾱ σ² + 1 − ᾱ), ᾱ = ``alpha_bar``: std between samples."""
-        return float(np.sqrt(alpha_bar * self.std**2 + 1 - alpha_bar).mean())
+        """√(ᾱ·mean σ² + 1 − ᾱ), ᾱ = ``alpha_bar``: RMS over coordinates of the std of x_t."""
+        return float(np.sqrt(alpha_bar * (self.std**2).mean() + 1 - alpha_bar))
 
     def marginal_std_within(self, alpha_bar: float) -> float:
         """Root mean square over samples of the std within one sample of x_t; NaN for a number.
@@ -109,11 +105,101 @@ class DataLaw:
 
     @cached_property
     def _variance_within(self) -> float:
-        """Mean over the points of the variance within one; NaN where it is not known."""
-        if self.points is None or self.mean.size < 2 or not np.all(self.scales == 0):
+        """Mean of the variance within one sample of x_0; NaN where it is not known."""
+        if not self.sampled or self.mean.size < 2:
             return float("nan")
+        if self.points is None:
+            return float(self.mean.var(ddof=1) + (self.std**2).mean())
         rows = self.points.reshape(len(self.points), -1)
-        return float(rows.var(axis=1, ddof=1, dtype=np.float64).mean())
+        within = rows.var(axis=1, ddof=1, dtype=np.float64) + self.point_scales**2
+        return float(self.shares_of_points @ within)
+
+    @property
+    def sampled(self) -> bool:
+        """Whether the law is known whole: modes, images, or independent Gaussian coordinates."""
+        independent = self.points is None and (self.scales > 0).all()
+        return bool(independent or (self.points is not None and self.shares is not None))
+
+    @property
+    def shares_of_points(self) -> Array:
+        """``shares``, which sum to 1."""
+        assert self.shares is not None
+        return self.shares / self.shares.sum()
+
+    @cached_property
+    def point_scales(self) -> Array:
+        """Std of the data about each point, (N,)."""
+        assert self.points is not None
+        if not self.scales.any():
+            return np.zeros(len(self.points))
+        return self.scales.reshape(len(self.points), -1)[:, 0]
+
+    def few_points(self, count: int) -> tuple[Array, Array]:
+        """(points (count, d), their shares): all, or a fixed choice of so many."""
+        assert self.points is not None
+        shares, chosen = self.shares_of_points, np.arange(len(self.points))
+        if len(chosen) > count:
+            chosen = np.sort(np.random.default_rng(0).choice(len(chosen), count, replace=False))
+        flat = self.points[chosen].reshape(len(chosen), -1).astype(np.float64)
+        return flat, shares[chosen] / shares[chosen].sum()
+
+    @cached_property
+    def _principal(self) -> tuple[Array, Array]:
+        """(values (k,), vectors (d, k)) of the covariance of the points, the largest last.
+
+        Of all points where a sample has up to 1,022 values, else of as many points.
+        """
+        assert self.points is not None
+        d = self.mean.size
+        if d <= MAX_ATOMS:
+            total = np.zeros((d, d))
+            center, shares = self.mean.reshape(-1), self.shares_of_points
+            for rows in np.array_split(np.arange(len(shares)), max(1, len(shares) // 1024)):
+                apart = self.points[rows].reshape(len(rows), -1) - center
+                total += apart.T @ (shares[rows, None] * apart)
+            return np.linalg.eigh(total)
+        few, shares = self.few_points(MAX_ATOMS)
+        apart = (few - shares @ few) * np.sqrt(shares)[:, None]
+        values, vectors = np.linalg.eigh(apart @ apart.T)
+        kept = values > 1e-9 * values[-1]
+        return values[kept], apart.T @ vectors[:, kept] / np.sqrt(values[kept])
+
+    @property
+    def covariance_values(self) -> Array:
+        """Eigenvalues of the covariance of the points."""
+        return self._principal[0]
+
+    @cached_property
+    def plane(self) -> tuple[Array, Array] | None:
+        """(directions (2, d), std of x_0 along each) of the first two principal components.
+
+        The largest entry of a direction is positive. None for numbers, and where only moments are
+        known.
+        """
+        d = self.mean.size
+        if d < 2 or not self.sampled:
+            return None
+        if self.points is None:
+            axes = np.sort(np.argsort(-self.std.reshape(-1), kind="stable")[:2])
+            return np.eye(d)[axes], self.std.reshape(-1)[axes]
+        values, vectors = self._principal
+        directions = np.eye(d)[:2]
+        directions[: min(2, len(values))] = vectors.T[::-1][:2]
+        for row in directions:
+            row *= np.sign(row[np.abs(row).argmax()]) or 1.0
+        variances = np.zeros(2)
+        variances[: min(2, len(values))] = np.maximum(values[::-1][:2], 0)
+        return directions, np.sqrt(variances + self.shares_of_points @ self.point_scales**2)
+
+    def draw(self, n: int, rng: np.random.Generator) -> Array:
+        """``n`` of the data (n, d), flat; a law known whole."""
+        if self.points is None:
+            noise = rng.standard_normal((n, self.mean.size))
+            return self.mean.reshape(-1) + self.std.reshape(-1) * noise
+        which = rng.choice(len(self.points), n, p=self.shares_of_points)
+        flat = self.points[which].reshape(n, -1).astype(np.float64)
+        scales = self.point_scales[which, None]
+        return flat + scales * rng.standard_normal(flat.shape) if scales.any() else flat
 
     def distance_to_mean(self, alpha_bar: float) -> float:
         """RMS distance of x_t to √ᾱ μ, per coordinate: √(ᾱ·mean σ² + 1 − ᾱ), ᾱ = ``alpha_bar``."""
@@ -126,8 +212,8 @@ class DataLaw:
         weights = np.bincount(group, self.weights).astype(np.float64)
         return pairs.real, pairs.imag, weights
 
-    def marginal_components(self, alpha_bar: float) -> tuple[Array, Array, Array]:
-        """(locations, scales, weights) of the pooled law of one coordinate of x_t.
+    def marginal(self, alpha_bar: float) -> Mixture:
+        """The law of one coordinate of x_t, pooled over coordinates, with ᾱ_t = ``alpha_bar``.
 
         More than ``SIMPLE`` components are thinned: those of one scale whose locations lie within
         a quarter of it are gathered, mean and variance kept, which changes the CDF by less than
@@ -137,62 +223,11 @@ class DataLaw:
         shifts = np.sqrt(alpha_bar) * locations
         scales = np.sqrt(alpha_bar * scales**2 + 1 - alpha_bar)
         if alpha_bar == 1 or len(shifts) <= SIMPLE:
-            return shifts, scales, weights
+            return Mixture(shifts, scales, weights)
         cells = np.floor(shifts * 4 / scales) + 1j * scales
         _, group = np.unique(cells, return_inverse=True)
         gathered = np.bincount(group, weights).astype(np.float64)
         means: Array = np.bincount(group, weights * shifts) / gathered
         spread = np.bincount(group, weights * (shifts - means[group]) ** 2) / gathered
         square = np.bincount(group, weights * scales**2) / gathered
-        return means, np.sqrt(square + spread), gathered
-
-    def marginal_grid(self, alpha_bar: float, buckets: int = BUCKETS) -> Grid:
-        """The grid on which D against q(x_t), ᾱ = ``alpha_bar``, pooled, is measured.
-
-        With up to ``SIMPLE`` smooth components D is exact; with more, or with atoms, it is taken
-        over the edges of at most 1,024 of its ``buckets``.
-        """
-        plan = self.marginal_plan(alpha_bar, buckets)
-        cdf = partial(_cdf, plan.shifts, plan.scales, plan.weights)
-        return Grid.of(cdf, plan.low, plan.high, plan.buckets, exact=plan.exact)
-
-    def marginal_plan(self, alpha_bar: float, buckets: int = BUCKETS) -> "MarginalPlan":
-        """What `marginal_grid` is made of; ``alpha_bar`` and ``buckets`` are its own."""
-        shifts, scales, weights = self.marginal_components(alpha_bar)
-        smooth = bool(scales.min() > 0)
-        simple = smooth and len(shifts) <= SIMPLE
-        low, high = float((shifts - 5 * scales).min()), float((shifts + 5 * scales).max())
-        if not smooth:  # edges between the atoms, never on them
-            low, high = low - 0.01, high + 0.0123
-        buckets = buckets if simple else min(buckets, 1024)
-        return MarginalPlan(shifts, scales, weights, low, high, buckets, simple)
-
-
-class MarginalPlan(NamedTuple):
-    """Components of the pooled law of one coordinate of x_t, and even buckets on [low, high].
-
-    D is ``exact``, or taken over the edges.
-    """
-
-    shifts: Array
-    scales: Array
-    weights: Array
-    low: float
-    high: float
-    buckets: int
-    exact: bool
-
-    @property
-    def edges(self) -> Array:
-        """Between the buckets."""
-        return np.linspace(self.low, self.high, self.buckets + 1)[1:-1]
-
-
-def _cdf(shifts: Array, scales: Array, weights: Array, x: Array) -> Array:
-    """Σ_k weights_k Φ((x − shifts_k)/scales_k); a component of scale 0 is a step."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        z = (x - shifts[:, None]) / scales[:, None]
-    steps = scales == 0
-    if steps.any():
-        z[steps] = np.where(x >= shifts[steps, None], np.inf, -np.inf)
-    return np.einsum("k,kx->x", weights, ndtr(z))
+        return Mixture(means, np.sqrt(square + spread), gathered)

@@ -19,6 +19,9 @@ from diffviz.errors import InputError
 
 Array = NDArray[np.float64]
 MAX_T = 10_000
+KINDS = ("course", "linear", "cosine", "scaled-linear")
+USUAL_T, USUAL_BETAS = 500, (1e-4, 0.02)
+"""The tutorial's, and the defaults wherever a schedule is chosen."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +55,10 @@ class NoiseSchedule:
 
     @classmethod
     def linear(
-        cls, T: int = 500, beta_start: float = 1e-4, beta_end: float = 0.02
+        cls,
+        T: int = USUAL_T,
+        beta_start: float = USUAL_BETAS[0],
+        beta_end: float = USUAL_BETAS[1],
     ) -> "NoiseSchedule":
         """β_t from ``beta_start`` at t = 1 to ``beta_end`` at t = T, evenly (DDPM, section 4).
 
@@ -64,7 +70,10 @@ class NoiseSchedule:
 
     @classmethod
     def course(
-        cls, T: int = 500, beta_start: float = 1e-4, beta_end: float = 0.02
+        cls,
+        T: int = USUAL_T,
+        beta_start: float = USUAL_BETAS[0],
+        beta_end: float = USUAL_BETAS[1],
     ) -> "NoiseSchedule":
         """The tutorial's schedule, with its quirk.
 
@@ -95,7 +104,7 @@ class NoiseSchedule:
         return cls._exact(betas, f"scaled-linear(T={T}, {start:g}…{end:g})")
 
     @classmethod
-    def cosine(cls, T: int = 500, offset: float = 0.008) -> "NoiseSchedule":
+    def cosine(cls, T: int = USUAL_T, offset: float = 0.008) -> "NoiseSchedule":
         """ᾱ_t ∝ cos²((t/T + s)/(1 + s)·π/2), s = ``offset``, β_t ≤ 0.999.
 
         arXiv 2102.09672, eq. 17.
@@ -108,6 +117,34 @@ class NoiseSchedule:
             raise InputError(f"offset is {offset!r}; allowed is 0 ≤ offset < 1")
         f = np.cos((np.arange(T + 1) / T + offset) / (1 + offset) * np.pi / 2) ** 2
         return cls._exact(np.minimum(1 - f[1:] / f[:-1], 0.999), f"cosine(T={T}, s={offset:g})")
+
+    @classmethod
+    def named(
+        cls,
+        kind: str,
+        T: int | None = None,
+        beta_start: float | None = None,
+        beta_end: float | None = None,
+    ) -> "NoiseSchedule":
+        """The schedule of a ``kind`` in KINDS; T is 500 unless given, β the constructor's own.
+
+        Raises:
+            InputError: another kind, as for ``linear``, or a β for cosine, which has none.
+        """
+        ends = {"beta_start": beta_start, "beta_end": beta_end}
+        given = {name: value for name, value in ends.items() if value is not None}
+        length = USUAL_T if T is None else T
+        if kind == "cosine":
+            if given:
+                raise InputError(f"{' and '.join(given)} with the cosine schedule, which has none")
+            return cls.cosine(length)
+        if kind == "course":
+            return cls.course(length, **given)
+        if kind == "linear":
+            return cls.linear(length, **given)
+        if kind == "scaled-linear":
+            return cls.scaled_linear(length, **given)
+        raise InputError(f"schedule is {kind!r:.80}; allowed: {', '.join(KINDS)}")
 
     @classmethod
     def from_betas(cls, betas: ArrayLike) -> "NoiseSchedule":

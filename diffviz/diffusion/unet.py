@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from diffviz.diffusion.denoiser import one_time, tensors_digest
 from diffviz.diffusion.law import DataLaw
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError
@@ -47,8 +48,8 @@ class CourseShortcut(nn.Module):
     def draw(self) -> tuple[Tensor, Tensor]:
         """The next weight (o, i, 1, 1) and bias (o,), on the CPU."""
         bound = self.in_channels**-0.5
-        weight = torch.empty(self.out_channels, self.in_channels, 1, 1)
-        bias = torch.empty(self.out_channels)
+        weight = torch.empty(self.out_channels, self.in_channels, 1, 1, dtype=torch.float32)
+        bias = torch.empty(self.out_channels, dtype=torch.float32)
         for tensor in (weight, bias):
             tensor.uniform_(-bound, bound, generator=self.generator)
         return weight, bias
@@ -268,7 +269,7 @@ class NetworkDenoiser:
         sample_shape: (C, H, W).
         classes: what the entries of a context vector mean; () when unknown.
         facts: how it was trained, a read-only mapping.
-        digest: sha256 of the weights and of the kind of shortcut.
+        digest: SHA-256 of the weights, of the kind of shortcut, and of T.
     """
 
     def __init__(
@@ -277,10 +278,10 @@ class NetworkDenoiser:
         schedule: NoiseSchedule,
         *,
         classes: Sequence[str] = (),
-        data: DataLaw | Callable[[], DataLaw] | None = None,
+        law: DataLaw | Callable[[], DataLaw] | None = None,
         facts: Mapping[str, Any] | None = None,
     ) -> None:
-        """Take a copy of ``network``. ``data`` may be a picklable function, called when needed.
+        """Take a copy of ``network``. ``law`` may be a picklable function, called when needed.
 
         Raises:
             InputError: another number of ``classes`` than the network has context entries.
@@ -289,11 +290,13 @@ class NetworkDenoiser:
             raise InputError(f"{len(classes)} classes; the network has n_cfeat={network.n_cfeat}")
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
         self.schedule = schedule
-        self.sample_shape = (network.in_channels, network.height, network.height)
+        self.sample_shape: tuple[int, ...] = (network.in_channels, network.height, network.height)
         self.classes = tuple(classes)
         self.facts: Mapping[str, Any] = MappingProxyType(dict(facts or {}))
-        self.digest = weights_digest(network)
-        self._data = data
+        # t/T is what the network is told, so T decides about its answers as the weights do.
+        fact = f"{weights_digest(network)} T={schedule.T}"
+        self.digest = hashlib.sha256(fact.encode()).hexdigest()
+        self._law = law
 
     @property
     def name(self) -> str:
@@ -302,20 +305,20 @@ class NetworkDenoiser:
         return f"ContextUnet(n_feat={net.n_feat}, height={net.height}, shortcut={net.shortcut})"
 
     @cached_property
-    def data(self) -> DataLaw | None:
+    def law(self) -> DataLaw | None:
         """What is known about the training data; None for a foreign checkpoint."""
-        return self._data() if callable(self._data) else self._data
+        return self._law() if callable(self._law) else self._law
 
     @cached_property
     def _fast(self) -> ContextUnet:
         return folded(self.network)
 
-    def __call__(self, x: Tensor, t: int, context: Tensor | None = None) -> Tensor:
+    def __call__(self, x: Tensor, t: int | Tensor, context: Tensor | None = None) -> Tensor:
         """ε̂ of x (B, C, H, W) at time t, contiguous and of x's dtype.
 
         Args:
             x: noisy images.
-            t: 0…T.
+            t: 0…T, an integer or a tensor of any shape that holds one time.
             context: float (B, n_cfeat) or (1, n_cfeat), one-hot or a mixture; None: no class.
 
         Raises:
@@ -324,8 +327,6 @@ class NetworkDenoiser:
         if tuple(x.shape[1:]) != self.sample_shape:
             shape = ", ".join(map(str, self.sample_shape))
             raise InputError(f"x has shape {tuple(x.shape)}; allowed is (B, {shape})")
-        if not 0 <= t <= self.schedule.T:
-            raise InputError(f"t is {t}; allowed is 0…T = {self.schedule.T}")
         n_cfeat = self.network.n_cfeat
         if context is not None and tuple(context.shape) not in ((len(x), n_cfeat), (1, n_cfeat)):
             raise InputError(
@@ -333,7 +334,7 @@ class NetworkDenoiser:
             )
         with torch.inference_mode():
             images = x.to(torch.float32, memory_format=torch.channels_last)
-            fraction = images.new_full((1,), t / self.schedule.T)
+            fraction = images.new_full((1,), one_time(t, self.schedule.T) / self.schedule.T)
             eps = self._fast(images, fraction, None if context is None else context.to(images))
         # Copied outside: an inference tensor could not be changed in place by a caller's sampler.
         return eps.to(x.dtype, copy=True, memory_format=torch.contiguous_format)
@@ -359,7 +360,7 @@ class NetworkDenoiser:
 
     def __getstate__(self) -> dict[str, Any]:
         # Worker processes fold for themselves, and images of the training set do not travel.
-        kept = {k: v for k, v in self.__dict__.items() if k not in ("_fast", "data")}
+        kept = {k: v for k, v in self.__dict__.items() if k not in ("_fast", "law")}
         return {**kept, "facts": dict(self.facts)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -367,22 +368,12 @@ class NetworkDenoiser:
 
 
 def weights_digest(network: ContextUnet) -> str:
-    """sha256 of every tensor of the state dict, and of the mode and seed of the shortcut."""
+    """SHA-256 of every tensor of the state dict, and of the mode and seed of the shortcut."""
     digest = tensors_digest(network.state_dict())
     if network.shortcut != "learned":
         fact = f"{digest} {network.shortcut} {network.shortcut_seed}"
         digest = hashlib.sha256(fact.encode()).hexdigest()
     return digest
-
-
-def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
-    """sha256 of names, dtypes, shapes and bytes, in the order of the names."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _shortcut(mode: str, in_channels: int, out_channels: int, seed: int) -> nn.Module:

@@ -1,56 +1,109 @@
-"""One file per picture: ``x_data(run)`` computes, ``x_figure(data, language)`` draws.
+"""Pictures of a run: ``plot(run, name)`` gives a plotly figure.
 
-``PICTURES`` draws each by its name, from a run alone: a figure, or None where the run does not
-hold what it needs. Pictures of images are in `strips`; they are not plotly figures.
+One file per picture. ``x_data(run)`` picks the numbers into a frozen tuple and ``x_figure(data)``
+draws them; what all figures share is in `theme`. To read one whole, begin with `mean`.
 """
 
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 
+from diffviz.errors import InputError
 from diffviz.figures.dial import dial_data, dial_figure
 from diffviz.figures.distance import distance_data, distance_figure
 from diffviz.figures.diversity import diversity_data, diversity_figure
 from diffviz.figures.histogram import histogram_data, histogram_figure
 from diffviz.figures.ks import ks_data, ks_figure
+from diffviz.figures.map import map_data, map_figure
 from diffviz.figures.mean import mean_data, mean_figure
 from diffviz.figures.noise import noise_data, noise_figure
 from diffviz.figures.schedule import schedule_data, schedule_figure
 from diffviz.figures.staircase import staircase_data, staircase_figure
 from diffviz.figures.stds import stds_data, stds_figure
+from diffviz.figures.strips import strips_data, strips_figure
+from diffviz.figures.theme import CONFIG, TEMPLATES, add_cursor
 from diffviz.figures.trajectories import trajectories_data, trajectories_figure
-from diffviz.files.catalogue import text
+from diffviz.files.catalogue import LANGUAGES, text
 from diffviz.recording.run import Run
 
+__all__ = ["CONFIG", "NAMES", "available", "caption", "plot"]
 
-def _diversity(run: Run, language: str) -> go.Figure | None:
-    data = diversity_data(run)
-    return None if data is None else diversity_figure(data, language)
-
-
-def _trajectories(run: Run, language: str) -> go.Figure | None:
-    data = trajectories_data(run)
-    return None if data is None else trajectories_figure(data, language)
+Time = int | None
+"""The step that is looked at; None where nobody looks at one."""
 
 
-PICTURES: dict[str, Callable[[Run, str], go.Figure | None]] = {
-    "trajectories": _trajectories,
-    "mean": lambda run, language: mean_figure(mean_data(run), language),
-    "stds": lambda run, language: stds_figure(stds_data(run), language),
-    "distance": lambda run, language: distance_figure(distance_data(run), language),
-    "ks": lambda run, language: ks_figure(ks_data(run), language),
-    "dial": lambda run, language: dial_figure(dial_data(run), language),
-    "staircase": lambda run, language: staircase_figure(staircase_data(run), language),
-    "noise": lambda run, language: noise_figure(noise_data(run), language),
-    "histogram": lambda run, language: histogram_figure(
-        histogram_data(run), run.schedule.T // 2, language
-    ),
-    "diversity": _diversity,
-    "schedule": lambda run, language: schedule_figure(schedule_data(run.schedule), language),
+def _strips(run: Run, t: Time) -> Any:
+    """Three samples of each arm over time, or eight at ``t``."""
+    if t is not None:
+        return strips_data(run, range(8), [t])
+    return strips_data(run, range(3), np.linspace(run.schedule.T, 0, 13).astype(int).tolist())
+
+
+_PICTURES: dict[str, tuple[Callable[[Run, Time], Any], Callable[[Any, str], go.Figure]]] = {
+    "map": (map_data, map_figure),
+    "strips": (_strips, strips_figure),
+    "ks": (lambda run, t: ks_data(run), ks_figure),
+    "stds": (lambda run, t: stds_data(run), stds_figure),
+    "mean": (lambda run, t: mean_data(run), mean_figure),
+    "distance": (lambda run, t: distance_data(run), distance_figure),
+    "dial": (lambda run, t: dial_data(run), dial_figure),
+    "staircase": (lambda run, t: staircase_data(run), staircase_figure),
+    "histogram": (lambda run, t: histogram_data(run, "x", t), histogram_figure),
+    "noise": (lambda run, t: noise_data(run), noise_figure),
+    "diversity": (lambda run, t: diversity_data(run), diversity_figure),
+    "schedule": (lambda run, t: schedule_data(run.schedule), schedule_figure),
+    "trajectories": (lambda run, t: trajectories_data(run), trajectories_figure),
 }
-"""Name → (run, language) → figure. A histogram by its name alone is that of x_t at t = T/2."""
+NAMES = tuple(_PICTURES)
+"""The names of all pictures."""
+
+
+def plot(
+    run: Run, name: str, *, language: str = "en", theme: str = "light", t: Time = None
+) -> go.Figure:
+    """The picture ``name`` of a run, as a plotly figure.
+
+    Args:
+        run: a recorded run.
+        name: one of ``NAMES``; ``available(run)`` has those that this run can give.
+        language: of its words, en or zh.
+        theme: light or dark.
+        t: the step that is looked at. The histogram, the strips and the map show it; the figures
+            over time have a line there.
+
+    Raises:
+        InputError: an unknown name, language or theme, a picture that the run has no numbers for,
+            or a step outside the run.
+    """
+    _check("picture", name, NAMES)
+    _check("language", language, LANGUAGES)
+    _check("theme", theme, tuple(TEMPLATES))
+    if t is not None and not 0 <= t <= run.schedule.T:
+        raise InputError(f"t is {t}; allowed is 0…{run.schedule.T}")
+    pick, draw = _PICTURES[name]
+    data = pick(run, t)
+    if data is None:
+        raise InputError(
+            f"picture is {name!r}; this run has the numbers for {', '.join(available(run))}"
+        )
+    figure = draw(data, language)
+    if t is not None:
+        add_cursor(figure, t)
+    return figure.update_layout(template=TEMPLATES[theme])
+
+
+def available(run: Run) -> list[str]:
+    """The names of the pictures that the run has the numbers for."""
+    return [name for name, (pick, _) in _PICTURES.items() if pick(run, None) is not None]
 
 
 def caption(name: str, language: str = "en") -> str:
-    """What the picture ``name`` shows, and what it cannot say, in one or two sentences."""
+    """What the picture ``name`` shows, and what it cannot say, in a few sentences."""
     return text(f"figures.{name}.caption", language)
+
+
+def _check(what: str, given: object, allowed: tuple[str, ...]) -> None:
+    if given not in allowed:
+        raise InputError(f"{what} is {given!r}; allowed: {', '.join(allowed)}")

@@ -71,6 +71,7 @@ def diversity_figure(data: DiversityData, language: str = "en") -> go.Figure:
         if data.classes:
             bars.append(([theme.label(c) for c in data.classes], list(data.share[a])))
         for panel, (x, y) in enumerate(bars):
+            x_axis, y_axis = theme.axes(panel)
             figure.add_bar(
                 x=x,
                 y=y,
@@ -80,8 +81,8 @@ def diversity_figure(data: DiversityData, language: str = "en") -> go.Figure:
                 marker_color=theme.colour(a),
                 offsetgroup=None if panel < 2 else str(a),
                 hovertemplate="%{x}<br>%{fullData.name}: %{y:.3g}<extra></extra>",
-                xaxis=f"x{panel + 1}" if panel else "x",
-                yaxis=f"y{panel + 1}" if panel else "y",
+                xaxis=x_axis,
+                yaxis=y_axis,
             )
     theme.add_level(figure, 0, data.expected, text("figures.diversity.expected", language))
     if data.classes:
@@ -96,5 +97,4 @@ def diversity_figure(data: DiversityData, language: str = "en") -> go.Figure:
             xaxis="x3",
             yaxis="y3",
         )
-    figure.update_yaxes(rangemode="tozero")
-    return figure
+    return figure.update_yaxes(rangemode="tozero")

@@ -6,8 +6,7 @@ right, DDPM and DDIM alike.
 Residual: r_t = (x_t − √ᾱ_t·x_0)/√(1−ᾱ_t), with the trajectory's own end point x_0, against
 N(0, 1). Near 0 only for a sampler whose (x_0, x_t) has the forward joint law.
 
-In 95 of 100 samples of n independent values from N(0, 1), D lies below 1.358/√n. The p-value of
-the largest of many steps is corrected by their number (Bonferroni).
+In 95 of 100 samples of n independent values from N(0, 1), D lies below 1.358/√n.
 """
 
 from typing import NamedTuple
@@ -17,6 +16,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from diffviz.figures import theme
+from diffviz.figures.curves import Curve, draw_curve, recorded
 from diffviz.files.catalogue import text
 from diffviz.recording.run import Run
 
@@ -25,40 +25,29 @@ QUANTILE_95 = 1.358
 
 
 class KSData(NamedTuple):
-    """D per arm and time (A, N), half-widths of its bounds, and the residual's band and p."""
+    """D of the arms over the times ``t`` in three views; ``bound`` (N,) is 1.358/√n."""
 
     arms: list[str]
     t: NDArray[np.int64]
-    naive: Array
-    naive_error: Array
-    marginal: Array
-    marginal_error: Array
-    residual: Array
-    residual_error: Array
-    band: Array
-    p: Array
-    p_corrected: Array
+    naive: Curve
+    marginal: Curve
+    residual: Curve
+    bound: Array
 
 
 def ks_data(run: Run) -> KSData:
-    """The three D, the band 1.358/√n (N,), and p with min(1, p × number of steps)."""
+    """The three D per arm and time, and the bound of the residual's."""
     data = run.dataset
-    p = data["ks_normal_p"].sel(quantity="residual").values
-    values = data["values"].sel(quantity="residual").values[0].astype(np.float64)
+    n = data["values"].sel(quantity="residual").values[0].astype(np.float64)
     with np.errstate(divide="ignore"):
-        band = np.where(values > 0, QUANTILE_95 / np.sqrt(values), np.nan)
+        bound = np.where(n > 0, QUANTILE_95 / np.sqrt(n), np.nan)
     return KSData(
         run.arms,
         data["t"].values,
-        data["ks_normal"].sel(quantity="x").values,
-        data["ks_normal_error"].sel(quantity="x").values,
-        data["ks_marginal"].values,
-        data["ks_marginal_error"].values,
-        data["ks_normal"].sel(quantity="residual").values,
-        data["ks_normal_error"].sel(quantity="residual").values,
-        band,
-        p,
-        np.minimum(p * run.spec.steps, 1.0),
+        recorded(run, "ks_normal", "x", band="none"),
+        recorded(run, "ks_marginal"),
+        recorded(run, "ks_normal", "residual", band="residual_ks"),
+        bound,
     )
 
 
@@ -71,15 +60,9 @@ def ks_figure(data: KSData, language: str = "en") -> go.Figure:
         y_titles=[text("figures.ks.y", language)],
         common_y=True,
     )
-    views = (
-        (data.naive, data.naive_error),
-        (data.marginal, data.marginal_error),
-        (data.residual, data.residual_error),
-    )
-    theme.add_reference(
-        figure, 2, data.t, data.band, text("figures.ks.band", language), filled=True
-    )
-    for panel, (values, error) in enumerate(views):
-        theme.add_curves(figure, panel, data.t, values, data.arms, language, error=error)
-    figure.update_yaxes(range=[0, 1.02])
-    return figure
+    if not np.isfinite(data.residual.low).any():
+        words = text("figures.ks.bound", language)
+        theme.add_reference(figure, 2, data.t, data.bound, words, filled=True)
+    for panel, curve in enumerate((data.naive, data.marginal, data.residual)):
+        draw_curve(figure, panel, data.t, curve, data.arms, language)
+    return figure.update_yaxes(range=[0, 1.02])

@@ -30,7 +30,6 @@ def live_figure(
         T=T,
         columns=3,
     )
-    figure.layout.shapes = ()  # no step is looked at
     for panel, name in enumerate(STATISTICS):
         known = None if reference is None else reference.get(name)
         if reference is not None and known is not None:
@@ -44,6 +43,6 @@ def live_figure(
         theme.add_curves(figure, panel, np.array([T]), np.zeros((len(arms), 1)), arms, language)
         for a, trace in enumerate(figure.data[-len(arms) :]):
             trace.meta, trace.x, trace.y = [name, a], [], []
-        axis = figure.layout[f"yaxis{panel + 1}" if panel else "yaxis"]
-        axis.rangemode = "normal" if name == "mean" else "tozero"
+        if name != "mean":
+            figure.update_yaxes(rangemode="tozero", selector={"anchor": theme.axes(panel)[0]})
     return figure

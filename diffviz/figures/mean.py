@@ -7,39 +7,29 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from diffviz.figures import theme
+from diffviz.figures.curves import Curve, draw_curve, recorded
 from diffviz.files.catalogue import text
 from diffviz.recording.run import Run
 
-Array = NDArray[np.float64]
-
 
 class MeanData(NamedTuple):
-    """``mean`` is (A, N) over the N times ``t``; ``reference`` (N,) is NaN when not known."""
+    """``mean`` of the arms over the times ``t``."""
 
     arms: list[str]
     t: NDArray[np.int64]
-    mean: Array
-    reference: Array
+    mean: Curve
 
 
 def mean_data(run: Run) -> MeanData:
-    """The mean of x_t per arm and time, and that of q(x_t)."""
-    data = run.dataset
+    """The mean of x_t per arm and time, that of q(x_t), and its band."""
     return MeanData(
-        run.arms,
-        data["t"].values,
-        data["mean"].sel(quantity="x").values,
-        data["reference_mean"].values,
+        run.arms, run.dataset["t"].values, recorded(run, "mean", "x", "reference_mean")
     )
 
 
 def mean_figure(data: MeanData, language: str = "en") -> go.Figure:
-    """One line per arm and the dotted reference."""
-    figure = theme.panels(
-        [""], language, T=int(data.t[0]), y_titles=[text("figures.mean.y", language)]
-    )
-    theme.add_reference(
-        figure, 0, data.t, data.reference, text("figures.common.marginal", language)
-    )
-    theme.add_curves(figure, 0, data.t, data.mean, data.arms, language)
+    """One line per arm, the dotted reference and its band."""
+    y = text("figures.mean.y", language)
+    figure = theme.panels([""], language, T=int(data.t[0]), y_titles=[y])
+    draw_curve(figure, 0, data.t, data.mean, data.arms, language)
     return figure

@@ -56,5 +56,4 @@ def noise_figure(data: NoiseData, language: str = "en") -> go.Figure:
         theme.add_reference(figure, panel, data.t, data.beta / unit, "√βₜ")
         theme.add_reference(figure, panel, data.t, data.posterior / unit, "√β̃ₜ", dash="dashdot")
         theme.add_curves(figure, panel, data.t, data.std / unit, data.arms, language)
-    figure.update_yaxes(rangemode="tozero")
-    return figure
+    return figure.update_yaxes(rangemode="tozero")

@@ -14,14 +14,6 @@ from diffviz.figures import theme
 from diffviz.files.catalogue import text
 
 Array = NDArray[np.float64]
-PLACES = {
-    "ᾱₜ": ("left", "top"),
-    "√ᾱₜ": ("right", "bottom"),
-    "αₜ": ("center", "top"),
-    "S1": ("center", "top"),
-    "S2": ("center", "bottom"),
-    "S3": ("center", "bottom"),
-}
 
 
 class ScheduleData(NamedTuple):
@@ -63,22 +55,11 @@ def schedule_figure(data: ScheduleData, language: str = "en") -> go.Figure:
         (3, 1, "S2", data.S2),
         (3, 2, "S3", data.S3),
     )
-    half = len(data.t) // 2
     for panel, i, name, values in curves:
-        across, up = theme.thin(data.t, values)
-        figure.add_scatter(
-            x=across,
-            y=up,
-            mode="lines",
-            name=name,
-            line={"color": theme.colour(i), "dash": theme.dash(i), "width": 2.2},
-            hovertemplate="t = %{x}<br>%{fullData.name}: %{y:.3g}<extra></extra>",
-            xaxis=f"x{panel + 1}" if panel else "x",
-            yaxis=f"y{panel + 1}" if panel else "y",
-        )
-        if panel in (1, 3) and values[half] > 0:
-            height = np.log10(values[half]) if panel == 3 else values[half]
-            theme.note(figure, panel, data.t[half], height, name, theme.colour(i), PLACES[name])
+        theme.add_curve(figure, panel, data.t, values, name, i)
+    figure.update_traces(showlegend=False)
+    figure.layout.showlegend = True
+    theme.own_legend(figure, 1, "right")
+    theme.own_legend(figure, 3, "left")
     figure.update_layout(yaxis3_type="log", yaxis4={"type": "log", "dtick": 1})
-    figure.update_layout(yaxis_rangemode="tozero", yaxis2_range=[0, 1.02])
-    return figure
+    return figure.update_layout(yaxis_rangemode="tozero", yaxis2_range=[0, 1.02])

@@ -33,6 +33,7 @@ class StaircaseData(NamedTuple):
         lowered: where DDPM is before its noise, (K,), at ``times[1:]``.
         still: where z = 0 is, (K+1,).
         arms, t: of the run.
+        default: whether they are DDPM, z = 0 and DDIM, in this order.
         level: measured (A, N).
         reference: what the network was told (N,), NaN at t = 0.
     """
@@ -42,6 +43,7 @@ class StaircaseData(NamedTuple):
     lowered: Array
     still: Array
     arms: list[str]
+    default: bool
     t: NDArray[np.int64]
     level: Array
     reference: Array
@@ -61,10 +63,17 @@ def staircase_data(run: Run, steps: int = 6) -> StaircaseData:
         told[1:] ** 2 / told[:-1],
         told**2 / told[0],
         run.arms,
+        _kinds(run)[:3] == ["ddpm", "still", "ddim"],
         t,
         _positive(run.dataset["noise_level"].values),
         _positive(reference),
     )
+
+
+def _kinds(run: Run) -> list[str]:
+    """What each arm is, of the three kinds of step in closed form."""
+    arms = [(str(arm["rule"]), arm["noise_scale"]) for arm in run.spec.arms]
+    return ["still" if not scale else rule[:4] for rule, scale in arms]
 
 
 def _positive(values: Array) -> Array:
@@ -88,16 +97,11 @@ def staircase_figure(data: StaircaseData, language: str = "en") -> go.Figure:
         ("ddim", data.times, data.told),
     )
     for i, (key, x, level) in enumerate(paths):
-        figure.add_scatter(
-            x=x,
-            y=level,
-            mode="lines+markers",
-            name=text(f"figures.staircase.{key}", language),
-            line={"color": theme.colour(i), "dash": theme.dash(i), "width": 2.2},
-            marker_size=6,
-            hovertemplate="t = %{x}<br>%{fullData.name}: %{y:.3g}<extra></extra>",
-            showlegend=False,
-        )
+        # In the colours of the default arms; of a run with other arms no colour stands twice.
+        own = i if data.default else i + len(data.arms)
+        theme.add_curve(figure, 0, x, level, text(f"figures.staircase.{key}", language), own)
+    figure.update_traces(mode="lines+markers", marker_size=6, legendgroup="steps")
+    theme.own_legend(figure, 0, "left")
     told = text("figures.staircase.told", language)
     theme.add_reference(figure, 1, data.t, data.reference, told)
     theme.add_curves(figure, 1, data.t, data.level, data.arms, language)
@@ -105,16 +109,6 @@ def staircase_figure(data: StaircaseData, language: str = "en") -> go.Figure:
     figure.layout.xaxis.range = [data.times[0] + pad, data.times[-1] - pad]
     figure.update_yaxes(type="log")
     figure.layout.yaxis2.dtick = 1
-    if len(data.lowered):
-        middle = len(data.times) // 2
-        beside = (
-            ("ddpm", data.times[-2], data.lowered[-2:][0], ("right", "top")),
-            ("still", data.times[-1], data.still[-1], ("right", "top")),
-            ("ddim", data.times[middle], data.told[middle], ("left", "bottom")),
-        )
-        for i, (key, x, level, align) in enumerate(beside):
-            words = text(f"figures.staircase.{key}", language)
-            theme.note(figure, 0, x, np.log10(level), words, theme.colour(i), align)
     return figure
 
 

@@ -1,22 +1,29 @@
-"""Pictures of x_t itself: strips over time, grids of samples, and frames of an animation.
+"""Strips of x_t: a row per sample of each arm, a column per time; or all samples at one time.
 
 The range is fixed, [−1, 1] → 0…255, for every arm, time and sample, so that a drift of brightness
 or contrast can be seen. ``stretched=True`` stretches every channel of every image to its own full
 range, as the tutorial does, and hides exactly that.
 """
 
+import base64
+import io
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import plotly.graph_objects as go
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
-from diffviz.figures.theme import PAPER, TEXT
+from diffviz.figures import theme
+from diffviz.files.catalogue import text
 from diffviz.files.images import stretch, to_uint8
 from diffviz.recording.run import Run
 
-GAP = 2
+ACROSS = {"wide": 760, "narrow": 290}
+"""Pixels of the page that the sheet of images is drawn for."""
+TALLEST = 100
+"""Pixels of the page that one image is high at most."""
 
 
 class StripsData(NamedTuple):
@@ -27,6 +34,18 @@ class StripsData(NamedTuple):
     samples: list[int]
     tiles: NDArray[np.uint8]
     stretched: bool
+
+
+class Sheet(NamedTuple):
+    """Tiles with clear gaps between them as one picture, uint8 (height, width, 4).
+
+    ``rows`` and ``columns`` are the first pixels of each, which a tile of ``tile`` (H, W) follows.
+    """
+
+    pixels: NDArray[np.uint8]
+    rows: NDArray[np.int64]
+    columns: NDArray[np.int64]
+    tile: tuple[int, int]
 
 
 def is_image(run: Run) -> bool:
@@ -65,105 +84,68 @@ def strips_data(
     )
 
 
-def strip_image(
-    data: StripsData, sample: int = 0, scale: int = 4, labels: bool = True, dark: bool = False
-) -> Image.Image:
-    """One sample (its place in ``data.samples``): a row per arm, a column per time.
-
-    PIL's own font has Latin letters only; ask for no labels and write them yourself otherwise.
-    """
-    tiles = data.tiles[:, :, sample]
-    return _table(tiles, data.arms, [f"t={t}" for t in data.t], scale, labels, dark)
-
-
-def grid_image(
-    data: StripsData, time: int = -1, scale: int = 4, labels: bool = True, dark: bool = False
-) -> Image.Image:
-    """All samples at one time (its place in ``data.t``): a row per arm, a column per sample."""
-    tiles = data.tiles[:, time]
-    return _table(tiles, data.arms, [f"#{i}" for i in data.samples], scale, labels, dark)
-
-
-def animation(
-    data: StripsData, columns: int = 4, scale: int = 4, labels: bool = True, dark: bool = False
-) -> list[Image.Image]:
-    """One frame per time: the arms side by side, each a grid of its samples.
-
-    Save with ``frames[0].save(path, save_all=True, append_images=frames[1:], duration=…)``.
-    """
-    frames = []
-    font = ImageFont.load_default(14)
-    for i, t in enumerate(data.t):
-        blocks = [_grid(tiles[i], columns, scale) for tiles in data.tiles]
-        width, height = blocks[0].size
-        head = 44 if labels else 0
-        pitch = width + 16
-        size = (pitch * len(blocks) - 16 + 2 * GAP, head + height + 2 * GAP)
-        frame = Image.new("RGB", size, PAPER[dark])
-        draw = ImageDraw.Draw(frame)
-        for a, block in enumerate(blocks):
-            frame.paste(block, (GAP + a * pitch, head + GAP))
-            if labels:
-                name = _fitted(data.arms[a], width, font)
-                draw.text((GAP + a * pitch, 24), name, TEXT[dark], font)
-        if labels:
-            draw.text((GAP, 4), f"t = {t}", TEXT[dark], font)
-        frames.append(frame)
-    return frames
-
-
-def _grid(tiles: NDArray[np.uint8], columns: int, scale: int) -> Image.Image:
-    n, height, width = tiles.shape[:3]
-    columns = max(1, min(columns, n))
-    rows = -(-n // columns)
-    step_x, step_y = width * scale + GAP, height * scale + GAP
-    picture = Image.new("RGB", (columns * step_x - GAP, rows * step_y - GAP), "#808080")
-    for i, tile in enumerate(tiles):
-        row, column = divmod(i, columns)
-        picture.paste(_enlarged(tile, scale), (column * step_x, row * step_y))
-    return picture
+def strips_figure(data: StripsData, language: str = "en") -> go.Figure:
+    """One picture with its labels outside: arms on the left, times or samples above."""
+    one = len(data.t) == 1
+    per_arm = 1 if one else len(data.samples)
+    tiles = data.tiles if one else data.tiles.swapaxes(1, 2)
+    sheet = tile_sheet(tiles.reshape(-1, *tiles.shape[2:]), per_arm)
+    height, width = sheet.pixels.shape[:2]
+    columns = [str(i + 1) for i in data.samples] if one else [str(t) for t in data.t]
+    above = text("figures.strips.samples", language, t=data.t[0]) if one else ""
+    figure = go.Figure()
+    figure.add_image(source=png(sheet.pixels), x0=0.5, y0=0.5, hoverinfo="skip")
+    middle = sheet.rows.reshape(-1, per_arm).mean(axis=1) + sheet.tile[0] / 2
+    plain = {"showgrid": False, "showline": False, "zeroline": False, "ticks": ""}
+    plain["ticklabelstandoff"] = 5
+    figure.update_xaxes(
+        tickvals=sheet.columns + sheet.tile[1] / 2,
+        ticktext=columns,
+        range=[0, width],
+        side="top",
+        title_text=above or text("figures.common.time", language),
+        constrain="domain",
+        **plain,
+    )
+    figure.update_yaxes(
+        tickvals=middle,
+        ticktext=[theme.label(name) for name in data.arms],
+        range=[height, 0],
+        scaleanchor="x",
+        constrain="domain",
+        constraintoward="top",
+        **plain,
+    )
+    room = {"t": 62, "b": 12, "l": 12, "r": 16}
+    tall = TALLEST * len(sheet.rows)
+    heights = {
+        key: round(min(across * height / width, tall)) + room["t"] + room["b"]
+        for key, across in ACROSS.items()
+    }
+    return figure.update_layout(
+        template=theme.TEMPLATES["light"],
+        margin=room,
+        height=heights["wide"],
+        meta={"time_axes": [], **{key: {"height": value} for key, value in heights.items()}},
+    )
 
 
-def _enlarged(tile: NDArray[np.uint8], scale: int) -> Image.Image:
-    return Image.fromarray(np.repeat(np.repeat(tile, scale, axis=0), scale, axis=1))
+def tile_sheet(tiles: NDArray[np.uint8], per_group: int = 1) -> Sheet:
+    """Tiles (rows, columns, H, W, 3) side by side, with a wider gap after each group of rows."""
+    n_rows, n_columns, high, wide = tiles.shape[:4]
+    gap = max(1, wide // 16)
+    rows = np.arange(n_rows) * (high + gap) + np.arange(n_rows) // per_group * 2 * gap
+    columns = np.arange(n_columns) * (wide + gap)
+    pixels = np.zeros((rows[-1] + high, columns[-1] + wide, 4), dtype=np.uint8)
+    for r, top in enumerate(rows):
+        for c, left in enumerate(columns):
+            pixels[top : top + high, left : left + wide, :3] = tiles[r, c]
+            pixels[top : top + high, left : left + wide, 3] = 255
+    return Sheet(pixels, rows, columns, (high, wide))
 
 
-def _table(
-    tiles: NDArray[np.uint8],
-    rows: list[str],
-    columns: list[str],
-    scale: int,
-    labels: bool,
-    dark: bool,
-) -> Image.Image:
-    """Tiles (rows, columns, H, W, 3) with names beside and above."""
-    height, width = tiles.shape[2] * scale, tiles.shape[3] * scale
-    font = ImageFont.load_default(14)
-    limit = 160
-    names = [_fitted(name, limit, font) for name in rows]
-    left = int(max(font.getlength(name) for name in names)) + 12 if labels else 0
-    top = (24 if labels else 0) + GAP
-    step_x, step_y = width + GAP, height + GAP
-    size = (left + len(columns) * step_x + GAP, top + len(rows) * step_y)
-    picture = Image.new("RGB", size, PAPER[dark])
-    draw = ImageDraw.Draw(picture)
-    draw.rectangle((left, top - GAP, size[0], size[1]), fill="#808080")
-    for r, row in enumerate(tiles):
-        for c, tile in enumerate(row):
-            picture.paste(_enlarged(tile, scale), (left + c * step_x + GAP, top + r * step_y))
-        if labels:
-            middle = top + r * step_y + height // 2
-            draw.text((4, middle), names[r], TEXT[dark], font, anchor="lm")
-    if labels:
-        every = max(1, int(np.ceil((max(map(font.getlength, columns)) + 8) / step_x)))
-        for c in range(0, len(columns), every):
-            draw.text((left + c * step_x + GAP, 5), columns[c], TEXT[dark], font)
-    return picture
-
-
-def _fitted(name: str, width: float, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """The name on one line, cut to the width."""
-    name = " ".join(name.split())
-    while len(name) > 1 and font.getlength(name) > width:
-        name = name[:-2] + "…"
-    return name
+def png(pixels: NDArray[np.uint8]) -> str:
+    """Pixels as a data URI."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

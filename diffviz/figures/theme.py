@@ -1,20 +1,21 @@
-"""What all pictures have in common: colours, type, axes of time, panels. No statistics here.
+"""What all figures share: the template, the colours of the arms, panels, and what stands on them.
 
-A colour of an arm has a contrast of at least 3:1 on white and on the dark page, and differs from
-the others for colour-blind readers; the dash differs as well. Backgrounds are transparent, so one
-figure serves a light and a dark page, where only the colour of text changes (`themed`).
+A figure over time has t on its x axes, with T at the left. ``layout.meta`` holds
 
-Every figure over time has t on its x axis, T at the left, and per axis one vertical line named
-``cursor`` in ``layout.shapes``. ``layout.meta`` says so and holds two patches for
-``Plotly.relayout``: ``narrow`` stacks the panels for a phone, ``wide`` puts them side by side.
+- ``time_axes``: the names of these axes ("x", "x2", …); a page lays its cursor over them,
+- ``wide`` and ``narrow``: two patches for ``Plotly.relayout``. ``narrow`` stacks the panels for a
+  page with less than ``NARROW`` pixels of width, ``wide`` puts them side by side again.
+
+There are no statistics here.
 """
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
+from plotly.subplots import make_subplots
 
 from diffviz.files.catalogue import text
 
@@ -29,27 +30,86 @@ CONFIG: dict[str, object] = {
     "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"],
     "toImageButtonOptions": {"format": "svg"},
 }
-"""The one configuration of every interactive figure: nothing is ever uploaded."""
+"""The configuration of every figure on a page. Nothing is ever uploaded.
 
-COLOURS = ("#1a7fc4", "#d55e00", "#009e73", "#7d5cf5", "#d3153b")
-DASHES = ("solid", "dash", "dashdot", "longdash")
+Give the element of a figure its height (``layout.height``): with ``responsive`` plotly takes the
+size of the element whenever the window changes, and an element without a height has none.
+"""
+
+COLOURS = (
+    "#1a7fc4",
+    "#d55e00",
+    "#009e73",
+    "#7d5cf5",
+    "#d3153b",
+    "#8a7a00",
+    "#c03fc0",
+    "#8c6040",
+    "#2a8f9c",
+    "#e5488b",
+)
+"""Of the arms. Each has a contrast of at least 3 : 1 on the light page and on the dark one."""
+DASHES = ("solid", "dash", "dashdot", "longdash", "longdashdot", "6px 2px 2px 2px", "3px 3px")
+"""Of the arms' lines. 7 dashes and 10 colours give 70 arms that differ; "dot" is the reference."""
 REFERENCE = "#808080"
 GRID = "rgba(128, 128, 128, 0.28)"
-PAPER = {False: "#ffffff", True: "#16181d"}
-TEXT = {False: "#1f2328", True: "#e6e8eb"}
+CLEAR = "rgba(0, 0, 0, 0)"
+PAPER = {"light": "#ffffff", "dark": "#16181d"}
+TEXT = {"light": "#1f2328", "dark": "#e6e8eb"}
 FONTS = (
     "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'PingFang SC', "
     "'Microsoft YaHei', 'Noto Sans CJK SC', 'Source Han Sans SC', sans-serif"
 )
-SIZE = 14
+SIZE, WIDTH = 14, 2.2
 NARROW = 720
-"""Pages with less than this many pixels for a figure should apply ``layout.meta["narrow"]``."""
-
+"""A page with fewer pixels than this for a figure applies ``layout.meta["narrow"]``."""
 MAX_POINTS = 2000
 PANEL, PANEL_STACKED = 300, 250
 """Height in pixels of one row of panels, and of each of several rows."""
 LEGEND, BELOW = 50, 60
-"""Pixels kept for the legend above and for the axis below."""
+"""Pixels for the legend above and for the axis below."""
+
+
+def _template(theme: str) -> go.layout.Template:
+    axis = {"title": {"standoff": 8, "font": {"size": SIZE}}, "automargin": True}
+    x_axis = {
+        "showgrid": False,
+        "zeroline": False,
+        "showline": True,
+        "linecolor": REFERENCE,
+        "ticks": "outside",
+        "ticklen": 4,
+        "tickcolor": REFERENCE,
+    }
+    y_axis = {"gridcolor": GRID, "zerolinecolor": GRID, "nticks": 7, "exponentformat": "none"}
+    words = {"family": FONTS, "size": SIZE}
+    return go.layout.Template(
+        layout={
+            "font": {**words, "color": TEXT[theme]},
+            "paper_bgcolor": PAPER[theme],
+            "plot_bgcolor": CLEAR,
+            "colorway": COLOURS,
+            "hovermode": "closest",
+            "hoverlabel": {"font": words, "namelength": -1},
+            "bargap": 0.35,
+            "legend": {
+                "orientation": "h",
+                "x": 0,
+                "xanchor": "left",
+                "yanchor": "bottom",
+                "font": {"size": SIZE},
+                "bgcolor": CLEAR,
+                "itemwidth": 40,
+            },
+            "annotationdefaults": {"showarrow": False, "font": {"size": SIZE}},
+            "xaxis": axis | x_axis,
+            "yaxis": axis | y_axis,
+        }
+    )
+
+
+TEMPLATES = {theme: _template(theme) for theme in ("light", "dark")}
+"""One template a theme. Only the page and the words differ, so a page changes it by relayout."""
 
 
 def colour(index: int) -> str:
@@ -58,12 +118,12 @@ def colour(index: int) -> str:
 
 
 def dash(index: int) -> str:
-    """Its dash; together with the colour it is unique among 20 arms."""
+    """The dash of its line."""
     return DASHES[index % len(DASHES)]
 
 
 def label(name: str) -> str:
-    """A name from outside, for plotly: no tag, no formula, and not longer than a legend bears."""
+    """A name from outside, for plotly: no tag, no formula, at most 40 letters."""
     short = name if len(name) <= 40 else name[:39] + "…"
     return html.escape(short, quote=False).replace("$", "&#36;")
 
@@ -93,147 +153,101 @@ def panels(
 ) -> go.Figure:
     """Empty panels in rows of ``columns`` (all in one row unless given), one legend on top.
 
-    With ``T`` the x axes are time, from T down to 0, each with its cursor at T. A title may have
-    several lines; the first is strong. One title of an axis serves all panels.
+    With ``T`` the x axes are time, from T down to 0. A title may have several lines; the first is
+    strong. One title of an axis serves all panels.
     """
     n, columns = len(titles), columns or len(titles)
     lines = max(title.count("\n") + 1 if title else 0 for title in titles)
-    figure = go.Figure(layout={"template": {}})
-    figure.update_layout(
-        autosize=True,
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"family": FONTS, "size": SIZE, "color": TEXT[False]},
-        showlegend=legend,
-        legend={
-            "orientation": "h",
-            "x": 0,
-            "xanchor": "left",
-            "yanchor": "bottom",
-            "font": {"size": SIZE},
-            "bgcolor": "rgba(0,0,0,0)",
-            "itemwidth": 40,
-        },
-        hovermode="closest",
-        hoverlabel={"font": {"family": FONTS, "size": SIZE}, "namelength": -1},
-        bargap=0.35,
-    )
+    figure = _grid(n, columns, lines, common_y, legend)
+    figure.update_layout(template=TEMPLATES["light"], showlegend=legend)
     x_titles = x_titles or [text("figures.common.time", language)]
     for i, title in enumerate(titles):
-        x, y = _axis("x", i), _axis("y", i)
-        figure.layout[x] = {
-            "anchor": y.replace("axis", ""),
-            "title": {"text": _broken(x_titles[i % len(x_titles)]), "standoff": 8}
-            | {"font": {"size": SIZE}},
-            "automargin": True,
-        }
-        figure.layout[y] = {
-            "anchor": x.replace("axis", ""),
-            "title": {"text": _broken(y_titles[i % len(y_titles)]), "standoff": 6}
-            | {"font": {"size": SIZE}},
-            "automargin": True,
-        }
+        x, y = axes(i)
+        figure.layout[_key(x)].title.text = _lines(x_titles[i % len(x_titles)])
         if common_y and i:
-            figure.layout[y].matches = "y"
+            figure.layout[_key(y)].matches = "y"
         if T is not None:
             pad = 0.012 * T
-            figure.layout[x].range = [T + pad, -pad]
-            figure.layout[x].nticks = 6
-            figure.add_shape(
-                name="cursor",
-                type="line",
-                x0=T,
-                x1=T,
-                y0=0,
-                y1=1,
-                xref=x.replace("axis", ""),
-                yref=y.replace("axis", "") + " domain",
-                line={"color": REFERENCE, "width": 1.5},
-            )
+            figure.layout[_key(x)].update(range=[T + pad, -pad], nticks=6)
         if title:
-            _head(figure, i, title)
-    figure.update_xaxes(
-        showgrid=False,
-        zeroline=False,
-        showline=True,
-        linecolor=REFERENCE,
-        ticks="outside",
-        ticklen=4,
-        tickcolor=REFERENCE,
-    )
-    figure.update_yaxes(gridcolor=GRID, zerolinecolor=GRID, nticks=7, exponentformat="none")
-    patches = {
-        "wide": _arrangement(n, columns, lines, y_titles, common_y, legend),
-        "narrow": _arrangement(n, 1, lines, y_titles, common_y, legend),
+            first, *rest = title.split("\n")
+            figure.add_annotation(
+                text="<br>".join([f"<b>{first}</b>", *rest]),
+                **{"x": 0, "y": 1, "xref": f"{x} domain", "yref": f"{y} domain"},
+                **{"xanchor": "left", "yanchor": "bottom", "align": "left", "yshift": 6},
+            )
+    narrow = _grid(n, 1, lines, common_y, legend)
+    figure.layout.meta = {
+        "time_axes": [] if T is None else [axes(i)[0] for i in range(n)],
+        "wide": _patch(figure, columns, y_titles, common_y),
+        "narrow": _patch(narrow, 1, y_titles, common_y),
     }
-    for key, value in patches["wide"].items():
-        figure.layout[key] = value
-    figure.layout.meta = {"time": T is not None, **patches}
-    return figure
+    return arranged(figure, "wide")
 
 
-def _axis(letter: str, i: int) -> str:
-    return f"{letter}axis{i + 1 if i else ''}"
+def axes(panel: int) -> tuple[str, str]:
+    """The names of the axes of a panel, as a trace gives them: x and y, x2 and y2."""
+    number = str(panel + 1) if panel else ""
+    return f"x{number}", f"y{number}"
 
 
-def _broken(words: str) -> str:
+def _key(axis: str) -> str:
+    return f"{axis[0]}axis{axis[1:]}"
+
+
+def _lines(words: str) -> str:
     return words.replace("\n", "<br>")
 
 
-def _head(figure: go.Figure, i: int, title: str) -> None:
-    first, *rest = title.split("\n")
-    words = "<br>".join([f"<b>{first}</b>", *rest])
-    place = {"xref": f"{_axis('x', i)} domain", "yref": f"{_axis('y', i)} domain"}
-    figure.add_annotation(
-        text=words,
-        x=0,
-        y=1,
-        xanchor="left",
-        yanchor="bottom",
-        align="left",
-        yshift=6,
-        showarrow=False,
-        font_size=SIZE,
-        **{key: value.replace("axis", "") for key, value in place.items()},
+def _grid(n: int, columns: int, lines: int, common_y: bool, legend: bool) -> go.Figure:
+    """``n`` panels in rows of ``columns``, with room for titles of ``lines`` lines."""
+    rows = -(-n // columns)
+    head = 20 * lines + 8
+    panel = PANEL if rows == 1 else PANEL_STACKED
+    inner = rows * panel + (rows - 1) * (head + BELOW)
+    above = head + (LEGEND if legend else 0)
+    figure = make_subplots(
+        rows,
+        columns,
+        specs=[[{} if r * columns + c < n else None for c in range(columns)] for r in range(rows)],
+        horizontal_spacing=0.035 if common_y else 0.1,
+        vertical_spacing=(head + BELOW) / inner,
+    )
+    return figure.update_layout(
+        height=inner + above + BELOW,
+        legend_y=1 + head / inner,
+        margin={"t": above, "b": BELOW, "l": 12, "r": 16},
     )
 
 
-def _arrangement(
-    n: int, columns: int, lines: int, y_titles: Sequence[str], common_y: bool, legend: bool
+def _patch(
+    grid: go.Figure, columns: int, y_titles: Sequence[str], common_y: bool
 ) -> dict[str, object]:
-    """Where each panel goes, as a patch for ``Plotly.relayout``."""
-    rows = -(-n // columns)
-    head = 20 * lines + 8
-    above = head + (LEGEND if legend else 0)
-    panel = PANEL if rows == 1 else PANEL_STACKED
-    inner = rows * panel + (rows - 1) * (head + BELOW)
+    """The arrangement of ``grid`` as a patch for ``Plotly.relayout``."""
     patch: dict[str, object] = {
-        "height": inner + above + BELOW,
-        "legend.y": 1 + head / inner,
-        "margin.t": above,
-        "margin.b": BELOW,
-        "margin.l": 12,
-        "margin.r": 16,
+        "height": grid.layout.height,
+        "legend.y": grid.layout.legend.y,
+        "margin.t": grid.layout.margin.t,
     }
-    tall = panel / inner
-    step = tall + (head + BELOW) / inner
-    shared = common_y and columns > 1
-    gap = 0.035 if shared else 0.1 if columns > 1 else 0.0
-    width = (1 - gap * (columns - 1)) / columns
-    for i in range(n):
-        row, column = divmod(i, columns)
-        left, top = column * (width + gap), 1 - row * step
-        patch[f"{_axis('x', i)}.domain"] = [left, min(left + width, 1.0)]
-        patch[f"{_axis('y', i)}.domain"] = [max(top - tall, 0.0), top]
-        first = column == 0 or not shared
-        patch[f"{_axis('y', i)}.showticklabels"] = first
-        patch[f"{_axis('y', i)}.title.text"] = (
-            _broken(y_titles[i % len(y_titles)]) if first else ""
-        )
+    for i in range(len(list(grid.select_xaxes()))):
+        x, y = map(_key, axes(i))
+        first = i % columns == 0 or not common_y
+        patch[f"{x}.domain"] = list(grid.layout[x].domain)
+        patch[f"{y}.domain"] = list(grid.layout[y].domain)
+        patch[f"{y}.showticklabels"] = first
+        patch[f"{y}.title.text"] = _lines(y_titles[i % len(y_titles)]) if first else ""
     return patch
 
 
-# -------------------------------------------------------------------- what is drawn on them
+def arranged(figure: go.Figure, width: str) -> go.Figure:
+    """The same figure with its panels as the patch ``width`` (wide or narrow) says."""
+    patch: Mapping[str, object] = figure.layout.meta[width]
+    for path, value in patch.items():
+        figure.layout[path] = value
+    return figure
+
+
+# -------------------------------------------------------------------- what stands on them
 
 
 def add_curves(
@@ -255,17 +269,8 @@ def add_curves(
     if not np.isfinite(values).any():
         say(figure, panel, text("figures.common.nothing", language))
     for a, name in enumerate(arms):
-        add_curve(
-            figure,
-            panel,
-            x,
-            values[a],
-            name,
-            a,
-            error=None if error is None else error[a],
-            shape=shape,
-            hover=hover,
-        )
+        around = None if error is None else error[a]
+        add_curve(figure, panel, x, values[a], name, a, error=around, shape=shape, hover=hover)
 
 
 def add_curve(
@@ -282,19 +287,16 @@ def add_curve(
 ) -> None:
     """One line in the colour and the dash of the arm at ``index``; ``values``, ``error`` (N,)."""
     if error is not None and np.nanmax(error, initial=0) > 0:
-        _band(figure, panel, x, values - error, values + error, name, index)
-    across, up = thin(x, values)
-    figure.add_scatter(
-        x=across,
-        y=up,
-        mode="lines",
-        name=label(name),
-        legendgroup=name,
-        line={"color": colour(index), "dash": dash(index), "width": 2.2, "shape": shape},
-        hovertemplate=hover + "<br>%{fullData.name}: %{y:.3g}<extra></extra>",
-        connectgaps=False,
-        showlegend=_is_new(figure, name),
-        **_on(panel),
+        add_band(figure, panel, x, values - error, values + error, name, colour(index), name)
+    _line(
+        figure,
+        panel,
+        x,
+        values,
+        label(name),
+        name,
+        {"color": colour(index), "dash": dash(index), "width": WIDTH, "shape": shape},
+        hover,
     )
 
 
@@ -312,129 +314,115 @@ def add_reference(
     """The dotted curve of what theory says, or the area below it; nothing where not known."""
     if not np.isfinite(values).any():
         return
-    across, up = thin(x, values)
-    figure.add_scatter(
-        x=across,
-        y=up,
-        mode="lines",
-        name=name,
-        legendgroup=name,
-        line={"color": REFERENCE, "dash": dash, "width": 2.2},
-        fill="tozeroy" if filled else "none",
-        fillcolor=GRID,
-        hovertemplate=hover + "<br>%{fullData.name}: %{y:.3g}<extra></extra>",
-        showlegend=_is_new(figure, name),
-        legendrank=2000,
-        **_on(panel),
+    style = {"color": REFERENCE, "dash": dash, "width": WIDTH}
+    _line(figure, panel, x, values, name, name, style, hover)
+    figure.data[-1].update(
+        legendrank=2000, fill="tozeroy" if filled else "none", fillcolor=GRID if filled else None
     )
 
 
-def add_level(figure: go.Figure, panel: int, level: float, name: str) -> None:
-    """A dotted line across a panel whose x axis has no numbers, and its entry in the legend."""
-    style = {"color": REFERENCE, "dash": "dot", "width": 2.2}
-    x, y = _on(panel).values()
-    figure.add_shape(
-        type="line", xref=f"{x} domain", x0=0, x1=1, yref=y, y0=level, y1=level, line=style
-    )
-    figure.add_scatter(
-        x=[None], y=[level], mode="lines", name=name, line=style, legendrank=2000, **_on(panel)
-    )
-
-
-def note(
-    figure: go.Figure,
-    panel: int,
-    x: float,
-    y: float,
-    words: str,
-    ink: str,
-    align: tuple[str, str] = ("left", "bottom"),
-) -> None:
-    """A name written beside its curve; ``y`` is a logarithm on a logarithmic axis."""
-    across, up = align
-    figure.add_annotation(
-        text=words,
-        x=x,
-        y=y,
-        xanchor=across,
-        yanchor=up,
-        yshift={"bottom": 5, "top": -5}.get(up, 0),
-        showarrow=False,
-        font={"color": ink, "size": SIZE},
-        xref=_on(panel)["xaxis"],
-        yref=_on(panel)["yaxis"],
-    )
-
-
-def say(figure: go.Figure, panel: int, words: str) -> None:
-    """A sentence in the middle of an empty panel."""
-    figure.add_annotation(
-        text=_broken(words),
-        x=0.5,
-        y=0.5,
-        showarrow=False,
-        xref=f"{_on(panel)['xaxis']} domain",
-        yref=f"{_on(panel)['yaxis']} domain",
-    )
-
-
-def _band(
+def add_band(
     figure: go.Figure,
     panel: int,
     x: NDArray[np.generic],
     low: Array,
     high: Array,
     name: str,
-    a: int,
+    ink: str = REFERENCE,
+    group: str | None = None,
 ) -> None:
-    known = np.isfinite(low)
+    """The area between two curves (N,); in the legend, unless it goes with a ``group``."""
+    known = np.isfinite(low) & np.isfinite(high)
     across, below, above = thin(x[known], low[known], high[known])
+    x_axis, y_axis = axes(panel)
     figure.add_scatter(
         x=np.concatenate([across, across[::-1]]),
         y=np.concatenate([below, above[::-1]]),
         mode="lines",
         line_width=0,
         fill="toself",
-        fillcolor=colour(a),
+        fillcolor=ink,
         opacity=0.25,
         name=label(name),
-        legendgroup=name,
-        showlegend=False,
+        legendgroup=group or name,
+        legendrank=3000,
+        showlegend=group is None and _is_new(figure, name),
         hoverinfo="skip",
-        **_on(panel),
+        xaxis=x_axis,
+        yaxis=y_axis,
     )
 
 
-def _on(panel: int) -> dict[str, str]:
-    number = str(panel + 1) if panel else ""
-    return {"xaxis": f"x{number}", "yaxis": f"y{number}"}
+def add_level(figure: go.Figure, panel: int, level: float, name: str) -> None:
+    """A dotted line across a panel whose x axis has no numbers, and its entry in the legend."""
+    style = {"color": REFERENCE, "dash": "dot", "width": WIDTH}
+    x, y = axes(panel)
+    figure.add_shape(
+        type="line", xref=f"{x} domain", x0=0, x1=1, yref=y, y0=level, y1=level, line=style
+    )
+    figure.add_scatter(
+        x=[None], y=[level], mode="lines", name=name, line=style, legendrank=2000, xaxis=x, yaxis=y
+    )
+
+
+def own_legend(figure: go.Figure, panel: int, side: str) -> None:
+    """A legend for one panel alone, in its lower left or right corner."""
+    (x, y), name = axes(panel), f"legend{panel + 2}"
+    for key in ("wide", "narrow"):
+        across, up = (figure.layout.meta[key][f"{_key(axis)}.domain"] for axis in (x, y))
+        figure.layout.meta[key] |= {f"{name}.x": across[side == "right"], f"{name}.y": up[0]}
+    place = {"orientation": "v", "xanchor": side, "yanchor": "bottom"}
+    figure.layout[name] = {**place, "font_size": SIZE, "bgcolor": CLEAR}
+    figure.update_traces(legend=name, showlegend=True, selector={"xaxis": x})
+    arranged(figure, "wide")
+
+
+def add_cursor(figure: go.Figure, t: int) -> None:
+    """A vertical line at ``t`` on every axis of time, for a still picture."""
+    for x in figure.layout.meta["time_axes"]:
+        figure.add_shape(
+            name="cursor",
+            type="line",
+            **{"x0": t, "x1": t, "y0": 0, "y1": 1, "xref": x, "yref": f"y{x[1:]} domain"},
+            line={"color": REFERENCE, "width": 1.5},
+        )
+
+
+def say(figure: go.Figure, panel: int, words: str) -> None:
+    """A sentence in the middle of an empty panel."""
+    x, y = axes(panel)
+    place = {"x": 0.5, "y": 0.5, "xref": f"{x} domain", "yref": f"{y} domain"}
+    figure.add_annotation(text=_lines(words), **place)
+
+
+def _line(
+    figure: go.Figure,
+    panel: int,
+    x: NDArray[np.generic],
+    y: NDArray[np.generic],
+    name: str,
+    group: str,
+    style: Mapping[str, object],
+    hover: str,
+) -> None:
+    """One line; the first of a group stands in the legend."""
+    x_axis, y_axis = axes(panel)
+    across, up = thin(x, y)
+    figure.add_scatter(
+        x=across,
+        y=up,
+        mode="lines",
+        name=name,
+        legendgroup=group,
+        line=style,
+        hovertemplate=hover + "<br>%{fullData.name}: %{y:.3g}<extra></extra>",
+        connectgaps=False,
+        showlegend=_is_new(figure, group),
+        xaxis=x_axis,
+        yaxis=y_axis,
+    )
 
 
 def _is_new(figure: go.Figure, group: str) -> bool:
-    return all(trace.legendgroup != group or trace.showlegend is False for trace in figure.data)
-
-
-# -------------------------------------------------------------------- on a page of its own
-
-
-def arranged(figure: go.Figure, narrow: bool) -> go.Figure:
-    """A copy with its panels stacked, or side by side, as the patches in its meta say."""
-    copy = go.Figure(figure)
-    for path, value in copy.layout.meta["narrow" if narrow else "wide"].items():
-        copy.layout[path] = value
-    return copy
-
-
-def themed(figure: go.Figure, dark: bool, title: str = "") -> go.Figure:
-    """A copy for export: text and an opaque page in the colours of the theme, and a title."""
-    copy = go.Figure(figure)
-    copy.layout.font.color = TEXT[dark]
-    copy.layout.paper_bgcolor = PAPER[dark]
-    if title:
-        copy.update_layout(
-            title={"text": f"<b>{title}</b>", "x": 0, "xref": "paper", "xanchor": "left"}
-            | {"yref": "container", "y": 1, "yanchor": "top", "pad_t": 16, "font_size": 20},
-            margin_t=copy.layout.margin.t + 44,
-            height=copy.layout.height + 44,
-        )
-    return copy
+    """Whether nothing of the group stands in the legend yet."""
+    return all(t.legendgroup != group or t.showlegend is False for t in figure.data)

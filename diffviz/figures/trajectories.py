@@ -1,6 +1,6 @@
-"""The classic fan: x_t of some samples over time, one panel per arm. For samples that are numbers.
+"""The fan: x_t of some samples over time, one panel per arm. For samples that are numbers.
 
-Of a sample with several coordinates the first is drawn. Of images see `strips`.
+Of a sample with several coordinates the first is drawn. Of images see `strips` and `map`.
 """
 
 from typing import NamedTuple
@@ -47,10 +47,11 @@ def trajectories_figure(data: TrajectoriesData, language: str = "en") -> go.Figu
         y_titles=["xₜ"],
         common_y=True,
     )
+    mean = text("figures.common.marginal_mean", language)
     shown = max(1, theme.MAX_POINTS // (len(data.t) + 1))
     for a, (name, x) in enumerate(zip(data.arms, data.x, strict=True)):
         lines = np.pad(x[:shown], ((0, 0), (0, 1)), constant_values=np.nan)
-        number = a + 1 if a else ""
+        x_axis, y_axis = theme.axes(a)
         figure.add_scatter(
             x=np.tile(np.append(data.t, data.t[-1]), len(lines)),
             y=lines.ravel(),
@@ -61,10 +62,8 @@ def trajectories_figure(data: TrajectoriesData, language: str = "en") -> go.Figu
             opacity=0.55,
             connectgaps=False,
             hovertemplate="t = %{x}<br>%{fullData.name}: %{y:.3g}<extra></extra>",
-            xaxis=f"x{number}",
-            yaxis=f"y{number}",
+            xaxis=x_axis,
+            yaxis=y_axis,
         )
-        theme.add_reference(
-            figure, a, data.t, data.reference, text("figures.common.marginal_mean", language)
-        )
+        theme.add_reference(figure, a, data.t, data.reference, mean)
     return figure

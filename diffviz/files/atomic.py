@@ -1,28 +1,36 @@
 """Writing files so that the old one or the new one is there whole, never half of either.
 
-And reading them with as little trust: what is not a regular file, or too large, is not opened,
-and a sealed file carries the SHA-256 of its content, so that a cut or a flipped bit is noticed
-before anything is parsed. A seal is a checksum and no signature: whoever can write can seal.
+A file is written in a folder of its own beside its place and then renamed. The writer holds a lock
+on that folder; a lock ends with the process that holds it, in any container, so what the killed
+leave behind is known by its lock and removed by the next writer.
+
+Reading trusts as little: what is not a regular file, or too large, is not opened. A sealed file
+ends with the SHA-256 of its content, so a cut or a flipped bit is noticed before anything is
+parsed. A seal is a checksum and no signature: whoever can write can seal.
 """
 
-import glob
 import hashlib
 import os
 import secrets
 import shutil
 import stat
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from diffviz.errors import InputError
 
+if sys.platform != "win32":
+    import fcntl
+
 SEAL = b"diffviz-sha256:"
+WORKPLACE = ".diffviz-"
 
 
 def check_writable(path: str | Path) -> Path:
-    """The path, once it is certain that a file can be made there; so ask before long work.
+    """The path, once it is certain that a file can be made there. To be called before long work.
 
     A link is followed: the file that it names is the one replaced.
 
@@ -30,8 +38,12 @@ def check_writable(path: str | Path) -> Path:
         InputError: a folder is missing or not writable, or what stands there is not a file that
             may be written. A rename would put a file in the place of a device, for everybody.
     """
+    if not isinstance(path, str | Path):
+        raise InputError(f"the file to write is {path!r:.80}; allowed is a path")
     if not str(path):
         raise InputError("the name of the file to write is empty")
+    if str(path).endswith(("/", os.sep)):
+        raise InputError(f"{path}: is the name of a folder; give the name of a file")
     try:
         target = Path(os.path.realpath(path)) if os.path.islink(path) else Path(path)
         kind = _kind(target)
@@ -41,7 +53,6 @@ def check_writable(path: str | Path) -> Path:
             raise InputError(f"{path}: the folder {target.parent} does not exist")
         if kind is not None and not os.access(target, os.W_OK):
             raise InputError(f"{path}: is read-only")
-        _kind(_temporary(target))  # the longest name that writing will use
         with tempfile.TemporaryFile(dir=target.parent):
             pass
     except InputError:
@@ -80,6 +91,8 @@ def read_bytes(
         InputError: or the given kind of it: nothing there, not a file, empty, or too large.
             ``allowed`` says what would be right.
     """
+    if not isinstance(path, str | Path):
+        raise error(f"the file to read is {path!r:.80}; {allowed}")
     try:
         kind = _kind(Path(path)) if str(path) else None
         if kind is None:
@@ -132,7 +145,7 @@ def _kind(path: Path) -> str | None:
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary name beside ``path`` that becomes ``path`` when the block ends well.
+    """A temporary file that becomes ``path`` when the block ends well.
 
     The content is flushed to disk before the rename. On any failure the temporary file is removed
     and an old file stays as it was.
@@ -140,22 +153,20 @@ def replacing(path: str | Path) -> Iterator[Path]:
     Raises:
         InputError: the file cannot be written (no folder, no permission, no space).
     """
-    path = check_writable(path)
-    _sweep(path)
-    temporary = _temporary(path)
+    target = check_writable(path)
     try:
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        if path.exists():
-            shutil.copymode(path, temporary)
-        os.replace(temporary, path)
-        _flush_folder(path.parent)
+        with _workplace(target.parent) as folder:
+            temporary = folder / target.name
+            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            yield temporary
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            if target.exists():
+                shutil.copymode(target, temporary)
+            os.replace(temporary, target)
+            _flush_folder(target.parent)
     except OSError as error:
         raise InputError(f"{path}: not written: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -168,9 +179,76 @@ def sealing(path: str | Path) -> Iterator[Path]:
             file.write(SEAL + digest)
 
 
-def _temporary(path: Path) -> Path:
-    """A name that no other writer has: threads share a process, containers its number."""
-    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
+@contextmanager
+def only_writer(path: str | Path) -> Iterator[None]:
+    """Nobody else is the only writer of ``path`` as long as the block lasts.
+
+    Raises:
+        InputError: another process or thread is.
+    """
+    target = check_writable(path)
+    folder = target.with_name(f".{target.name}.writer")
+    try:
+        folder.mkdir(exist_ok=True)
+        handle = _lock(folder)
+    except OSError as error:
+        raise InputError(f"{path}: cannot write there: {error.strerror or error}") from None
+    if handle is None:
+        raise InputError(f"{path}: is being written by another recording; wait, or name another")
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            folder.rmdir()
+        os.close(handle)
+
+
+@contextmanager
+def _workplace(parent: Path) -> Iterator[Path]:
+    """A new locked folder in ``parent``, removed with all that is in it."""
+    for stale in parent.glob(f"{WORKPLACE}*"):
+        with suppress(OSError):  # locks are not to be had here, or it is gone
+            handle = _lock(stale)
+            if handle is not None:
+                shutil.rmtree(stale, ignore_errors=True)
+                os.close(handle)
+    handle = None
+    while handle is None:  # another writer may take the folder for a stale one before it is locked
+        folder = parent / f"{WORKPLACE}{secrets.token_hex(4)}"
+        folder.mkdir()
+        try:
+            handle = _lock(folder)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            break
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if handle is not None:
+            os.close(handle)
+
+
+def _lock(folder: Path) -> int | None:
+    """A handle that holds the lock of ``folder``; None where another has it.
+
+    Raises:
+        OSError: there is no such folder, or its file system has no locks.
+    """
+    if sys.platform == "win32":
+        raise OSError("no locks of folders")
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.stat(folder)  # it may have been removed before the lock was there
+    except BlockingIOError:
+        os.close(handle)
+        return None
+    except OSError:
+        os.close(handle)
+        raise
+    return handle
 
 
 def _flush_folder(folder: Path) -> None:
@@ -180,22 +258,3 @@ def _flush_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-
-def _sweep(path: Path) -> None:
-    """Remove what writers of this file left behind when they were killed."""
-    for stale in path.parent.glob(f".{glob.escape(path.name)}.*{glob.escape(path.suffix)}"):
-        pid = stale.name[len(path.name) + 2 : len(stale.name) - len(path.suffix)]
-        number = pid.partition("-")[0]
-        if number.isdecimal() and not _alive(int(number)):
-            stale.unlink(missing_ok=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return True

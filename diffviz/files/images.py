@@ -5,16 +5,18 @@ Inside, it is float32 (C, H, W) in [−1, 1]. The map is affine, x = v / 127.5 �
 on the image, so that a drift of mean or contrast stays visible.
 """
 
+import base64
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from diffviz.errors import InputError
-from diffviz.files.atomic import read_bytes
+from diffviz.files.atomic import read_bytes, replacing
 
 SUFFIXES = (".png", ".gif", ".bmp", ".jpg", ".jpeg", ".webp")
 MAX_ARRAY = 2**31
@@ -55,6 +57,31 @@ def contact_sheet(images: NDArray[np.uint8], columns: int, scale: int = 4) -> Im
     for i, image in enumerate(images):
         sheet.paste(Image.fromarray(image), (i % columns * width, i // columns * height))
     return sheet.resize((sheet.width * scale, sheet.height * scale), Image.Resampling.NEAREST)
+
+
+def data_uri(image: NDArray[np.uint8]) -> str:
+    """A stored image (H, W, 3), or (H, W) in grey, as a PNG in a data URI."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def curve_svg(values: Sequence[float], count: int, title: str) -> str:
+    """Positive ``values`` as a line over 1…``count``, from 0 to the largest of them."""
+    top = max(values)
+    points = " ".join(
+        f"{40 + 580 * (i + 1) / count:.1f},{20 + 260 * (1 - value / top):.1f}"
+        for i, value in enumerate(values)
+    )
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 310" '
+        'font-family="sans-serif" font-size="13"><rect width="640" height="310" fill="white"/>'
+        '<path d="M40 20V280H620" fill="none" stroke="#888"/>'
+        f'<polyline points="{points}" fill="none" stroke="#0068a8" stroke-width="2"/>'
+        f'<text x="2" y="24">{top:.3f}</text><text x="28" y="284">0</text>'
+        f'<text x="40" y="14">{title}</text>'
+        f'<text x="620" y="300" text-anchor="end">{count}</text></svg>'
+    )
 
 
 def load_images(path: str | Path) -> NDArray[np.uint8]:
@@ -98,30 +125,68 @@ def load_labels(path: str | Path, n: int) -> tuple[NDArray[np.int64], int]:
     return labels.astype(np.int64), int(labels.max()) + 1
 
 
+def checked_images(images: NDArray[Any]) -> NDArray[np.float32]:
+    """Images (N, 3, H, W) in [−1, 1], of such floats or of uint8 (N, H, W, 3).
+
+    Raises:
+        InputError: another type or shape, no square, or a value out of range.
+    """
+    images = np.asarray(images)
+    floats = images.dtype.kind == "f"
+    if images.dtype != np.uint8 and not floats:
+        raise InputError(f"images are {images.dtype}; allowed are uint8 and floats in [−1, 1]")
+    allowed = "(N, 3, H, W)" if floats else "(N, H, W, 3)"
+    if images.ndim != 4 or images.shape[1 if floats else 3] != 3 or not len(images):
+        raise InputError(f"images have shape {images.shape}; allowed is {allowed}, N ≥ 1")
+    height, width = images.shape[2:] if floats else images.shape[1:3]
+    if height != width:
+        raise InputError(f"images have {width}×{height} pixels; allowed are squares")
+    if not floats:
+        return from_uint8(images)
+    if not np.isfinite(images).all() or np.abs(images).max() > 1:
+        raise InputError("images have values that are not in [−1, 1], or not numbers")
+    return np.array(images, dtype=np.float32, order="C")
+
+
+def checked_labels(labels: ArrayLike, n: int, classes: int) -> NDArray[np.int64]:
+    """The class of each of ``n`` images.
+
+    Raises:
+        InputError: not ``n`` integers, or not all of them indices of the ``classes``.
+    """
+    found = np.asarray(labels)
+    allowed = f"allowed are {n} integers, indices of the {classes} classes"
+    if found.shape != (n,) or found.dtype.kind not in "iu":
+        raise InputError(f"labels are {found.dtype} of shape {found.shape}; {allowed}")
+    if found.min() < 0 or found.max() >= classes:
+        raise InputError(f"labels are {found.min()}…{found.max()}; {allowed}")
+    return found.astype(np.int64)
+
+
 def load_array(path: str | Path, allowed: str) -> NDArray[Any]:
     """The array of a ``.npy`` file, whose header must fit the file's own size.
 
     Raises:
         InputError: not such a file, or one of Python objects. ``allowed`` says what would do.
     """
-    raw = read_bytes(path, MAX_ARRAY, allowed)
-    file = io.BytesIO(raw)
+    file = io.BytesIO(read_bytes(path, MAX_ARRAY, allowed))
     try:
-        version = np.lib.format.read_magic(file)
-        readers = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }
-        shape, fortran, dtype = readers[version](file)
-        count = 1
-        for size in shape:
-            count *= size if size >= 0 else len(raw) + 1
-        if dtype.hasobject or count * dtype.itemsize != len(raw) - file.tell():
-            raise ValueError("the header does not fit the content")
-        flat = np.frombuffer(raw, dtype, count, file.tell()) if count else np.empty(0, dtype)
-        return flat.reshape(shape, order="F" if fortran else "C").copy()
+        array = np.load(file, allow_pickle=False)
+        if not isinstance(array, np.ndarray) or file.read(1):
+            raise ValueError("an archive, or more than one array")
     except Exception:  # numpy parses the header as Python and raises what that raises
         raise InputError(f"{path}: not a .npy file of numbers; {allowed}") from None
+    return array
+
+
+def save_array(path: str | Path, array: NDArray[Any]) -> None:
+    """Write a ``.npy`` file, whole or not at all.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.save(file, array, allow_pickle=False)
 
 
 def _load_folder(folder: Path) -> NDArray[np.uint8]:

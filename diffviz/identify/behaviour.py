@@ -198,9 +198,7 @@ def paths_for(
         for factor in (1000 / T, 999 / T, 4.0):
             for shift in (1.0, 0.0):
                 if high / factor + shift <= T + 1e-6 and factor != 1:
-                    yield _on_schedule(
-                        "scaled", schedule, lambda t, f=factor, s=shift: t / f + s
-                    )
+                    yield _on_schedule("scaled", schedule, lambda t, f=factor, s=shift: t / f + s)
     if floating and high <= 1000:
         yield from _flows(high, rising)
     if not wide and whole and floating:
@@ -231,7 +229,7 @@ def _flows(high: float, rising: bool) -> Iterator[Path]:
 
 
 def _logarithms(rising: bool) -> Iterator[Path]:
-    """log σ, a quarter of it, or log-SNR as a whole or by half, of either form of the state."""
+    """Log σ, a quarter of it, or log-SNR as a whole or by half, of either form of the state."""
 
     def path(factor: float, scaled: bool) -> Path:
         def levels(t: Array) -> tuple[Array, Array]:
@@ -617,8 +615,10 @@ class Behaviour:
 
     def likeliest(self) -> Reading:
         """The reading with the least deviation in the median, of the first six."""
-        runs = [(float(np.median(self.lab.run(way).off or [math.inf])), k)
-                for k, way in enumerate(self.ways[:6])]
+        runs = [
+            (float(np.median(self.lab.run(way).off or [math.inf])), k)
+            for k, way in enumerate(self.ways[:6])
+        ]
         return self.ways[min(runs)[1]]
 
     def painted(self) -> "Behaviour | None":

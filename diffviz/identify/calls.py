@@ -30,7 +30,16 @@ X_NAMES = ("x", "sample", "x_t", "xt", "hidden_states", "noisy", "noisy_images",
 X_NAMES += ("noisy_sample", "z_t", "z", "img", "image", "input", "inputs")
 T_NAMES = ("t", "timestep", "timesteps", "sigma", "time", "noise_level", "sigmas", "noise_labels")
 T_NAMES += ("ts", "time_cond", "step", "noise_variances", "log_snr", "c_noise", "time_steps")
-MODEL_NAMES = ("model", "net", "network", "unet", "nn_model", "denoiser", "denoise_fn", "eps_model")
+MODEL_NAMES = (
+    "model",
+    "net",
+    "network",
+    "unet",
+    "nn_model",
+    "denoiser",
+    "denoise_fn",
+    "eps_model",
+)
 INNER = ("module", "unet", "model", "net", "inner_model", "transformer", "diffusion_model", "ema")
 INNER += ("apply_model", "eps_model", "ema_model", "denoise_fn", "network", "nn_model", "denoiser")
 SHAPE_NAMES = ("shape", "size", "sample_shape", "x_shape", "noise_shape")
@@ -653,9 +662,7 @@ def one_thread() -> Iterator[None]:
 class _OnCpu(TorchFunctionMode):
     """Every "cuda" is "cpu"."""
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is Tensor.cuda:
             return args[0]
         named = {name: _cpu(value) for name, value in (kwargs or {}).items()}

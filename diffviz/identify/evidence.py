@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.special import fdtrc, ndtr, stdtrit
 
 from diffviz.diagnosis.findings import Finding
-from diffviz.diffusion.sampler import Rule, ddim
+from diffviz.diffusion.rules import Rule, ddim
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.identify.paired_runs import crooked, fitted, inside
 from diffviz.identify.rules import (
@@ -184,9 +184,7 @@ def _depends(watched: Watched, threshold: float) -> Mask:
     return (p < 2 * ndtr(-threshold)) & (one > 20 * floor) & (np.arange(len(one)) > 0)
 
 
-def _multistep(
-    watched: Watched, ways: Sequence[Levels]
-) -> tuple[Expected, Mask] | None:
+def _multistep(watched: Watched, ways: Sequence[Levels]) -> tuple[Expected, Mask] | None:
     """(what DPM-Solver++(2M) says, in the regression's terms; where it holds), if it does."""
     for levels in ways:
         rows, good = solves_multistep(watched, levels)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from diffviz.diagnosis.findings import Finding
-from diffviz.diffusion.sampler import ddim
+from diffviz.diffusion.rules import ddim
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.identify.behaviour import LATE, OFF, Behaviour
 from diffviz.identify.evidence import Evidence, carried, finding, gap, only, returning

@@ -1,6 +1,6 @@
 r"""Which known rule made these steps.
 
-Rules are those of `diffviz.diffusion.sampler`, evaluated on the visited levels only: these are a
+Rules are those of `diffviz.diffusion.rules`, evaluated on the visited levels only: these are a
 schedule of their own. They are written for the variance-preserving x_t and a model that answers ε.
 A loop may instead hold x̄ = x/√ᾱ and pass σ, and its model may answer x̂_0 or
 v = √ᾱ ε − √(1−ᾱ) x_0; each is a linear change of (a, b).
@@ -18,7 +18,7 @@ from scipy.special import ndtri, stdtr
 
 from torch import Tensor
 
-from diffviz.diffusion.sampler import Rule, ddim, ddpm
+from diffviz.diffusion.rules import Rule, ddim, ddpm
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError
 from diffviz.identify.behaviour import Reading, Time, bars_at, readings_for
@@ -459,7 +459,9 @@ def solves_multistep(watched: Watched, levels: Levels) -> tuple[Array, NDArray[n
                 part, bar = sign * gain[i], now[step]
                 alpha, beta = (float(v[step]) for v in told)
                 root = np.sqrt(bar)
-                row[x] += part * (1 / (sizes[step] * root) + np.sqrt(1 - bar) / root * alpha / beta)
+                row[x] += part * (
+                    1 / (sizes[step] * root) + np.sqrt(1 - bar) / root * alpha / beta
+                )
                 row[eps] -= part * np.sqrt(1 - bar) / (root * beta)
             row[X] += keep[i] / sizes[i]
             row *= size_of(then[i : i + 1], levels.form)[0]

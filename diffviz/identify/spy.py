@@ -21,7 +21,7 @@ from scipy.special import fdtrc, ndtri, stdtr
 from torch import Tensor
 
 from diffviz.identify.calls import Answer, Loop, Spy
-from diffviz.measure.statistics import ks_pvalue, ks_statistic
+from diffviz.measure.ks import ks_pvalue, ks_statistic
 
 Array = NDArray[np.float64]
 

@@ -218,9 +218,7 @@ def steps_of(law: Behaviour, times: Array, schedule: NoiseSchedule) -> list[Leve
     return [levels for way in readings for levels in levels_along(way, times, schedule)]
 
 
-def _shifted(
-    law: Behaviour, times: Array, schedule: NoiseSchedule
-) -> tuple[list[Levels], float]:
+def _shifted(law: Behaviour, times: Array, schedule: NoiseSchedule) -> tuple[list[Levels], float]:
     """Levels a little beside the told ones, where these are off the schedule, and by how much."""
     for way in (way for way in law.ways if way.path.index is not None and way.answer == "eps"):
         index = place_of(way, times, schedule)

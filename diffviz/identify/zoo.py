@@ -1,587 +1,363 @@
-r"""The bug zoo: short sampling loops as people write them, right ones and wrong ones.
+r"""Sampling loops as people write them, right ones, and the faults that people make in them.
 
-Every loop is handed what the tutorial's has at hand: a ``model(x, t)``, the ``shape`` of the
-samples, ``T`` and the tables ``beta``, ``alpha`` and ``alpha_bar``, indexed by t. It differs from
-a right loop by one mistake, so that the lines that differ are the mistake. The loops are what
-readers see, line by line; each draws from torch's global generator, as such loops do.
+A right loop is a short source text, ``def sample(model, shape)``. It finds T and the tables
+``beta``, ``alpha``, ``alpha_bar`` and ``sigma`` = √(1/ᾱ − 1), indexed by t, besides ``torch`` and
+``pairwise``, and draws from torch's global generator. A fault is a list of pairs (right text,
+wrong text); with it the loop differs from the right one by these lines alone. The lines that
+readers see are the lines that run.
 
-The sampler's x-ray is tested against them: ``Specimen.finding`` is what it must say first.
+Nothing here imports torch before a loop is made, so that pages can list loops without it.
 """
 
-import ast
 import difflib
-import inspect
-import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-
-import torch
-from torch import Tensor
+from typing import Any, TypeVar
 
 from diffviz.diffusion.schedule import NoiseSchedule
-from diffviz.files.catalogue import text
+from diffviz.errors import InputError
+from diffviz.files.catalogue import text as catalogue_text
 
-Model = Callable[[Tensor, int], Tensor]
-Shape = tuple[int, ...]
-Loop = Callable[[Model, Shape, int, Tensor, Tensor, Tensor], Tensor]
+Named = TypeVar("Named")
+Sampler = Callable[[Callable[..., Any], tuple[int, ...]], Any]
+"""``sample(model, shape) -> x_0``."""
+_START = "    x = torch.randn(shape)\n"
+_DOWN = "def sample(model, shape):\n" + _START + "    for t in range(T, 0, -1):\n"
+_STRIDE = _START + "    times = list(range(T, 0, -T // 50)) + [0]\n"
+_STRIDE = "def sample(model, shape):\n" + _STRIDE + "    for t, s in pairwise(times):\n"
+_X_0 = "        x_0 = (x - (1 - alpha_bar[t]).sqrt() * eps) / alpha_bar[t].sqrt()\n"
+_LEVELS = """\
+def sample(model, shape):
+    low, high = sigma[1] ** (1 / 7), sigma[T] ** (1 / 7)
+    levels = [*(high + torch.linspace(0, 1, 40) * (low - high)) ** 7, 0 * low]
+    x = torch.randn(shape) * levels[0]
+    for now, then in pairwise(levels):
+"""
 
 
 @dataclass(frozen=True)
-class Specimen:
-    """One loop of the zoo.
+class Program:
+    """A right loop.
 
     Attributes:
-        name: what it is called, also in the catalogues (``zoo.<name>.title`` and ``.text``).
-        loop: (model, shape, T, beta, alpha, alpha_bar) -> x_0.
-        rules: what its update rule may be called; () where it is none.
-        finding: the finding that is its fault; "" for a right loop.
-        right: the right loop that it was made from; itself for a right one.
+        name: of the loop, also in the catalogues.
+        rules: the names of its update rule; () where it has none.
+        source: its text.
+        path: how it passes t, "index", "sigma" (its states are x/√ᾱ) or "flow"
+            (x_t = (1−t)·x_0 + t·n).
+        answer: what it takes its model's answer for, "eps", "x0" or "flow" (n − x_0).
     """
 
     name: str
-    loop: Loop
     rules: tuple[str, ...]
+    source: str
+    path: str = "index"
+    answer: str = "eps"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One mistake: ``edits`` are pairs (right text, wrong text) in the source of ``program``.
+
+    ``finding`` is the id of what the x-ray must say first.
+    """
+
+    name: str
+    program: str
     finding: str
-    right: Loop
-
-    def sampler(self, schedule: NoiseSchedule, shape: Shape) -> Callable[[Model], Tensor]:
-        """``sampler(model) -> x_0``, with the tables of the schedule."""
-        tables = [
-            torch.tensor(table) for table in (schedule.betas, schedule.alphas, schedule.alpha_bars)
-        ]
-        return lambda model: self.loop(model, shape, schedule.T, *tables)
-
-    def title(self, language: str) -> str:
-        """What it is, in a few words."""
-        return text(f"zoo.{self.name}.title", language)
-
-    def text(self, language: str) -> str:
-        """What is done in it, or done wrong."""
-        return text(f"zoo.{self.name}.text", language)
-
-    def code(self) -> str:
-        """The lines of the loop."""
-        return _body(self.loop)
-
-    def changes(self) -> list[tuple[str, str]]:
-        """The lines as (sign, line): " " as in the right loop, "-" only there, "+" only here."""
-        lines = difflib.ndiff(_body(self.right).splitlines(), self.code().splitlines())
-        return [(line[0], line[2:]) for line in lines if line[0] != "?"]
+    edits: tuple[tuple[str, str], ...]
 
 
-def _body(loop: Loop) -> str:
-    """The source of a function, without its head and its docstring."""
-    source = textwrap.dedent(inspect.getsource(loop))
-    tree = ast.parse(source).body[0]
-    assert isinstance(tree, ast.FunctionDef)
-    return textwrap.dedent("\n".join(source.splitlines()[tree.body[1].lineno - 1 :]))
-
-
-# -------------------------------------------------------------------- right
-
-
-def ddpm(
-    model: Model, shape: Shape, T: int, beta: Tensor, alpha: Tensor, alpha_bar: Tensor
-) -> Tensor:
-    """DDPM as the tutorial samples: x_{t−1} = (x_t − ε̂·(1−α_t)/√(1−ᾱ_t))/√α_t + √β_t·z."""
-    x = torch.randn(shape)
-    for t in range(T, 0, -1):
+_POSTERIOR = ("ddpm/posterior", "ddim(eta=1)", "euler-ancestral")
+_PROGRAMS = (
+    Program(
+        "ddpm",
+        ("ddpm/beta",),
+        _DOWN
+        + """\
         eps = model(x, t)
-        z = torch.randn(shape) if t > 1 else 0
+        z = torch.randn_like(x) if t > 1 else 0
         mean = (x - eps * (1 - alpha[t]) / (1 - alpha_bar[t]).sqrt()) / alpha[t].sqrt()
         x = mean + beta[t].sqrt() * z
     return x
-
-
-def ddpm_posterior(
-    model: Model, shape: Shape, T: int, beta: Tensor, alpha: Tensor, alpha_bar: Tensor
-) -> Tensor:
-    """DDPM with the posterior's variance β̃_t instead of β_t."""
-    x = torch.randn(shape)
-    for t in range(T, 0, -1):
+""",
+    ),
+    Program(
+        "ddpm-posterior",
+        _POSTERIOR,
+        _DOWN
+        + """\
         eps = model(x, t)
-        z = torch.randn(shape) if t > 1 else 0
+        z = torch.randn_like(x) if t > 1 else 0
         mean = (x - eps * (1 - alpha[t]) / (1 - alpha_bar[t]).sqrt()) / alpha[t].sqrt()
         x = mean + (beta[t] * (1 - alpha_bar[t - 1]) / (1 - alpha_bar[t])).sqrt() * z
     return x
-
-
-def through_x0(
-    model: Model, shape: Shape, T: int, beta: Tensor, alpha: Tensor, alpha_bar: Tensor
-) -> Tensor:
-    """The same through x̂_0, as image libraries write it (DDPM, eq. 7)."""
-    x = torch.randn(shape)
-    for t in range(T, 0, -1):
-        left, left_then = 1 - alpha_bar[t], 1 - alpha_bar[t - 1]
-        x0 = (x - left.sqrt() * model(x, t)) / alpha_bar[t].sqrt()
-        z = torch.randn(shape) if t > 1 else 0
-        mean = (alpha_bar[t - 1].sqrt() * beta[t] * x0 + alpha[t].sqrt() * left_then * x) / left
-        x = mean + (beta[t] * left_then / left).sqrt() * z
+""",
+    ),
+    Program(
+        "through-x0",
+        _POSTERIOR,
+        _DOWN
+        + "        eps = model(x, t)\n"
+        + _X_0
+        + """\
+        z = torch.randn_like(x) if t > 1 else 0
+        of_x_0 = alpha_bar[t - 1].sqrt() * beta[t] / (1 - alpha_bar[t])
+        of_x = alpha[t].sqrt() * (1 - alpha_bar[t - 1]) / (1 - alpha_bar[t])
+        variance = beta[t] * (1 - alpha_bar[t - 1]) / (1 - alpha_bar[t])
+        x = of_x_0 * x_0 + of_x * x + variance.sqrt() * z
     return x
-
-
-def ddim(
-    model: Model, shape: Shape, T: int, beta: Tensor, alpha: Tensor, alpha_bar: Tensor
-) -> Tensor:
-    """DDIM with η = 0: no noise, and only as much of the score as that allows."""
-    x = torch.randn(shape)
-    for t in range(T, 0, -1):
-        eps = model(x, t)
-        x0 = (x - (1 - alpha_bar[t]).sqrt() * eps) / alpha_bar[t].sqrt()
-        x = alpha_bar[t - 1].sqrt() * x0 + (1 - alpha_bar[t - 1]).sqrt() * eps
+""",
+    ),
+    Program(
+        "ddim",
+        ("ddim(eta=0)", "euler"),
+        _STRIDE
+        + "        eps = model(x, t)\n"
+        + _X_0
+        + """\
+        x = alpha_bar[s].sqrt() * x_0 + (1 - alpha_bar[s]).sqrt() * eps
     return x
-
-
-def ddim_20_steps(
-    model: Model, shape: Shape, T: int, beta: Tensor, alpha: Tensor, alpha_bar: Tensor
-) -> Tensor:
-    """DDIM with η = 0 in 20 steps, evenly spaced from T to exactly 0."""
-    x = torch.randn(shape)
-    times = torch.linspace(T, 0, 21).round().long().tolist()
-    for t, s in pairwise(times):
-        eps = model(x, t)
-        x0 = (x - (1 - alpha_bar[t]).sqrt() * eps) / alpha_bar[t].sqrt()
-        x = alpha_bar[s].sqrt() * x0 + (1 - alpha_bar[s]).sqrt() * eps
+""",
+    ),
+    Program(
+        "ddim-with-noise",
+        _POSTERIOR,
+        _STRIDE
+        + "        eps = model(x, t)\n"
+        + _X_0
+        + """\
+        share = (1 - alpha_bar[s]) / (1 - alpha_bar[t])
+        std = (share * (1 - alpha_bar[t] / alpha_bar[s])).sqrt()
+        direction = (1 - alpha_bar[s] - std**2).clamp(min=0).sqrt() * eps
+        x = alpha_bar[s].sqrt() * x_0 + direction + std * torch.randn_like(x)
     return x
-
-
-def ddim_with_noise(
-    model: Model, shape: Shape, T: int, beta: Tensor, alpha: Tensor, alpha_bar: Tensor
-) -> Tensor:
-    """DDIM with η = 1: the noise of DDPM's posterior, taken out of the direction to x_t."""
-    x = torch.randn(shape)
-    for t in range(T, 0, -1):
-        eps = model(x, t)
-        x0 = (x - (1 - alpha_bar[t]).sqrt() * eps) / alpha_bar[t].sqrt()
-        sigma = (beta[t] * (1 - alpha_bar[t - 1]) / (1 - alpha_bar[t])).sqrt()
-        direction = (1 - alpha_bar[t - 1] - sigma**2).clamp(min=0).sqrt() * eps
-        x = alpha_bar[t - 1].sqrt() * x0 + direction
-        x = x + sigma * torch.randn(shape)
+""",
+    ),
+    Program(
+        "dpm-solver-2m",
+        ("dpm-solver++(2m)",),
+        _STRIDE.replace("    for t", "    old, last = None, 1.0\n    for t")
+        + "        eps = model(x, t)\n"
+        + _X_0
+        + """\
+        half_log_snr = (alpha_bar[s] / (1 - alpha_bar[s]).clamp(min=1e-20)).log() / 2
+        h = half_log_snr - (alpha_bar[t] / (1 - alpha_bar[t])).log() / 2
+        more = 0 if old is None or s == 0 else h / last / 2
+        best = x_0 if old is None else (1 + more) * x_0 - more * old
+        shrink = ((1 - alpha_bar[s]) / (1 - alpha_bar[t])).sqrt()
+        x = shrink * x + alpha_bar[s].sqrt() * -torch.expm1(-h) * best
+        old, last = x_0, h
     return x
-
-
-# -------------------------------------------------------------------- too little noise, too much
-
-
-def no_noise(
-    model: Model, shape: Shape, T: int, beta: Tensor, alpha: Tensor, alpha_bar: Tensor
-) -> Tensor:
-    """The tutorial's incorrect sampler: z = 0."""
-    x = torch.randn(shape)
-    for t in range(T, 0, -1):
-        eps = model(x, t)
-        mean = (x - eps * (1 - alpha[t]) / (1 - alpha_bar[t]).sqrt()) / alpha[t].sqrt()
-        x = mean
+""",
+    ),
+    Program(
+        "euler",
+        ("euler", "ddim(eta=0)"),
+        _LEVELS
+        + """\
+        x_0 = model(x, now)
+        slope = (x - x_0) / now
+        x = x + slope * (then - now)
     return x
-
-
-def ddim_noise_dropped(
-    model: Model, shape: Shape, T: int, beta: Tensor, alpha: Tensor, alpha_bar: Tensor
-) -> Tensor:
-    """DDIM with η = 1 whose noise is not put in."""
-    x = torch.randn(shape)
-    for t in range(T, 0, -1):
-        eps = model(x, t)
-        x0 = (x - (1 - alpha_bar[t]).sqrt() * eps) / alpha_bar[t].sqrt()
-        sigma = (beta[t] * (1 - alpha_bar[t - 1]) / (1 - alpha_bar[t])).sqrt()
-        direction = (1 - alpha_bar[t - 1] - sigma**2).clamp(min=0).sqrt() * eps
-        x = alpha_bar[t - 1].sqrt() * x0 + direction
+""",
+        "sigma",
+        "x0",
+    ),
+    Program(
+        "euler-ancestral",
+        _POSTERIOR,
+        _LEVELS
+        + """\
+        x_0 = model(x, now)
+        up = then * (1 - (then / now) ** 2).sqrt()
+        down = then**2 / now
+        x = x + (x - x_0) / now * (down - now) + up * torch.randn_like(x)
     return x
-
-
-def half_noise(
-    model: Model, shape: Shape, T: int, beta: Tensor, alpha: Tensor, alpha_bar: Tensor
-) -> Tensor:
-    """Half the noise, as a "temperature" that is turned down."""
-    x = torch.randn(shape)
-    for t in range(T, 0, -1):
-        eps = model(x, t)
-        z = torch.randn(shape) if t > 1 else 0
-        mean = (x - eps * (1 - alpha[t]) / (1 - alpha_bar[t]).sqrt()) / alpha[t].sqrt()
-        x = mean + 0.5 * beta[t].sqrt() * z
+""",
+        "sigma",
+        "x0",
+    ),
+    Program(
+        "heun",
+        (),
+        _LEVELS
+        + """\
+        slope = (x - model(x, now)) / now
+        trial = x + slope * (then - now)
+        if then > 0:
+            slope = (slope + (trial - model(trial, then)) / then) / 2
+        x = x + slope * (then - now)
     return x
-
-
-def variance_for_std(
-    model: Model, shape: Shape, T: int, beta: Tensor, alpha: Tensor, alpha_bar: Tensor
-) -> Tensor:
-    """β_t where √β_t belongs."""
+""",
+        "sigma",
+        "x0",
+    ),
+    Program(
+        "flow",
+        (),
+        """\
+def sample(model, shape):
     x = torch.randn(shape)
-    for t in range(T, 0, -1):
-        eps = model(x, t)
-        z = torch.randn(shape) if t > 1 else 0
-        mean = (x - eps * (1 - alpha[t]) / (1 - alpha_bar[t]).sqrt()) / alpha[t].sqrt()
-        x = mean + beta[t] * z
+    for t, s in pairwise(torch.linspace(1, 0, 101)):
+        velocity = model(x, t)
+        x = x + (s - t) * velocity
     return x
-
-
-def forward_noise(
-    model: Model, shape: Shape, T: int, beta: Tensor, alpha: Tensor, alpha_bar: Tensor
-) -> Tensor:
-    """The noise of the forward process, √(1−ᾱ_t), where that of one step belongs."""
-    x = torch.randn(shape)
-    for t in range(T, 0, -1):
-        eps = model(x, t)
-        z = torch.randn(shape) if t > 1 else 0
-        mean = (x - eps * (1 - alpha[t]) / (1 - alpha_bar[t]).sqrt()) / alpha[t].sqrt()
-        x = mean + (1 - alpha_bar[t]).sqrt() * z
-    return x
-
-
-def ddim_too_noisy(
-    model: Model, shape: Shape, T: int, beta: Tensor, alpha: Tensor, alpha_bar: Tensor
-) -> Tensor:
-    """DDIM's noise on top of the whole direction, which should give way to it."""
-    x = torch.randn(shape)
-    for t in range(T, 0, -1):
-        eps = model(x, t)
-        x0 = (x - (1 - alpha_bar[t]).sqrt() * eps) / alpha_bar[t].sqrt()
-        sigma = (beta[t] * (1 - alpha_bar[t - 1]) / (1 - alpha_bar[t])).sqrt()
-        direction = (1 - alpha_bar[t - 1]).sqrt() * eps
-        x = alpha_bar[t - 1].sqrt() * x0 + direction
-        x = x + sigma * torch.randn(shape)
-    return x
-
-
-def noise_in_the_last_step(
-    model: Model, shape: Shape, T: int, beta: Tensor, alpha: Tensor, alpha_bar: Tensor
-) -> Tensor:
-    """Noise in the step to t = 0 too."""
-    x = torch.randn(shape)
-    for t in range(T, 0, -1):
-        eps = model(x, t)
-        z = torch.randn(shape)
-        mean = (x - eps * (1 - alpha[t]) / (1 - alpha_bar[t]).sqrt()) / alpha[t].sqrt()
-        x = mean + beta[t].sqrt() * z
-    return x
-
-
-# -------------------------------------------------------------------- noise of another law
-
-
-def uniform_noise(
-    model: Model, shape: Shape, T: int, beta: Tensor, alpha: Tensor, alpha_bar: Tensor
-) -> Tensor:
-    """``rand`` where ``randn`` belongs."""
-    x = torch.randn(shape)
-    for t in range(T, 0, -1):
-        eps = model(x, t)
-        z = torch.rand(shape) if t > 1 else 0
-        mean = (x - eps * (1 - alpha[t]) / (1 - alpha_bar[t]).sqrt()) / alpha[t].sqrt()
-        x = mean + beta[t].sqrt() * z
-    return x
-
-
-def one_noise_for_all_samples(
-    model: Model, shape: Shape, T: int, beta: Tensor, alpha: Tensor, alpha_bar: Tensor
-) -> Tensor:
-    """One z for the whole batch."""
-    x = torch.randn(shape)
-    for t in range(T, 0, -1):
-        eps = model(x, t)
-        z = torch.randn(shape[1:]) if t > 1 else 0
-        mean = (x - eps * (1 - alpha[t]) / (1 - alpha_bar[t]).sqrt()) / alpha[t].sqrt()
-        x = mean + beta[t].sqrt() * z
-    return x
-
-
-def one_noise_for_all_channels(
-    model: Model, shape: Shape, T: int, beta: Tensor, alpha: Tensor, alpha_bar: Tensor
-) -> Tensor:
-    """One z for red, green and blue."""
-    x = torch.randn(shape)
-    for t in range(T, 0, -1):
-        eps = model(x, t)
-        z = torch.randn(shape[0], 1, *shape[2:]) if t > 1 else 0
-        mean = (x - eps * (1 - alpha[t]) / (1 - alpha_bar[t]).sqrt()) / alpha[t].sqrt()
-        x = mean + beta[t].sqrt() * z
-    return x
-
-
-def noise_drawn_once(
-    model: Model, shape: Shape, T: int, beta: Tensor, alpha: Tensor, alpha_bar: Tensor
-) -> Tensor:
-    """One z for all steps."""
-    x = torch.randn(shape)
-    fixed = torch.randn(shape)
-    for t in range(T, 0, -1):
-        eps = model(x, t)
-        z = fixed if t > 1 else 0
-        mean = (x - eps * (1 - alpha[t]) / (1 - alpha_bar[t]).sqrt()) / alpha[t].sqrt()
-        x = mean + beta[t].sqrt() * z
-    return x
-
-
-def seeded_in_every_step(
-    model: Model, shape: Shape, T: int, beta: Tensor, alpha: Tensor, alpha_bar: Tensor
-) -> Tensor:
-    """A generator that starts anew in every step, so that every step draws the same z."""
-    x = torch.randn(shape)
-    for t in range(T, 0, -1):
-        eps = model(x, t)
-        seeded = torch.Generator().manual_seed(0)
-        z = torch.randn(shape, generator=seeded) if t > 1 else 0
-        mean = (x - eps * (1 - alpha[t]) / (1 - alpha_bar[t]).sqrt()) / alpha[t].sqrt()
-        x = mean + beta[t].sqrt() * z
-    return x
-
-
-# -------------------------------------------------------------------- coefficients
-
-
-def root_missing(
-    model: Model, shape: Shape, T: int, beta: Tensor, alpha: Tensor, alpha_bar: Tensor
-) -> Tensor:
-    """1 − ᾱ_t where its root belongs."""
-    x = torch.randn(shape)
-    for t in range(T, 0, -1):
-        eps = model(x, t)
-        z = torch.randn(shape) if t > 1 else 0
-        mean = (x - eps * (1 - alpha[t]) / (1 - alpha_bar[t])) / alpha[t].sqrt()
-        x = mean + beta[t].sqrt() * z
-    return x
-
-
-def alpha_for_alpha_bar(
-    model: Model, shape: Shape, T: int, beta: Tensor, alpha: Tensor, alpha_bar: Tensor
-) -> Tensor:
-    """α_t where ᾱ_t belongs."""
-    x = torch.randn(shape)
-    for t in range(T, 0, -1):
-        eps = model(x, t)
-        z = torch.randn(shape) if t > 1 else 0
-        mean = (x - eps * (1 - alpha[t]) / (1 - alpha[t]).sqrt()) / alpha[t].sqrt()
-        x = mean + beta[t].sqrt() * z
-    return x
-
-
-def wrong_sign(
-    model: Model, shape: Shape, T: int, beta: Tensor, alpha: Tensor, alpha_bar: Tensor
-) -> Tensor:
-    """The predicted noise is added instead of taken away."""
-    x = torch.randn(shape)
-    for t in range(T, 0, -1):
-        eps = model(x, t)
-        z = torch.randn(shape) if t > 1 else 0
-        mean = (x + eps * (1 - alpha[t]) / (1 - alpha_bar[t]).sqrt()) / alpha[t].sqrt()
-        x = mean + beta[t].sqrt() * z
-    return x
-
-
-def half_score(
-    model: Model, shape: Shape, T: int, beta: Tensor, alpha: Tensor, alpha_bar: Tensor
-) -> Tensor:
-    """Half the score, as the probability flow has it, with the noise that needs all of it."""
-    x = torch.randn(shape)
-    for t in range(T, 0, -1):
-        eps = model(x, t)
-        z = torch.randn(shape) if t > 1 else 0
-        mean = (x - eps * (1 - alpha[t]) / (1 - alpha_bar[t]).sqrt() / 2) / alpha[t].sqrt()
-        x = mean + beta[t].sqrt() * z
-    return x
-
-
-def not_rescaled(
-    model: Model, shape: Shape, T: int, beta: Tensor, alpha: Tensor, alpha_bar: Tensor
-) -> Tensor:
-    """The division by √α_t is left out."""
-    x = torch.randn(shape)
-    for t in range(T, 0, -1):
-        eps = model(x, t)
-        z = torch.randn(shape) if t > 1 else 0
-        mean = x - eps * (1 - alpha[t]) / (1 - alpha_bar[t]).sqrt()
-        x = mean + beta[t].sqrt() * z
-    return x
-
-
-def divided_by_alpha(
-    model: Model, shape: Shape, T: int, beta: Tensor, alpha: Tensor, alpha_bar: Tensor
-) -> Tensor:
-    """Division by α_t instead of its root."""
-    x = torch.randn(shape)
-    for t in range(T, 0, -1):
-        eps = model(x, t)
-        z = torch.randn(shape) if t > 1 else 0
-        mean = (x - eps * (1 - alpha[t]) / (1 - alpha_bar[t]).sqrt()) / alpha[t]
-        x = mean + beta[t].sqrt() * z
-    return x
-
-
-def constant_added(
-    model: Model, shape: Shape, T: int, beta: Tensor, alpha: Tensor, alpha_bar: Tensor
-) -> Tensor:
-    """A small constant "against division by zero", added at the wrong place."""
-    x = torch.randn(shape)
-    for t in range(T, 0, -1):
-        eps = model(x, t)
-        z = torch.randn(shape) if t > 1 else 0
-        mean = (x - eps * (1 - alpha[t]) / (1 - alpha_bar[t]).sqrt()) / alpha[t].sqrt()
-        x = mean + beta[t].sqrt() * z + 1e-2
-    return x
-
-
-# -------------------------------------------------------------------- times and schedules
-
-
-def model_told_another_time(
-    model: Model, shape: Shape, T: int, beta: Tensor, alpha: Tensor, alpha_bar: Tensor
-) -> Tensor:
-    """The model is told t + 1."""
-    x = torch.randn(shape)
-    for t in range(T, 0, -1):
-        eps = model(x, t + 1)
-        z = torch.randn(shape) if t > 1 else 0
-        mean = (x - eps * (1 - alpha[t]) / (1 - alpha_bar[t]).sqrt()) / alpha[t].sqrt()
-        x = mean + beta[t].sqrt() * z
-    return x
-
-
-def tables_off_by_one(
-    model: Model, shape: Shape, T: int, beta: Tensor, alpha: Tensor, alpha_bar: Tensor
-) -> Tensor:
-    """Tables that lack t = 0, read with t."""
-    x = torch.randn(shape)
-    beta, alpha, alpha_bar = (table.roll(-1) for table in (beta, alpha, alpha_bar))
-    beta[T], alpha[T], alpha_bar[T] = beta[T - 1], alpha[T - 1], alpha_bar[T - 1]
-    for t in range(T, 0, -1):
-        eps = model(x, t)
-        z = torch.randn(shape) if t > 1 else 0
-        mean = (x - eps * (1 - alpha[t]) / (1 - alpha_bar[t]).sqrt()) / alpha[t].sqrt()
-        x = mean + beta[t].sqrt() * z
-    return x
-
-
-def steps_wrap(
-    model: Model, shape: Shape, T: int, beta: Tensor, alpha: Tensor, alpha_bar: Tensor
-) -> Tensor:
-    """T // 30 does not divide T: the last index is negative, and means the noisy end."""
-    x = torch.randn(shape)
-    for t in range(T, 0, -(T // 30)):
-        s = t - T // 30
-        eps = model(x, t)
-        x0 = (x - (1 - alpha_bar[t]).sqrt() * eps) / alpha_bar[t].sqrt()
-        x = alpha_bar[s].sqrt() * x0 + (1 - alpha_bar[s]).sqrt() * eps
-    return x
-
-
-def upwards(
-    model: Model, shape: Shape, T: int, beta: Tensor, alpha: Tensor, alpha_bar: Tensor
-) -> Tensor:
-    """From t = 1 up to T."""
-    x = torch.randn(shape)
-    for t in range(1, T + 1):
-        eps = model(x, t)
-        z = torch.randn(shape) if t > 1 else 0
-        mean = (x - eps * (1 - alpha[t]) / (1 - alpha_bar[t]).sqrt()) / alpha[t].sqrt()
-        x = mean + beta[t].sqrt() * z
-    return x
-
-
-def another_schedule(
-    model: Model, shape: Shape, T: int, beta: Tensor, alpha: Tensor, alpha_bar: Tensor
-) -> Tensor:
-    """Sampled with another last β than the model was trained with."""
-    x = torch.randn(shape)
+""",
+        "flow",
+        "flow",
+    ),
+)
+_Z = "torch.randn_like(x) if t > 1 else 0"
+_STD = "beta[t].sqrt() * z"
+_ROOT = "(1 - alpha_bar[t]).sqrt()) / alpha[t].sqrt()"
+_LOOP = "    for t in range"
+_OTHER = """\
     beta = torch.linspace(1e-4, 0.03, T + 1, dtype=torch.float64)
     alpha, alpha_bar = 1 - beta, (1 - beta).cumprod(0)
-    for t in range(T, 0, -1):
-        eps = model(x, t)
-        z = torch.randn(shape) if t > 1 else 0
-        mean = (x - eps * (1 - alpha[t]) / (1 - alpha_bar[t]).sqrt()) / alpha[t].sqrt()
-        x = mean + beta[t].sqrt() * z
-    return x
+"""
+_FAULTS: dict[str, tuple[tuple[str, ...], ...]] = {
+    # name, finding, then right text and wrong text, as often as needed
+    "ddpm": (
+        ("no-noise", "noise-missing", _Z, "0"),
+        ("half-noise", "noise-scale", f"+ {_STD}", f"+ 0.5 * {_STD}"),
+        ("variance-for-std", "noise-scale", _STD, "beta[t] * z"),
+        ("forward-noise", "noise-scale", _STD, "(1 - alpha_bar[t]).sqrt() * z"),
+        ("noise-in-the-last-step", "noise-last-step", _Z, "torch.randn_like(x)"),
+        ("uniform-noise", "noise-not-normal", "randn_like(x)", "rand_like(x)"),
+        ("one-noise-for-all-samples", "noise-shared-in-batch", "like(x)", "like(x[:1])"),
+        ("one-noise-for-all-channels", "noise-correlated", "like(x)", "like(x[:, :1])"),
+        ("noise-drawn-once", "noise-reused-across-steps",
+         _LOOP, f"    noise = torch.randn(shape)\n{_LOOP}", "torch.randn_like(x) if", "noise if"),
+        ("seeded-in-every-step", "noise-reused-across-steps",
+         "        z = ", "        torch.manual_seed(0)\n        z = "),
+        ("root-missing", "eps-coefficient", _ROOT, "(1 - alpha_bar[t])) / alpha[t].sqrt()"),
+        ("alpha-for-alpha-bar", "eps-coefficient", _ROOT, _ROOT.replace("alpha_bar", "alpha")),
+        ("wrong-sign", "eps-coefficient", "x - eps", "x + eps"),
+        ("half-score", "eps-coefficient", "x - eps", "x - 0.5 * eps"),
+        ("not-rescaled", "x-coefficient", " / alpha[t].sqrt()", ""),
+        ("divided-by-alpha", "x-coefficient", " / alpha[t].sqrt()", " / alpha[t]"),
+        ("constant-added", "bias", _STD, f"{_STD} + 0.01"),
+        ("model-told-another-time", "time-off-by-one", "model(x, t)", "model(x, t + 1)"),
+        ("tables-off-by-one", "time-off-by-one",
+         "        mean = ", "        t = min(t + 1, T)\n        mean = "),
+        ("upwards", "time-order", "range(T, 0, -1)", "range(1, T + 1)"),
+        ("every-second-time", "step-skipped", "range(T, 0, -1)", "range(T - 1, 0, -2)"),
+        ("starts-late", "time-starts-late", "range(T,", "range(T - T // 5,"),
+        ("stops-before-the-end", "time-ends-early", "range(T, 0,", "range(T, 1,"),
+        ("another-schedule", "schedule-mismatch", _LOOP, _OTHER + _LOOP),
+        ("uniform-start", "start-not-normal", "torch.randn(shape)", "torch.rand(shape)"),
+        ("state-clipped", "not-linear", _STD, f"{_STD}\n        x = x.clamp(-1, 1)"),
+        ("half-precision", "half-precision", "(shape)", "(shape).bfloat16()",
+         _STD, f"{_STD}\n        x = x.bfloat16()"),
+        ("division-by-zero", "nonfinite", _ROOT, _ROOT.replace("[t])", "[t - 1])", 1)),
+    ),
+    "through-x0": (
+        ("clipped", "x0-clipped", "        z =", "        x_0 = x_0.clamp(-1, 1)\n        z ="),
+        ("mean-for-sample", "noise-missing", " + variance.sqrt() * z", ""),
+        ("weights-exchanged", "x-coefficient",
+         "of_x_0 * x_0 + of_x * x", "of_x * x_0 + of_x_0 * x"),
+    ),
+    "ddim": (
+        ("ddim-root-missing", "eps-coefficient",
+         "(1 - alpha_bar[s]).sqrt() * eps", "(1 - alpha_bar[s]) * eps"),
+        ("direction-lost", "eps-coefficient", " + (1 - alpha_bar[s]).sqrt() * eps", ""),
+        ("old-level-kept", "x-coefficient",
+         "alpha_bar[s].sqrt() * x_0", "alpha_bar[t].sqrt() * x_0"),
+        ("steps-wrap", "time-index-wraps", "list(range(T, 0, -T // 50)) + [0]",
+         "range(T, -16, -16)"),
+        ("ends-above-zero", "time-ends-early", "+ [0]", "+ [1]"),
+    ),
+    "ddim-with-noise": (
+        ("ddim-noise-dropped", "noise-missing", " + std * torch.randn_like(x)", ""),
+        ("ddim-too-noisy", "noise-scale", "(1 - alpha_bar[s] - std**2)", "(1 - alpha_bar[s])"),
+    ),
+    "dpm-solver-2m": (("extrapolates-too-far", "rule-unknown", "h / last / 2", "h / last"),),
+    "euler": (
+        ("last-level-twice", "time-ends-early", "0 * low]", "low**7]"),
+        ("start-not-scaled", "start-not-normal", " * levels[0]", ""),
+    ),
+    "euler-ancestral": (("goes-down-alone", "noise-missing", " + up * torch.randn_like(x)", ""),),
+    "flow": (("flow-turned-round", "eps-coefficient", "x + (s - t)", "x - (s - t)"),),
+}  # fmt: skip
 
 
-# -------------------------------------------------------------------- others
+def fault(program: str, name: str, finding: str, *texts: str) -> Fault:
+    """A fault from its texts, right and wrong by turns."""
+    return Fault(name, program, finding, tuple(zip(texts[::2], texts[1::2], strict=True)))
 
 
-def clipped(
-    model: Model, shape: Shape, T: int, beta: Tensor, alpha: Tensor, alpha_bar: Tensor
-) -> Tensor:
-    """x̂_0 clipped to [−1, 1], as libraries do unless told not to."""
-    x = torch.randn(shape)
-    for t in range(T, 0, -1):
-        left, left_then = 1 - alpha_bar[t], 1 - alpha_bar[t - 1]
-        x0 = (x - left.sqrt() * model(x, t)) / alpha_bar[t].sqrt()
-        x0 = x0.clamp(-1, 1)
-        z = torch.randn(shape) if t > 1 else 0
-        mean = (alpha_bar[t - 1].sqrt() * beta[t] * x0 + alpha[t].sqrt() * left_then * x) / left
-        x = mean + (beta[t] * left_then / left).sqrt() * z
-    return x
+def programs() -> dict[str, Program]:
+    """The right loops by name."""
+    return {program.name: program for program in _PROGRAMS}
 
 
-def uniform_start(
-    model: Model, shape: Shape, T: int, beta: Tensor, alpha: Tensor, alpha_bar: Tensor
-) -> Tensor:
-    """``rand`` for the start."""
-    x = torch.rand(shape)
-    for t in range(T, 0, -1):
-        eps = model(x, t)
-        z = torch.randn(shape) if t > 1 else 0
-        mean = (x - eps * (1 - alpha[t]) / (1 - alpha_bar[t]).sqrt()) / alpha[t].sqrt()
-        x = mean + beta[t].sqrt() * z
-    return x
-
-
-def division_by_zero(
-    model: Model, shape: Shape, T: int, beta: Tensor, alpha: Tensor, alpha_bar: Tensor
-) -> Tensor:
-    """ᾱ_{t−1} where ᾱ_t belongs: in the last step 1 − ᾱ_0 = 0."""
-    x = torch.randn(shape)
-    for t in range(T, 0, -1):
-        eps = model(x, t)
-        z = torch.randn(shape) if t > 1 else 0
-        mean = (x - eps * (1 - alpha[t]) / (1 - alpha_bar[t - 1]).sqrt()) / alpha[t].sqrt()
-        x = mean + beta[t].sqrt() * z
-    return x
-
-
-def _right(name: str, loop: Loop, *rules: str) -> Specimen:
-    return Specimen(name, loop, rules, "", loop)
-
-
-def _wrong(name: str, loop: Loop, finding: str, right: Loop = ddpm) -> Specimen:
-    return Specimen(name, loop, (), finding, right)
-
-
-_POSTERIOR = ("ddpm/posterior", "ddim(eta=1)")
-SPECIMENS = {
-    specimen.name: specimen
-    for specimen in (
-        _right("ddpm", ddpm, "ddpm/beta"),
-        _right("ddpm-posterior", ddpm_posterior, *_POSTERIOR),
-        _right("through-x0", through_x0, *_POSTERIOR),
-        _right("ddim", ddim, "ddim(eta=0)"),
-        _right("ddim-20-steps", ddim_20_steps, "ddim(eta=0)"),
-        _right("ddim-with-noise", ddim_with_noise, *_POSTERIOR),
-        _wrong("no-noise", no_noise, "noise-missing"),
-        _wrong("ddim-noise-dropped", ddim_noise_dropped, "noise-missing", ddim_with_noise),
-        _wrong("half-noise", half_noise, "noise-scale"),
-        _wrong("variance-for-std", variance_for_std, "noise-scale"),
-        _wrong("forward-noise", forward_noise, "noise-scale"),
-        _wrong("ddim-too-noisy", ddim_too_noisy, "noise-scale", ddim_with_noise),
-        _wrong("noise-in-the-last-step", noise_in_the_last_step, "noise-last-step"),
-        _wrong("uniform-noise", uniform_noise, "noise-not-normal"),
-        _wrong("one-noise-for-all-samples", one_noise_for_all_samples, "noise-shared-in-batch"),
-        _wrong("one-noise-for-all-channels", one_noise_for_all_channels, "noise-correlated"),
-        _wrong("noise-drawn-once", noise_drawn_once, "noise-reused-across-steps"),
-        _wrong("seeded-in-every-step", seeded_in_every_step, "noise-reused-across-steps"),
-        _wrong("root-missing", root_missing, "eps-coefficient"),
-        _wrong("alpha-for-alpha-bar", alpha_for_alpha_bar, "eps-coefficient"),
-        _wrong("wrong-sign", wrong_sign, "eps-coefficient"),
-        _wrong("half-score", half_score, "eps-coefficient"),
-        _wrong("not-rescaled", not_rescaled, "x-coefficient"),
-        _wrong("divided-by-alpha", divided_by_alpha, "x-coefficient"),
-        _wrong("constant-added", constant_added, "bias"),
-        _wrong("model-told-another-time", model_told_another_time, "time-off-by-one"),
-        _wrong("tables-off-by-one", tables_off_by_one, "time-off-by-one"),
-        _wrong("steps-wrap", steps_wrap, "time-index-wraps", ddim_20_steps),
-        _wrong("upwards", upwards, "time-order"),
-        _wrong("another-schedule", another_schedule, "schedule-mismatch"),
-        _wrong("clipped", clipped, "x0-clipped", through_x0),
-        _wrong("uniform-start", uniform_start, "start-not-normal"),
-        _wrong("division-by-zero", division_by_zero, "nonfinite"),
+def faults(program: str | None = None) -> tuple[Fault, ...]:
+    """The faults of one right loop, or of all."""
+    return tuple(
+        fault(name, *texts)
+        for name, found in _FAULTS.items()
+        for texts in found
+        if program in (None, name)
     )
-}
-"""All of them by name, the right ones first, then by kind of fault."""
+
+
+def mutate(program: str | Program, *wrong: Fault | str) -> str:
+    """The source of a right loop with some faults in it.
+
+    Raises:
+        InputError: no such loop or fault, or a right text that does not stand there exactly once.
+    """
+    if isinstance(program, str):
+        program = _named(program, programs(), "loop")
+    source = program.source
+    for item in wrong:
+        known = {one.name: one for one in faults(program.name)}
+        found = _named(item, known, f"fault of {program.name}") if isinstance(item, str) else item
+        for right, instead in found.edits:
+            if source.count(right) != 1:
+                raise InputError(
+                    f"{right!r} stands {source.count(right)} times in the loop {program.name} "
+                    f"where {found.name} changes it; it must stand there once"
+                )
+            source = source.replace(right, instead)
+    return source
+
+
+def _named(name: str, known: dict[str, Named], what: str) -> Named:
+    if name not in known:
+        raise InputError(f"{name!r} is no {what}; allowed are {', '.join(known)}")
+    return known[name]
+
+
+def sampler(source: str, schedule: NoiseSchedule) -> Sampler:
+    """``sample(model, shape)`` of a source, on the tables of a schedule."""
+    import torch
+
+    tables = {
+        "beta": schedule.betas,
+        "alpha": schedule.alphas,
+        "alpha_bar": schedule.alpha_bars,
+        "sigma": schedule.sigma,
+    }
+    names: dict[str, Any] = {name: torch.tensor(table) for name, table in tables.items()}
+    names |= {"torch": torch, "pairwise": pairwise, "T": schedule.T}
+    exec(source, names)
+    return names["sample"]
+
+
+def changes(right: str, wrong: str) -> list[tuple[str, str]]:
+    """The lines of both as (sign, line): " " in both, "-" in the right one, "+" in the wrong."""
+    lines = difflib.ndiff(right.splitlines(), wrong.splitlines())
+    return [(line[0], line[2:]) for line in lines if line[0] != "?"]
+
+
+def title(name: str, language: str) -> str:
+    """What a loop or a fault is, in a few words."""
+    return catalogue_text(f"zoo.{name}.title", language)
+
+
+def text(name: str, language: str) -> str:
+    """What a loop does, or what is wrong with it."""
+    return catalogue_text(f"zoo.{name}.text", language)

@@ -1,10 +1,12 @@
-"""Putting data into a page: JSON that cannot end its script, bytes, and two languages at once."""
+"""Putting data into a page: JSON that cannot end its script, bytes, texts in two languages."""
 
 import base64
 import gzip
 import hashlib
 import json
-from functools import cache
+import re
+from collections.abc import Mapping
+from functools import cache, partial
 from typing import Any
 
 import plotly.graph_objects as go
@@ -15,6 +17,7 @@ from diffviz.files.catalogue import LANGUAGES, catalogue
 
 TAGS = {"en": "en", "zh": "zh-Hans"}
 """A language of the catalogue, and its tag in HTML."""
+_TERM = re.compile(r"\[\[([a-z_]+)(?:\|([^\]]+))?\]\]")
 ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
 
@@ -50,17 +53,23 @@ def digest(script: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
 
 
-def both(key: str, tag: str = "span", **values: object) -> Markup:
-    """A text of the report in every language; the page shows one. Values are escaped."""
-    parts = {
-        language: Markup(catalogue(language)[f"report.{key}"]).format(**values)
-        for language in LANGUAGES
-    }
+def both(keys: str, tag: str = "span", **values: object) -> Markup:
+    """A text of the report, or several one after the other, in every language; values are escaped.
+
+    The page shows one language. ``[[residual]]`` in a text becomes a term that says what it means
+    when it is pointed at, and leads to the glossary of the page; ``[[residual|residuals]]`` shows
+    another form of the word.
+    """
+    parts = {}
+    for language in LANGUAGES:
+        texts = [_TERM.sub(partial(_term, language), _text(k, language)) for k in keys.split()]
+        between = " " if language == "en" else ""
+        parts[language] = Markup(between.join(texts)).format(**values)
     return in_languages(parts, tag)
 
 
-def in_languages(parts: dict[str, Markup], tag: str = "span") -> Markup:
-    """One element per language, marked so that the page shows one of them."""
+def in_languages(parts: Mapping[str, str], tag: str = "span") -> Markup:
+    """One element for each language, marked so that the page shows one of them; escaped."""
     return Markup("").join(
         Markup('<{tag} class="in-{language}" lang="{lang}">{part}</{tag}>').format(
             tag=Markup(tag), language=language, lang=TAGS[language], part=escape(part)
@@ -69,23 +78,32 @@ def in_languages(parts: dict[str, Markup], tag: str = "span") -> Markup:
     )
 
 
-def figure_json(figures: dict[str, go.Figure]) -> dict[str, Any]:
-    """One figure in every language: the first whole, the others as what differs.
+def _text(key: str, language: str) -> str:
+    return catalogue(language)[f"report.{key}"]
+
+
+def _term(language: str, found: re.Match) -> str:
+    key, shown = found[1], found[2] or found[1]
+    meaning = escape(_text(f"terms.{key}", language))
+    return f'<a class="term" href="#term-{key}" data-meaning="{meaning}">{shown}</a>'
+
+
+def figure_json(figures: Mapping[str, go.Figure]) -> dict[str, Any]:
+    """One figure in several forms: the first whole, the others as what differs.
 
     Returns:
-        ``figure`` with data and layout, and ``texts``, per language a list of [path, value].
+        ``figure`` with data and layout, and ``texts``: for each form a list of [path, value].
     """
-    plain = {language: json.loads(figure.to_json()) for language, figure in figures.items()}
+    plain = {form: json.loads(figure.to_json()) for form, figure in figures.items()}
     for figure in plain.values():
-        figure["layout"].pop("template", None)
-    first = plain[LANGUAGES[0]]
+        figure["layout"]["paper_bgcolor"] = "rgba(0,0,0,0)"  # the page's own shows
+    first = next(iter(plain.values()))
     differing = {key for other in plain.values() for key in _differences(first, other)}
     changed = sorted(differing, key=repr)
     return {
         "figure": {"data": first["data"], "layout": first["layout"]},
         "texts": {
-            language: [[list(path), _at(plain[language], path)] for path in changed]
-            for language in LANGUAGES
+            form: [[list(path), _at(plain[form], path)] for path in changed] for form in figures
         },
     }
 

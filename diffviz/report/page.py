@@ -1,227 +1,313 @@
-"""One HTML file that holds a whole run: words, numbers, images and plots, in every language.
+"""A run as one HTML file: pictures first, then numbers and figures, in every language.
 
-The page asks nothing of any network, and its policy forbids it: scripts run only when their hash
-stands in the policy, so text from outside stays text even if an escape were forgotten.
+The page makes no request, and its policy forbids them. Scripts run only when their hash stands in
+the policy, so that a name from outside stays text even where an escape was forgotten.
 """
 
+from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from latex2mathml.converter import convert
 from markupsafe import Markup
 
-from diffviz.diagnosis.numbers import finite, key_numbers, mark_times, on_the_way, scale_of
-from diffviz.diagnosis.summary import number, paragraphs
+from diffviz import figures
+from diffviz.diagnosis.bands import band
+from diffviz.diagnosis.numbers import dial_readings, finite, key_numbers, mark_times
+from diffviz.diagnosis.sentences import listed, number, step_sentences, step_table, story
+from diffviz.diagnosis.verdicts import on_the_way
 from diffviz.errors import InputError
 from diffviz.figures import theme
-from diffviz.figures.histogram import HistogramData, histogram_data
+from diffviz.figures.histogram import histogram_data
+from diffviz.figures.map import map_data
 from diffviz.files.atomic import replacing
 from diffviz.files.catalogue import LANGUAGES, catalogue
+from diffviz.play import plane
 from diffviz.recording.run import Run
 from diffviz.report import embedding
-from diffviz.report.pictures import Sheets, is_images, sheets
+from diffviz.report.data import together
+from diffviz.report.frames import frames
 
-SECTIONS = (
-    "ks",
-    "dial",
-    "stds",
-    "mean",
-    "distance",
-    "histogram",
-    "staircase",
-    "schedule",
-    "diversity",
-    "noise",
-)
+FIRST = ("mean", "stds", "ks", "staircase", "dial")
+REST = ("distance", "histogram", "strips", "diversity", "noise", "schedule")
 EQUATIONS = {
-    "eq_ddpm": r"x_{t-1} = \frac{1}{\sqrt{\alpha_t}}\left(x_t - "
+    "ddpm": r"x_{t-1} = \frac{1}{\sqrt{\alpha_t}}\left(x_t - "
     r"\frac{1-\alpha_t}{\sqrt{1-\bar\alpha_t}}\,\hat\varepsilon\right) + \lambda\sqrt{\beta_t}\,z",
-    "eq_ddim": r"x_{t-1} = \sqrt{\bar\alpha_{t-1}}\,"
+    "ddim": r"x_{t-1} = \sqrt{\bar\alpha_{t-1}}\,"
     r"\frac{x_t - \sqrt{1-\bar\alpha_t}\,\hat\varepsilon}{\sqrt{\bar\alpha_t}}"
     r" + \sqrt{1-\bar\alpha_{t-1}}\,\hat\varepsilon",
-    "eq_sde": r"dx = \left[f(x,t) - g(t)^2\,\nabla_x\log q_t(x)\right]dt + g(t)\,d\bar{w}",
-    "eq_ode": r"dx = \left[f(x,t) - \frac{1}{2}\,g(t)^2\,\nabla_x\log q_t(x)\right]dt",
+    "sde": r"dx = \left[f(x,t) - g(t)^2\,\nabla_x\log q_t(x)\right]dt + g(t)\,d\bar{w}",
+    "ode": r"dx = \left[f(x,t) - \frac{1}{2}\,g(t)^2\,\nabla_x\log q_t(x)\right]dt",
 }
-WORDS = (
-    "title",
-    "play",
-    "pause",
-    "scrubber",
-    "speed",
-    "language",
-    "theme",
-    "contents",
-    "equations",
-)
+WORDS = ("play", "pause", "scrubber", "language", "theme", "contents")
 """Texts of ``report.page`` that stand in attributes, where the script changes the language."""
-LIVE = (
-    ("mean", "mean", "x", "reference_mean"),
-    ("std", "std", "x", "reference_std"),
-    ("std_between", "std_between", None, "reference_std_between"),
-    ("residual_std", "std", "residual", None),
-    ("ks_normal", "ks_normal", "x", None),
-    ("ks_marginal", "ks_marginal", None, None),
-    ("ks_residual", "ks_normal", "residual", None),
-)
-"""Columns of the live table: name, variable, quantity, and the variable that is its reference."""
+EXACT = {"gaussian(": "gaussian", "mixture(": "mixture", "dataset(": "dataset"}
+"""How the name of an exact denoiser begins, and what the page calls it."""
+MOUNT = """
+const box = document.getElementById("plane");
+const options = JSON.parse(document.getElementById("plane-options").textContent);
+const html = document.documentElement;
+const seen = () => ({ language: html.dataset.language, theme: html.dataset.shade });
+new IntersectionObserver((entries, near) => {
+  if (!entries.some((entry) => entry.isIntersecting)) return;
+  near.disconnect();
+  const live = mount(box, { ...options, ...seen() });
+  new MutationObserver(() => live.set(seen())).observe(html, {
+    attributeFilter: ["data-language", "data-shade"],
+  });
+}, { rootMargin: "400px 0px" }).observe(box);
+"""
+"""Shows the live plane when the window comes near it, in the page's language and theme."""
+FEW = 32
+"""Below so many samples the page warns of chance."""
 
 
 def write_report(
-    run: Run, path: str | Path, *, language: str = "en", title: str | None = None
+    run: Run | Mapping[str, Run],
+    path: str | Path,
+    *,
+    language: str = "en",
+    title: str | None = None,
 ) -> None:
-    """Write the run to ``path`` as one HTML file that opens anywhere and needs nothing else.
+    """Write a run to ``path`` as one HTML file that opens anywhere and needs nothing else.
 
-    Every language is in the file; ``language`` is the one shown first. ``title`` is the heading.
+    Several runs, each under its name, are shown arm beside arm. Every language is in the file;
+    ``language`` is the one shown first. ``title`` is the heading.
 
     Raises:
-        InputError: no such language, or the file cannot be written.
+        InputError: no such language, runs that cannot be shown together, or the file cannot be
+            written.
     """
     page = render(run, language, title)
     with replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
 
-def render(run: Run, language: str = "en", title: str | None = None) -> str:
+def render(run: Run | Mapping[str, Run], language: str = "en", title: str | None = None) -> str:
     """The page as text."""
     if language not in LANGUAGES:
         raise InputError(f"language is {language!r}; allowed are {', '.join(LANGUAGES)}")
-    pictures = sheets(run)
-    opening = () if pictures is not None else ("trajectories",)
-    figures = {name: _in_languages(run, name) for name in (*opening, *SECTIONS)}
-    script = asset("page.js")
+    runs = {"": run} if isinstance(run, Run) else dict(run)
+    run = together(run)
+    told = {code: story(run, code) for code in LANGUAGES}
+    shown = figures.available(run)
+    way = "map" if "map" in shown else "trajectories"
+    drawn = {
+        name: embedding.figure_json(
+            {code: figures.plot(run, name, language=code) for code in LANGUAGES}
+        )
+        for name in (way, *FIRST, *REST)
+        if name in shown
+    }
+    rows, arms = key_numbers(run), _arms(run)
+    scripts = [files("diffviz.figures").joinpath("scrub.js").read_text("utf-8"), asset("page.js")]
+    live = plane.module() + MOUNT
     return template("page.html.j2").render(
         run=run,
+        runs=runs,
         language=language,
         tags=embedding.TAGS,
         title=title,
-        policy=policy(script),
+        told=told,
+        headline=_together({code: told[code].headline for code in LANGUAGES}),
+        lead=_lead(run, runs),
+        policy=policy(*scripts, live),
         style=Markup(asset("page.css")),
-        script=Markup(script),
+        scripts=[Markup(script) for script in scripts],
+        live=Markup(live),
+        plane=embedding.script_json(plane.options(particles=300, address=False)),
         plotly=embedding.plotly_packed(),
-        summary=[
-            (
-                head,
-                embedding.in_languages(
-                    {code: paragraphs(run, code)[i] for code in LANGUAGES}, "p"
-                ),
-            )
-            for i, head in enumerate(("noise_head", "law_head", "end_head"))
-        ],
-        arms=_arms(run),
-        rows=key_numbers(run),
+        arms=arms,
+        rows=rows,
+        shares=[_share(row) for row in rows],
+        few=run.spec.n if run.spec.n < FEW else None,
+        table=(table := step_table(run, language)),
+        heads=_heads(run),
+        residual=_residual(run, rows),
+        readings=_readings(run),
         marks=mark_times(run),
-        way=run.dataset["t"].values[on_the_way(run)].tolist(),
-        live=[column[0] for column in LIVE],
-        images=is_images(run),
-        pictures=pictures,
-        sections=[(name, figures[name] is not None) for name in SECTIONS],
-        has_trajectories=figures.get("trajectories") is not None,
+        size=int(np.prod(run.spec.sample_shape)),
+        first=[name for name in (way, *FIRST) if name in drawn],
+        rest=[name for name in REST if name in drawn],
         equations={key: Markup(convert(latex, "block")) for key, latex in EQUATIONS.items()},
         times=run.dataset["t"].values.tolist(),
-        values_in_all=run.spec.n * int(np.prod(run.spec.sample_shape)),
-        data=_data(run, language, title, pictures, figures),
+        terms=[key for key in catalogue("en") if key.startswith("report.terms.")],
+        pictures=(pictures := frames(run)),
+        view=embedding.script_json(_view(run, language, title, told, table.cells)),
+        figures=embedding.script_json(drawn),
+        frames=embedding.script_json(
+            None
+            if pictures is None
+            else {
+                "times": pictures.times,
+                "arms": len(run.arms),
+                "samples": pictures.samples,
+                "shape": pictures.shape,
+            }
+        ),
         histogram=embedding.packed(_densities(run)),
     )
 
 
-def _in_languages(run: Run, name: str) -> dict[str, Any] | None:
-    """One figure in every language, ready for the page; None when the run lacks it."""
-    module = import_module(f"diffviz.figures.{name}")
-    data = getattr(module, f"{name}_data")(run.schedule if name == "schedule" else run)
-    if data is None:
-        return None
-    draw = getattr(module, f"{name}_figure")
+def _together(parts: Mapping[str, str], tag: str = "span") -> Markup:
+    return embedding.in_languages(parts, tag)
 
-    def drawn(language: str) -> go.Figure:
-        if isinstance(data, HistogramData):
-            return draw(data, int(data.t[0]), language)
-        return draw(data, language)
 
-    return embedding.figure_json({language: drawn(language) for language in LANGUAGES})
+def _lead(run: Run, runs: Mapping[str, Run]) -> Markup:
+    """Which runs these are, in one line."""
+    names = dict.fromkeys(one.spec.denoiser for one in runs.values())
+    values = {"n": f"{run.spec.n:,}", "steps": run.spec.steps}
+    parts = {}
+    for code in LANGUAGES:
+        words = catalogue(code)
+        called = listed([_called(name, run, code) for name in names], code)
+        said = [words["report.page.lead"].format(denoiser=called, **values)]
+        if len({one.spec.seed for one in runs.values()}) == 1:
+            said.append(words["report.page.lead_same"])
+        if any(runs):
+            said.append(words["report.page.lead_runs"].format(runs=listed(list(runs), code)))
+        parts[code] = (" " if code == "en" else "").join(said)
+    return _together(parts)
+
+
+def _called(denoiser: str, run: Run, language: str) -> str:
+    """A denoiser in everyday words; its own name where there are none."""
+    words = catalogue(language)
+    for start, key in EXACT.items():
+        if denoiser.startswith(start):
+            return words[f"report.page.{key}"]
+    sprites = denoiser.startswith("ContextUnet") and run.spec.sample_shape == (3, 16, 16)
+    return words["report.page.sprites"] if sprites else denoiser
 
 
 def _arms(run: Run) -> list[dict[str, Any]]:
     """What the page calls an arm. λ = 1 is left out where the rule draws no noise anyway."""
     drawn = np.nanmax(run.dataset["noise_std"].values, axis=1, initial=0) > 0
-    scales = [scale_of(spec) for spec in run.spec.arms]
     return [
         {
             "name": name,
-            "rule": str(spec.get("rule", "")),
-            "scale": f"{scale:g}" if scale < 1 or (scale >= 1 and noisy) else "",
+            "rule": str(spec["rule"]),
+            "scale": f"{spec['noise_scale']:g}" if noisy or spec["noise_scale"] < 1 else "",
             "colour": theme.colour(i),
         }
-        for i, (name, spec, scale, noisy) in enumerate(
-            zip(run.arms, run.spec.arms, scales, drawn, strict=True)
-        )
+        for i, (name, spec, noisy) in enumerate(zip(run.arms, run.spec.arms, drawn, strict=True))
     ]
 
 
-def _data(
+def _share(row: Any) -> Markup | str:
+    """The percentage with its range; without one for the data themselves."""
+    if not np.isfinite(row.share):
+        return "–"
+    if not np.isfinite(row.share_low + row.share_high):
+        return f"{100 * row.share:.0f}"
+    values = {
+        "share": f"{100 * row.share:.0f}",
+        "low": f"{100 * row.share_low:.0f}",
+        "high": f"{100 * row.share_high:.0f}",
+    }
+    return embedding.both("ends.span", **values)
+
+
+def _heads(run: Run) -> list[Markup]:
+    """Heads of the table of steps in every language."""
+    heads = {code: step_table(run, code).head for code in LANGUAGES}
+    count = len(heads[LANGUAGES[0]])
+    return [_together({code: heads[code][i] for code in LANGUAGES}) for i in range(count)]
+
+
+def _residual(run: Run, rows: Sequence[Any]) -> dict[str, Any] | None:
+    """The residual's D and p on the way; None where it was not measured."""
+    way = on_the_way(run)
+    if not len(way) or not np.isfinite([row.residual_d for row in rows[:-1]]).any():
+        return None
+    times = run.dataset["t"].values[way]
+    return {
+        "start": int(times[0]),
+        "stop": int(times[-1]),
+        "chance": float(np.nanmax(band(run, "residual_ks")[1][way])),
+        "exact": run.spec.denoiser.startswith(tuple(EXACT)),
+    }
+
+
+def _readings(run: Run) -> list[tuple[str, str, list[str]]]:
+    """For each arm whose λ can be read: its name, λ, and λ̂ at the marks."""
+    marks = np.isin(run.dataset["t"].values, mark_times(run))
+    scales = {str(arm["name"]): f"{arm['noise_scale']:g}" for arm in run.spec.arms}
+    return [
+        (arm, scales[arm], [number(value) for value in values[marks]])
+        for arm, values in dial_readings(run).items()
+    ]
+
+
+def _view(
     run: Run,
     language: str,
     title: str | None,
-    pictures: Sheets | None,
-    figures: dict[str, Any],
-) -> dict[str, Markup]:
-    """What the page's script reads, by the id of its element."""
-    view = {
+    told: Mapping[str, Any],
+    cells: list[list[list[str]]],
+) -> dict[str, Any]:
+    """What the script of the page reads."""
+    pictures = ("map", "trajectories", *FIRST, *REST)
+    return {
         "language": language,
         "tags": embedding.TAGS,
         "title": title,
+        "headlines": {code: told[code].headline for code in LANGUAGES},
         "arms": run.arms,
+        "colours": [theme.colour(i) for i in range(len(run.arms))],
         "times": run.dataset["t"].values.tolist(),
-        "live": _live(run),
+        "cells": cells,
         "bins": run.dataset.sizes["bin"],
         "config": theme.CONFIG,
-        "text": {"light": theme.TEXT[False], "dark": theme.TEXT[True]},
         "narrow": theme.NARROW,
+        "text": theme.TEXT,
+        "map": finite(_map(run)),
         "words": {
             code: {key: catalogue(code)[f"report.page.{key}"] for key in WORDS}
             for code in LANGUAGES
         },
+        "sentences": {
+            code: {name: _indexed(step_sentences(run, name, code)) for name in pictures}
+            for code in LANGUAGES
+        },
     }
-    images = None if pictures is None else {**pictures.__dict__}
+
+
+def _indexed(sentences: Sequence[str]) -> list[Any]:
+    """Each sentence once, and which of them is said at each step."""
+    said = list(dict.fromkeys(sentences))
+    return [said, [said.index(sentence) for sentence in sentences]]
+
+
+def _map(run: Run) -> dict[str, Any] | None:
+    """Positions on the map, (arm, time, sample, 2) as one list, in stds of q(x_t)."""
+    data = map_data(run)
+    if data is None:
+        return None
     return {
-        "view": embedding.script_json(view),
-        "images": embedding.script_json(images),
-        "figures": embedding.script_json({k: v for k, v in figures.items() if v is not None}),
+        "samples": data.x.shape[2],
+        "data": [float(f"{value:.3g}") for value in data.x.ravel()],
     }
-
-
-def _live(run: Run) -> list[list[list[float | None]]]:
-    """Per column and row (the arms, then the data) the values over the steps, 4 digits each."""
-    columns = []
-    for _, variable, quantity, reference in LIVE:
-        values = run.dataset[variable]
-        if quantity is not None:
-            values = values.sel(quantity=quantity)
-        rows = list(values.values)
-        rows.append(
-            np.full(rows[0].shape, np.nan) if reference is None else run.dataset[reference].values
-        )
-        columns.append([[float(f"{v:.4g}") for v in row] for row in rows])
-    return finite(columns)
 
 
 def _densities(run: Run) -> bytes:
-    """Densities of x_t as float32 (time, arm, bin), little-endian."""
-    density = histogram_data(run, "x").density
-    return np.ascontiguousarray(density.swapaxes(0, 1)).astype("<f4").tobytes()
+    """Densities of x_t, of each arm and then of q(x_t), as float32 (time, arm, bin)."""
+    data = histogram_data(run, "x")
+    density = np.concatenate([data.density, data.reference[None]]).swapaxes(0, 1)
+    return np.ascontiguousarray(density).astype("<f4").tobytes()
 
 
-def policy(script: str) -> str:
-    """The Content-Security-Policy of a page that runs this script and plotly.js."""
+def policy(*scripts: str) -> str:
+    """The Content-Security-Policy of a page that runs these scripts and plotly.js."""
+    allowed = " ".join(f"'{embedding.digest(script)}'" for script in scripts)
     return "; ".join(
         (
             "default-src 'none'",
-            f"script-src '{embedding.digest(script)}' '{embedding.plotly_digest()}'",
+            f"script-src {allowed} '{embedding.plotly_digest()}'",
             "style-src 'unsafe-inline'",
             "img-src data: blob:",
             "base-uri 'none'",
@@ -246,6 +332,11 @@ def template(name: str) -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(both=embedding.both, number=number, languages=LANGUAGES)
-    environment.globals.update(words=lambda key, code: catalogue(code)[f"report.{key}"])
+    environment.globals.update(
+        both=embedding.both,
+        in_languages=embedding.in_languages,
+        number=number,
+        languages=LANGUAGES,
+        words=lambda key, code: catalogue(code)[f"report.{key}"],
+    )
     return environment.get_template(name)

@@ -108,7 +108,7 @@ def _render(seen: Seen, name: str, language: str) -> str:
         "language": language,
         "tags": embedding.TAGS,
         "config": theme.CONFIG,
-        "text": {"light": theme.TEXT[False], "dark": theme.TEXT[True]},
+        "text": theme.TEXT,
         "narrow": theme.NARROW,
         "words": {
             code: {key: catalogue(code)[f"report.page.{key}"] for key in ("language", "theme")}

@@ -5,19 +5,21 @@ Sprite i of a seed is a function of (seed, i) alone: the words w_1, w_2, … of
 parts, its colours, its mirroring and its place. Its class is i mod 5. All arithmetic is in
 integers and NumPy promises that the words stay the same, so every platform draws the same pixels.
 
-The drawings themselves are in ``diffviz.sprites.art``.
+The drawings themselves are in ``art.toml`` beside this file.
 """
 
+import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.resources import files
 from numbers import Integral
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diffviz.errors import InputError
-from diffviz.sprites import art
 
+ART = tomllib.loads(files("diffviz.sprites").joinpath("art.toml").read_text("utf-8"))
 CLASSES: tuple[str, ...] = ("hero", "non-hero", "food", "spell", "side-facing")
 SIZE = 16
 MAX_SPRITES = 1_000_000
@@ -38,7 +40,7 @@ def _rgb(*colours: int) -> NDArray[np.int64]:
     return np.array([[c >> 16, c >> 8 & 255, c & 255] for c in colours], dtype=np.int64)
 
 
-RAMPS = {name: _rgb(*shades) for name, shades in art.RAMPS.items()}
+RAMPS = {name: _rgb(*shades) for name, shades in ART["ramps"].items()}
 OUTLINES = _rgb(0x2B2238, 0x3B2430, 0x1F2A44)
 FIXED = _rgb(0x231C30, 0xFFFFFF, 0xE0404C)  # x, w, r
 TINTS = (-8, 0, 8)
@@ -101,15 +103,16 @@ def _people(heads: str, bodies: str) -> list[Grid]:
     return [_outlined(_over(head, trunk)) for head in _cells(heads) for trunk in trunks]
 
 
-HEROES = _people(art.FRONT_HEADS, art.FRONT_BODIES)
-WALKERS = _people(art.SIDE_HEADS, art.SIDE_BODIES)
-ITEMS = [_outlined(item) for item in _cells(art.ITEMS, top=1, left=10)]
-SHIELDS = [_outlined(shield) for shield in _cells(art.SHIELDS, top=7)]
-BURDENS = [_outlined(burden) for burden in _cells(art.BURDENS)]
+PEOPLE: Mapping[str, str] = ART["people"]
+HEROES = _people(PEOPLE["front_heads"], PEOPLE["front_bodies"])
+WALKERS = _people(PEOPLE["side_heads"], PEOPLE["side_bodies"])
+ITEMS = [_outlined(item) for item in _cells(PEOPLE["items"], top=1, left=10)]
+SHIELDS = [_outlined(shield) for shield in _cells(PEOPLE["shields"], top=7)]
+BURDENS = [_outlined(burden) for burden in _cells(PEOPLE["burdens"])]
 
 # ---------------------------------------------------------------- choices
 
-PERSON = (art.SKIN, art.HAIR, art.CLOTHES, art.TRIM, art.METAL)
+PERSON = [PEOPLE[part] for part in ("skin", "hair", "clothes", "trim", "metal")]
 
 
 def _pick(options: Sequence[Choice], words: Words) -> Choice:
@@ -125,18 +128,18 @@ def _walker(words: Words) -> Drawn:
     return _over(_pick(WALKERS, words), _pick(BURDENS, words)), PERSON
 
 
-def _thing(sheet: str, colours: Mapping[str, Sequence[str]]) -> Painter:
-    """A painter that picks one drawing of the sheet."""
-    grids = [_outlined(grid) for grid in _cells(sheet)]
-    drawn = list(zip(grids, colours.values(), strict=True))
+def _thing(kind: Mapping[str, Any]) -> Painter:
+    """A painter that picks one drawing of the sheet of that kind."""
+    grids = [_outlined(grid) for grid in _cells(kind["sheet"])]
+    drawn: list[Drawn] = list(zip(grids, kind["colours"].values(), strict=True))
     return lambda words: _pick(drawn, words)
 
 
 PAINTERS: tuple[Painter, ...] = (
     _hero,
-    _thing(art.MONSTER_SHEET, art.MONSTERS),
-    _thing(art.FOOD_SHEET, art.FOOD),
-    _thing(art.SPELL_SHEET, art.SPELLS),
+    _thing(ART["monsters"]),
+    _thing(ART["food"]),
+    _thing(ART["spells"]),
     _walker,
 )
 

@@ -24,7 +24,7 @@ from translations import HERE, in_words, made, words
 
 PICTURES = ('class="picture"', 'class="still"')
 LESSONS = "lessons/"
-BREAK = re.compile(r"(?<=[，。；：、！？（）“”])\n|(?<=[一-鿿])\n(?=[一-鿿“（])")
+BREAK = re.compile(r"(?<=[，。；：、！？（）“”])\n|(?<=[一-鿿])\n(?=[一-鿿“（，。；：、！？])")
 
 
 class solution(nodes.General, nodes.Element):
@@ -83,8 +83,15 @@ class Join(SphinxTransform):
         if not self.app.tags.has("zh"):
             return
         for text in list(self.document.findall(nodes.Text)):
-            if not isinstance(text.parent, nodes.FixedTextElement | nodes.literal | nodes.raw):
-                text.parent.replace(text, nodes.Text(BREAK.sub("", text)))
+            parent = text.parent
+            if isinstance(parent, nodes.FixedTextElement | nodes.literal | nodes.raw):
+                continue
+            # A line break of the source may be a node of its own, so its neighbours count too.
+            place = parent.index(text)
+            before = parent[place - 1].astext()[-1:] if place else ""
+            after = parent[place + 1].astext()[:1] if place + 1 < len(parent) else ""
+            joined = BREAK.sub("", before + text + after)
+            parent.replace(text, nodes.Text(joined[len(before) : len(joined) - len(after)]))
 
 
 class Fold(SphinxTransform):
@@ -251,6 +258,9 @@ def _other_language(
     if pagename.startswith(LESSONS):
         context["slides"] = {"en": "Slides", "zh": "幻灯片"}[here]
         context["slides_page"] = f"{up}slides/{here}/{pagename}.html"
+        lesson = pagename.removeprefix(LESSONS)
+        if lesson[0].isdigit():
+            context["notebook"] = f"{up}{here}/notebooks/{lesson}.ipynb"
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -20,8 +20,9 @@ from PIL import Image
 
 import diffviz as dv
 from diffviz.diffusion.names import shipped_weights
-from diffviz.figures import PICTURES, theme
-from diffviz.figures.strips import StripsData, grid_image, strip_image
+from diffviz.figures import plot, theme
+from diffviz.figures.schedule import schedule_data, schedule_figure
+from diffviz.figures.strips import StripsData, strips_figure
 from diffviz.figures.theme import CONFIG, NARROW, TEXT
 from diffviz.files.catalogue import LANGUAGES
 from diffviz.files.images import to_uint8
@@ -38,6 +39,7 @@ __all__ = [
     "picture",
     "put",
     "shipped_network",
+    "strip",
     "tiles",
     "torch",
 ]
@@ -49,15 +51,16 @@ CACHE = Path(os.environ.get("DIFFVIZ_DOCS_CACHE", "docs/_build/cache/by-hand"))
 class Picture:
     """A plotly figure in every language."""
 
-    def __init__(self, figures: Mapping[str, go.Figure]) -> None:
-        self.figures = dict(figures)
+    def __init__(self, figures: Mapping[str, go.Figure], **alt: str) -> None:
+        self.figures, self.alt = dict(figures), alt
 
     def _repr_html_(self) -> str:
         view = figure_json(self.figures) | {"config": CONFIG, "narrow": NARROW}
-        view["ink"] = {"light": TEXT[False], "dark": TEXT[True]}
+        view["ink"] = TEXT
         height = int(self.figures[LANGUAGES[0]].layout.height or 400)
+        words = " ".join(f'data-alt-{k}="{escape(v)}"' for k, v in self.alt.items())
         return (
-            f'<div class="picture" style="min-height:{height}px">'
+            f'<div class="picture" {words} style="min-height:{height}px">'
             f'<script type="application/json">{script_json(view)}</script></div>'
         )
 
@@ -87,9 +90,11 @@ def draw(figure: Callable[[str], go.Figure]) -> Picture:
     return Picture({language: figure(language) for language in LANGUAGES})
 
 
-def picture(name: str, run: dv.Run) -> Picture:
-    """One of diffviz's own pictures of a run, as ``diffviz figure`` knows it by name."""
-    return draw(lambda language: PICTURES[name](run, language))
+def picture(name: str, run: dv.Run | dv.NoiseSchedule) -> Picture:
+    """One of diffviz's own pictures, by its name as in ``diffviz figure``."""
+    if isinstance(run, dv.NoiseSchedule):
+        return draw(lambda language: schedule_figure(schedule_data(run), language))
+    return draw(lambda language: plot(run, name, language=language))
 
 
 def put(**numbers: float | int | str) -> None:
@@ -167,25 +172,26 @@ def lines(
     return draw(figure)
 
 
+def strip(data: StripsData, *, en: str, zh: str) -> Picture:
+    """Images of a run as `strips_data` gives them, and what they show in words."""
+    return Picture(draw(lambda language: strips_figure(data, language)).figures, en=en, zh=zh)
+
+
 def tiles(
-    images: np.ndarray,
-    rows: Sequence[str],
-    times: Sequence[int] = (),
-    *,
-    en: str,
-    zh: str,
-    scale: int = 5,
-) -> Still:
+    images: np.ndarray, rows: Sequence[str], times: Sequence[int] = (), *, en: str, zh: str
+) -> Picture:
     """Images (rows, columns, 3, H, W) in [−1, 1] as a table, in the fixed range.
 
-    A row has a name, in Latin letters only; a column is a time, or a sample.
+    A row has a name; a column is a time, or a sample.
     """
     shape = images.shape
     pixels = to_uint8(images.reshape(-1, *shape[2:]).astype(np.float32))
     pixels = pixels.reshape(*shape[:2], *pixels.shape[1:])
-    names, samples = list(rows), list(range(shape[1]))
     if len(times):
-        data = StripsData(names, np.asarray(times), [0], pixels[:, :, None], False)
-        return Still(strip_image(data, scale=scale), en=en, zh=zh)
-    data = StripsData(names, np.zeros(1, dtype=int), samples, pixels[:, None], False)
-    return Still(grid_image(data, scale=scale), en=en, zh=zh)
+        return strip(
+            StripsData(list(rows), np.asarray(times), [0], pixels[:, :, None], False), en=en, zh=zh
+        )
+    samples = list(range(shape[1]))
+    return strip(
+        StripsData(list(rows), np.zeros(1, int), samples, pixels[:, None], False), en=en, zh=zh
+    )

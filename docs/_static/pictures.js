@@ -47,6 +47,8 @@
     }
     entry.narrow = element.clientWidth < entry.view.narrow;
     const { data, layout } = arranged(entry.view, entry.narrow, element);
+    // Without a height of its own the element vanishes when Plotly answers a resize.
+    element.style.height = `${layout.height}px`;
     Plotly.react(element, data, layout, { ...entry.view.config });
   }
 

@@ -12,7 +12,7 @@ import diffviz as dv
 from diffviz.diffusion.names import shipped_weights
 
 denoiser = dv.load_denoiser(shipped_weights())
-points = denoiser.data.points.reshape(len(denoiser.data.points), -1)
+points = denoiser.law.points.reshape(len(denoiser.law.points), -1)
 ddim = [dv.Arm("ddim", dv.ddim())]
 rows, hits = [], {}
 for k, label in enumerate(denoiser.classes):
@@ -21,7 +21,7 @@ for k, label in enumerate(denoiser.classes):
     )
     x = run.dataset["samples"].values[0]
     nearest = [((points - sample.ravel()) ** 2).sum(axis=1).argmin() for sample in x]
-    hits[label] = int((denoiser.data.labels[nearest] == k).sum())
+    hits[label] = int((denoiser.law.labels[nearest] == k).sum())
     rows.append(np.concatenate(x.clip(-1, 1).transpose(0, 2, 3, 1), axis=1))
 figure = Image.fromarray((127.5 + 127.5 * np.concatenate(rows)).astype("uint8"))
 figure = figure.resize((512, 320), Image.Resampling.NEAREST)

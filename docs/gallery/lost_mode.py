@@ -18,6 +18,6 @@ for arm in run.arms:
     density = run.dataset["histogram"].sel(arm=arm, quantity="x", t=0)
     figure.add_scatter(x=density["bin"], y=density / density.sum(), name=arm)
     share[arm] = float(run.dataset["class_count"].sel(arm=arm)[1] / run.spec.n)
-figure.update_layout(xaxis_title="x_0", yaxis_title="share per bin", yaxis_range=[0, 0.06])
+figure.update_layout(xaxis_title="x₀", yaxis_title="share per bin", yaxis_range=[0, 0.06])
 words = ", ".join(f"{arm} {part:.1%}" for arm, part in share.items())
 print(f"Share of samples in the small mode (30 % is right): {words}.")

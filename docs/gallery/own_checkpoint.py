@@ -24,4 +24,5 @@ with tempfile.TemporaryDirectory() as folder:
         x = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
         gaps[shortcut] = [float((denoiser(x, t) - denoiser(x, t)).std()) for t in (500, 250, 10)]
 figure = go.Figure([go.Bar(x=["500", "250", "10"], y=v, name=k) for k, v in gaps.items()])
+figure.update_layout(xaxis={"title": "t", "type": "category"}, yaxis_title="std of the difference")
 print("Std of the difference between two equal calls: " + str(gaps))

@@ -9,8 +9,7 @@ exact denoiser of 200 sprites. The loop passes t as the fraction i/T, as the tut
 import torch
 
 import diffviz as dv
-from diffviz.figures import PICTURES
-from diffviz.recording.combine import joined
+from diffviz.recording.combine import combine
 
 schedule = dv.NoiseSchedule.course()
 denoiser = dv.DatasetDenoiser(schedule, dv.make_sprites(200)[0])
@@ -28,7 +27,7 @@ def sample_ddpm(nn_model, correct, timesteps=500):
 
 runs = {}
 for name, correct in (("as it is", True), ("incorrect", False)):
-    probe = dv.Probe(lambda x, t: denoiser(x, round(500 * t.item())), schedule, data=denoiser.data)
+    probe = dv.Probe(lambda x, t: denoiser(x, round(500 * t.item())), schedule, data=denoiser.law)
     runs[name] = probe.finish(sample_ddpm(probe, correct))
     print(name, [finding.id for finding in dv.diagnose(runs[name])])
-figure = PICTURES["dial"](joined(runs), "en")
+figure = dv.plot(combine(runs), "dial")

@@ -6,11 +6,10 @@ the right marginals and another joint law. Only the three together tell the arms
 """
 
 import diffviz as dv
-from diffviz.figures import PICTURES
 
 schedule = dv.NoiseSchedule.course()
 run = dv.record(dv.GaussianDenoiser(schedule, 2.0, 0.5), schedule, n=4096, progress=False)
-figure = PICTURES["ks"](run, "en")
+figure = dv.plot(run, "ks")
 at = run.dataset.sel(t=100)
 naive = at["ks_normal"].sel(quantity="x")
 marginal = at["ks_marginal"]

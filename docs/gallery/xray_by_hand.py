@@ -27,4 +27,5 @@ table = seen.coefficients
 figure = go.Figure()
 figure.add_scatter(x=table["t"], y=table["std"], name="noise injected, as seen")
 figure.add_scatter(x=table["t"], y=table["expected_std"], name=f"by {seen.rule}")
+figure.update_layout(xaxis={"title": "t", "autorange": "reversed"}, yaxis_title="std")
 print(f"{seen.rule}: {'; '.join(finding.message for finding in seen.findings)}")

@@ -1,0 +1,197 @@
+"""Schedule: how fast the signal drowns, which invariants hold, and what is left to see.
+
+The simplest page: controls, one callback, a figure. Read it first.
+"""
+
+from functools import lru_cache
+from typing import Any
+
+import dash_mantine_components as dmc
+import numpy as np
+from dash import (
+    ClientsideFunction,
+    Input,
+    Output,
+    State,
+    callback,
+    clientside_callback,
+    dcc,
+    html,
+    register_page,
+)
+from dash.development.base_component import Component
+from numpy.typing import NDArray
+
+from dashboards import shell
+from dashboards.shell import View
+from diffviz.diffusion.forward import ForwardData, forward_data
+from diffviz.diffusion.schedule import KINDS, NoiseSchedule
+from diffviz.errors import InputError
+from diffviz.figures.schedule import schedule_data, schedule_figure
+from diffviz.files.images import data_uri, from_uint8, to_uint8
+from diffviz.sprites.make import make_sprites
+
+register_page(__name__, path="/schedule", name="schedule", title="diffviz: schedule", order=4)
+
+LARGEST_T = 4000
+SPRITES, OFFERED = 200, 12
+"""Sprites that there are, and those of them that can be chosen."""
+SHOWN = 10
+"""Times of the forward process that are shown."""
+FAIR = 0.1
+"""√ᾱ_T up to this is called a fair start."""
+SURE, LIKELY = 0.99, 0.5
+"""Probability of the right sprite from which it is named, or named with a doubt."""
+
+
+def layout(**query: Any) -> Component:
+    """Controls, the curves, the checks, and one sprite on its way into the noise."""
+    view = View.read("schedule", query)
+    kind = view.get("kind", KINDS, "linear")
+    return shell.page(
+        view,
+        shell.head(view),
+        dcc.Store(id="names", data="kind,T,first,last,sprite"),
+        dmc.Card(
+            [
+                dmc.Select(
+                    id="kind",
+                    label=view.say("schedule.kind"),
+                    data=[{"value": k, "label": view.say(f"schedule.{k}")} for k in KINDS],
+                    value=kind,
+                    allowDeselect=False,
+                ),
+                dmc.NumberInput(
+                    id="T",
+                    label=view.say("schedule.T"),
+                    min=1,
+                    max=LARGEST_T,
+                    value=int(view.number("T", 1, LARGEST_T, 500)),
+                    allowDecimal=False,
+                ),
+                *(
+                    dmc.NumberInput(
+                        id=name,
+                        label=view.say(f"schedule.{name}"),
+                        min=0,
+                        max=1,
+                        step=0.001,
+                        decimalScale=6,
+                        value=view.number(name, 0, 1, usual),
+                    )
+                    for name, usual in (("first", 1e-4), ("last", 0.02))
+                ),
+                dmc.Select(
+                    id="sprite",
+                    label=view.say("schedule.sprite"),
+                    data=[
+                        {"value": str(i), "label": view.say("schedule.sprite_i", i=i + 1)}
+                        for i in range(OFFERED)
+                    ],
+                    value=str(int(view.number("sprite", 0, OFFERED - 1, 0))),
+                    allowDeselect=False,
+                ),
+            ],
+            className="controls",
+            withBorder=True,
+        ),
+        html.Div(id="schedule"),
+    )
+
+
+@callback(
+    Output("schedule", "children"),
+    *(Input(name, "value") for name in ("kind", "T", "first", "last", "sprite")),
+    State("_pages_location", "search"),
+)
+def drawn(kind: Any, T: Any, first: Any, last: Any, sprite: Any, search: str) -> Any:
+    """Everything below the controls, or what is wrong with them."""
+    view = View.parse("schedule", search)
+    try:
+        if not isinstance(T, int) or T > LARGEST_T:
+            raise InputError(f"T is {T!r:.40}; allowed are the integers 1…{LARGEST_T}")
+        ends = (None, None) if kind == "cosine" else (first, last)
+        made = NoiseSchedule.named(str(kind), T, *ends)
+    except InputError as error:
+        return shell.notice(view.say("schedule.wrong"), str(error), color="orange")
+    index = int(sprite) % OFFERED if str(sprite).isdecimal() else 0
+    picture = schedule_figure(schedule_data(made), view.language)
+    picture = shell.dressed(picture, view)
+    return [
+        dmc.Card(
+            [
+                dmc.Title(view.say("schedule.forward"), order=2),
+                html.P(view.say("schedule.forward_note"), className="caption"),
+                _film(view, made, index),
+            ],
+            withBorder=True,
+        ),
+        dmc.Card(shell.graph(picture, "schedule"), withBorder=True),
+        dmc.Card(
+            [dmc.Title(view.say("schedule.checks"), order=2), _checks(view, made)], withBorder=True
+        ),
+    ]
+
+
+def _film(view: View, made: NoiseSchedule, index: int) -> Component:
+    """One sprite at ``SHOWN`` times, and who could still tell which it was."""
+    times = np.unique(np.rint(made.T * np.linspace(0, 1, SHOWN)).astype(int))
+    data = forward_data(made, from_uint8(_sprites()), index, times, seed=index)
+    return html.Div(
+        [
+            html.Figure(
+                [
+                    html.Img(src=data_uri(picture), alt=f"t = {t}"),
+                    html.Figcaption(
+                        [
+                            html.B(f"t = {t}"),
+                            html.Br(),
+                            f"ᾱ = {data.alpha_bar[i]:.3g}",
+                            html.Br(),
+                            _guess(view, data, i),
+                        ]
+                    ),
+                ]
+            )
+            for i, (t, picture) in enumerate(zip(times, to_uint8(data.x), strict=True))
+        ],
+        className="film",
+    )
+
+
+def _guess(view: View, data: ForwardData, i: int) -> str:
+    if data.sure[i] >= SURE:
+        return view.say("schedule.sure")
+    if data.sure[i] >= LIKELY:
+        return view.say("schedule.likely")
+    left = round(float(data.candidates[i]))
+    return view.say("schedule.few" if left < SPRITES / 10 else "schedule.nobody", n=left)
+
+
+def _checks(view: View, made: NoiseSchedule) -> Component:
+    """Every invariant, and whether it holds; how much signal is left at T."""
+    broken = made.violations()
+    starts = {"bar0": "ᾱ_0", "beta": "β_t", "product": "ᾱ_t = ᾱ", "falling": "ᾱ_t <"}
+    rows = []
+    for name, start in starts.items():
+        said = next((line for line in broken if line.startswith(start)), None)
+        result = view.say("schedule.holds") if said is None else f"✗ {said}"
+        rows.append((view.say(f"schedule.law.{name}"), result))
+    root = float(np.sqrt(made.alpha_bars[-1]))
+    key = "fair" if root <= FAIR else "unfair"
+    rows.append((view.say("schedule.left"), view.say(f"schedule.{key}", value=f"{root:.3g}")))
+    body = [html.Tr([html.Th(law, scope="row"), html.Td(result)]) for law, result in rows]
+    return html.Table(html.Tbody(body), className="numbers")
+
+
+@lru_cache(maxsize=1)
+def _sprites() -> NDArray[np.uint8]:
+    return make_sprites(SPRITES)[0]
+
+
+clientside_callback(
+    ClientsideFunction("diffviz", "tell"),
+    Output("schedule", "title"),
+    *(Input(name, "value") for name in ("kind", "T", "first", "last", "sprite")),
+    State("names", "data"),
+)

@@ -1,0 +1,178 @@
+"""What stands before every request: who may ask, how much, and what an answer may do.
+
+Host    only names under which this server was started, so that no foreign name can point here
+Origin  a POST comes from a page of this server
+Body    2 MB at most, and a JSON object
+Token   off the loopback interface every request needs it: once in the address, then as a cookie
+Answer  a Content-Security-Policy without foreign sources; a callback body that makes no sense is
+        answered with 400 and one line, never with a traceback
+
+The port is part of the cookie's name: cookies of one host are shared by all its ports, and two
+dashboards would sign each other out.
+"""
+
+import gzip
+import hmac
+import json
+import logging
+from collections.abc import Iterable
+from functools import lru_cache
+from urllib.parse import urlencode, urlsplit
+
+from dash.exceptions import DependencyException
+from flask import Flask, Response, abort, jsonify, redirect, request
+from werkzeug.exceptions import HTTPException
+
+LARGEST_BODY = 2_000_000
+LONGEST_ADDRESS = 4_000
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+PACKED = ("text/", "application/javascript", "application/json", "image/svg")
+"""What is compressed on its way; files to download and pictures are not."""
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
+}
+log = logging.getLogger("diffviz.dashboard")
+
+
+def policy(hashes: Iterable[str]) -> str:
+    """The Content-Security-Policy: scripts of this server and the inline ones of ``hashes``."""
+    return "; ".join(
+        (
+            "default-src 'self'",
+            f"script-src 'self' {' '.join(hashes)}",
+            "style-src 'self' 'unsafe-inline'",  # Dash, Mantine and plotly set styles on elements
+            "img-src 'self' data: blob:",
+            "frame-ancestors 'none'",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "object-src 'none'",
+        )
+    )
+
+
+def secure(server: Flask, hosts: Iterable[str], port: int | None, token: str | None) -> None:
+    """Put all checks before every request of ``server``. Call it before Dash adds its own.
+
+    Args:
+        server: what is guarded; what its ``config["POLICY"]`` gives goes with every answer.
+        hosts: names under which the server may be asked, without port.
+        port: of the server; part of the cookie's name.
+        token: what every request must show; nothing unless given.
+    """
+    known = {host.strip("[]").lower() for host in hosts}
+    cookie = f"diffviz-{port or 0}"
+    server.config.update(MAX_CONTENT_LENGTH=LARGEST_BODY, POLICY=lambda: "default-src 'self'")
+
+    @server.before_request
+    def check() -> Response | None:
+        if _host(request.host) not in known:
+            abort(403, "this host name is not allowed here")
+        if len(request.full_path) > LONGEST_ADDRESS:
+            abort(414, f"the address is longer than {LONGEST_ADDRESS} characters")
+        if request.method not in ("GET", "HEAD", "POST"):
+            abort(405, "allowed are GET, HEAD and POST")
+        if request.method == "POST":
+            _check_body()
+        if token is not None:
+            return _check_token(token, cookie)
+        return None
+
+    @server.after_request
+    def seal(response: Response) -> Response:
+        if request.method == "POST" and response.status_code >= 500:
+            response = _refusal(400, "this request makes no sense here")
+        response.headers.update(HEADERS)
+        response.headers["Content-Security-Policy"] = server.config["POLICY"]()
+        return _packed(response)
+
+    @server.errorhandler(Exception)
+    def fail(error: Exception) -> Response:
+        if isinstance(error, HTTPException):
+            if 300 <= (error.code or 0) < 400:
+                return error.get_response()  # type: ignore[return-value]
+            return _refusal(error.code or 500, str(error.description))
+        if isinstance(error, DependencyException):
+            return _refusal(404, "there is nothing here")
+        # A callback's body that makes no sense is the fault of whoever sent it.
+        posted = request.method == "POST"
+        log.warning("failed: %.200r", error, exc_info=not posted)
+        return _refusal(400 if posted else 500, "this could not be answered")
+
+
+def _check_body() -> None:
+    origin = request.headers.get("Origin")
+    if origin is not None and _netloc(origin) != request.host.lower():
+        abort(403, "requests from other pages are not allowed")
+    if request.mimetype != "application/json":
+        abort(415, "allowed is JSON")
+    try:
+        value = json.loads(request.get_data(cache=True))
+    except (ValueError, RecursionError):
+        abort(400, "the body is not JSON")
+    if not isinstance(value, dict):
+        abort(400, "the body is not a JSON object")
+
+
+def _check_token(token: str, cookie: str) -> Response | None:
+    """Refuse, let pass, or turn the token in the address into a cookie."""
+
+    def right(shown: str) -> bool:
+        return hmac.compare_digest(shown.encode(), token.encode())
+
+    if request.method == "GET" and right(request.args.get("token", "")):
+        rest = [pair for pair in request.args.items(multi=True) if pair[0] != "token"]
+        # One slash only: two would be read as the name of another server.
+        place = "/" + request.path.lstrip("/\\") + (f"?{urlencode(rest)}" if rest else "")
+        answer = redirect(place, 303)
+        answer.set_cookie(cookie, token, httponly=True, samesite="Lax")
+        return answer  # type: ignore[return-value]
+    if not right(request.cookies.get(cookie, "")):
+        abort(401, "open the link that diffviz dashboard has printed")
+    return None
+
+
+def _refusal(status: int, line: str) -> Response:
+    response = jsonify(error=line)
+    response.status_code = status
+    return response
+
+
+def _host(host: str) -> str | None:
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None
+
+
+def _netloc(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
+
+
+def _packed(response: Response) -> Response:
+    """Compressed where it is text; a script, the same for everybody, only once."""
+    wanted = "gzip" in request.headers.get("Accept-Encoding", "")
+    if not wanted or response.status_code != 200 or "Content-Encoding" in response.headers:
+        return response
+    if not response.mimetype.startswith(PACKED) or request.path.startswith("/download/"):
+        return response
+    response.direct_passthrough = False
+    body = response.get_data()
+    if len(body) > 1500:
+        fixed = request.method == "GET" and request.path.startswith(("/_dash-comp", "/assets/"))
+        response.set_data(_once(body) if fixed else gzip.compress(body, 2))
+        response.headers["Content-Encoding"] = "gzip"
+        response.headers["Vary"] = "Accept-Encoding"
+    return response
+
+
+@lru_cache(maxsize=128)
+def _once(body: bytes) -> bytes:
+    return gzip.compress(body, 6)

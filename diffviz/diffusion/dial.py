@@ -1,0 +1,175 @@
+r"""The noise dial on data whose law is known: the density of x_t on the way, beside q(x_t).
+
+A step with the noise scaled by λ and the score by c,
+
+    x_s = (x_t − c·ε̂·(1 − α_t)/√(1 − ᾱ_t))/√α_t + λ·√β_t·z,
+
+is the reverse process dx = [f − c·g²·∇log q_t(x)]dt + λ·g·dw, where noise and score balance, and
+every x_t has the law q(x_t), when c = (1 + λ²)/2: (λ = 1, c = 1) is DDPM, (λ = 0, c = ½) the
+probability flow, and (λ = 0, c = 1), the full score without its noise, is neither
+(arXiv 2206.00364, eq. 6). For one Gaussian the law stays Gaussian and is followed in closed form;
+for several, a fixed set of particles is followed, the same for every setting of the dial.
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
+from scipy.special import ndtri
+
+from diffviz.diffusion.schedule import NoiseSchedule
+
+Array = NDArray[np.float64]
+
+PARTICLES = 2000
+SLICES = 51
+BINS = np.linspace(-4.0, 4.0, 161)
+"""Middles of the cells in which densities are given."""
+SMOOTHED = 1.6
+"""Cells over which the particles are spread."""
+STEP = 0.01
+REACH = np.arange(-10.0, 10.0, STEP)
+"""Where the score is tabulated; between the points it is interpolated."""
+
+
+class Law(NamedTuple):
+    """Data Σ_k weights_k N(means_k, stds_k²) on the line."""
+
+    means: tuple[float, ...]
+    stds: tuple[float, ...]
+    weights: tuple[float, ...]
+
+
+LAWS = {
+    "gaussian": Law((2.0,), (0.5,), (1.0,)),
+    "mixture": Law((-1.0, 1.5), (0.2, 0.3), (0.7, 0.3)),
+}
+
+
+class DialDensity(NamedTuple):
+    """``density`` and ``marginal``, the right one, are (SLICES, bins) at the times ``t``.
+
+    Attributes:
+        t: from T to 0.
+        density, marginal: in x; at t = 0 of the end points and of the data.
+        std, right_std: of the end points and of the data.
+        distance: ½∫|p − q|dx between their densities, 0 the same and 1 apart.
+        shares, right_shares: of each mode, the nearest in units of its std.
+    """
+
+    t: NDArray[np.int64]
+    density: Array
+    marginal: Array
+    std: float
+    right_std: float
+    distance: float
+    shares: tuple[float, ...]
+    right_shares: tuple[float, ...]
+
+
+def balanced_score(noise_scale: float) -> float:
+    """The score coefficient that balances λ times the noise: (1 + λ²)/2."""
+    return (1 + noise_scale**2) / 2
+
+
+def dial_density(
+    schedule: NoiseSchedule, law: Law, noise_scale: float, score: float
+) -> DialDensity:
+    """The law of x_t from N(0, 1) at T down to 0, with λ = ``noise_scale`` and c = ``score``."""
+    t = schedule.times(min(SLICES - 1, schedule.T))
+    width = float(BINS[1] - BINS[0])
+    means, stds = np.array(law.means), np.array(law.stds)
+    marginal = np.stack([_density(law, bar) for bar in schedule.alpha_bars[t]])
+    spread = np.dot(law.weights, stds**2 + (means - np.dot(law.weights, means)) ** 2)
+    data = marginal[-1]
+    if len(means) == 1:
+        center, variance = _gaussian(schedule, law, noise_scale, score)
+        # Not narrower than a cell, so that the mass of a thin law is still seen.
+        shown = np.maximum(variance[t], (width / 2) ** 2)[:, None]
+        density = _normal(BINS, center[t][:, None], shown)
+        std, shares = float(np.sqrt(variance[0])), (1.0,)
+    else:
+        x = _particles(schedule, law, noise_scale, score)[t]
+        density = _histogram(x)
+        data = gaussian_filter1d(data, SMOOTHED, mode="constant")
+        nearest = (np.abs(x[-1][:, None] - means) / stds).argmin(axis=1)
+        std = float(x[-1].std())
+        shares = tuple((np.bincount(nearest, minlength=len(means)) / PARTICLES).tolist())
+    distance = float(0.5 * np.abs(density[-1] - data).sum() * width)
+    right = float(np.sqrt(spread))
+    return DialDensity(t, density, marginal, std, right, distance, shares, law.weights)
+
+
+def _normal(x: Array, mean: Array | float, variance: Array | float) -> Array:
+    return np.exp(-((x - mean) ** 2) / (2 * variance)) / np.sqrt(2 * np.pi * variance)
+
+
+def _density(law: Law, bar: float) -> Array:
+    """q(x_t) on ``BINS``."""
+    parts = zip(law.means, law.stds, law.weights, strict=True)
+    return np.sum(
+        [w * _normal(BINS, np.sqrt(bar) * m, bar * s**2 + 1 - bar) for m, s, w in parts], axis=0
+    )
+
+
+def _gaussian(
+    schedule: NoiseSchedule, law: Law, noise_scale: float, score: float
+) -> tuple[Array, Array]:
+    """Mean and variance of x_t for every t, (T+1,): the step is affine in x_t."""
+    mean, variance = law.means[0], law.stds[0] ** 2
+    means, variances = np.zeros(schedule.T + 1), np.ones(schedule.T + 1)
+    for t in range(schedule.T, 0, -1):
+        bar, alpha = schedule.alpha_bars[t], schedule.alphas[t]
+        pull = score * (1 - alpha) / (bar * variance + 1 - bar)
+        noise = noise_scale**2 * schedule.betas[t] if t > 1 else 0.0
+        means[t - 1] = (means[t] - pull * (means[t] - np.sqrt(bar) * mean)) / np.sqrt(alpha)
+        variances[t - 1] = (1 - pull) ** 2 * variances[t] / alpha + noise
+    return means, variances
+
+
+def _particles(schedule: NoiseSchedule, law: Law, noise_scale: float, score: float) -> Array:
+    """x_t of the particles for every t, (T+1, PARTICLES)."""
+    x = np.empty((schedule.T + 1, PARTICLES))
+    x[schedule.T] = ndtri((np.arange(PARTICLES) + 0.5) / PARTICLES)
+    z, scores = _noise(schedule.T), _scores(schedule, law)
+    shrink = 1 / np.sqrt(schedule.alphas)
+    taken = score * (1 - schedule.alphas) * shrink
+    put = noise_scale * np.sqrt(schedule.betas)
+    put[1] = 0.0  # no noise in the last step
+    for t in range(schedule.T, 0, -1):
+        place = (x[t] - REACH[0]) * (1 / STEP)
+        cell = place.astype(np.int64).clip(0, len(REACH) - 2)
+        left = scores[t][cell]
+        pull = left + (place - cell) * (scores[t][cell + 1] - left)
+        x[t - 1] = x[t] * shrink[t] - pull * taken[t] + put[t] * z[t]
+    return x
+
+
+@lru_cache(maxsize=4)
+def _scores(schedule: NoiseSchedule, law: Law) -> Array:
+    """ε̂/√(1 − ᾱ_t) on ``REACH`` for every t, (T+1, points): Σ_k r_k(x)(x − √ᾱ m_k)/v_k."""
+    means, squares = np.array(law.means)[:, None], np.square(law.stds)[:, None]
+    table = np.zeros((schedule.T + 1, len(REACH)))
+    for t, bar in enumerate(schedule.alpha_bars):
+        variance = bar * squares + 1 - bar
+        offset = (REACH - np.sqrt(bar) * means) / variance
+        logits = np.log(law.weights)[:, None] - (np.log(variance) + offset**2 * variance) / 2
+        weight = np.exp(logits - logits.max(axis=0))
+        table[t] = (weight * offset).sum(axis=0) / weight.sum(axis=0)
+    return table
+
+
+@lru_cache(maxsize=2)
+def _noise(T: int) -> Array:
+    return np.random.default_rng(0).standard_normal((T + 1, PARTICLES))
+
+
+def _histogram(x: Array) -> Array:
+    """Density per row of ``x`` (slices, particles) on ``BINS``, smoothed."""
+    width = BINS[1] - BINS[0]
+    cell = np.clip(np.rint((x - BINS[0]) / width), 0, len(BINS) - 1).astype(np.int64)
+    flat = cell + np.arange(len(x))[:, None] * len(BINS)
+    counts = np.bincount(flat.ravel(), minlength=len(x) * len(BINS)).reshape(len(x), -1)
+    return gaussian_filter1d(counts / (x.shape[1] * width), SMOOTHED, mode="constant")

@@ -1,0 +1,373 @@
+r"""What a recorded loop is: how it passes t, what its model answers, and its rule.
+
+The loop has run once, with a real model, so that the answer m_t may well be affine in x_t and the
+coefficients cannot be seen one by one. Every reading of its times and answers turns (x_t, m_t)
+into the variance-preserving x_t and ε̂. A rule fits under a reading where a·x_t + b·ε̂ leaves no
+more of x_s than the regression of x_s on (1, x_t, ε̂) leaves.
+
+Where no rule fits, the answer of a trained model still shows: x_T is nearly all noise, so ε̂ goes
+with it and x̂_0 does not; near t = 0 it is the other way round. If that does not show either,
+nothing is guessed.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise, product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffviz.diffusion.rules import Rule, ddim, ddpm
+from diffviz.diffusion.schedule import NoiseSchedule
+from diffviz.errors import InputError
+from diffviz.identify.behaviour import Reading, Time, readings_for
+
+Array = NDArray[np.float64]
+ANSWERS = ("eps", "x0", "v", "-v", "flow", "score")
+MULTISTEP = "dpm-solver++(2m)"
+PLACES = 1024
+"""Values of every state by which a loop is identified."""
+FITS = 2.5
+"""The mean of log(1 + excess) that a rule stays below; three coefficients take up log 4 = 1.4."""
+TIE = 0.1
+_AMBIGUOUS = (
+    "whether the model answers ε, x_0 or v does not show in the steps; "
+    "say answer='eps', 'x0' or 'v'"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Recorded:
+    """A loop of S steps at K places: ``x`` (S+1, K), its end the last, ``answers`` (S, A, K).
+
+    Of A answers to one state the second and further are differences from the first. ``rounding``
+    is the last place of the states.
+    """
+
+    times: Array
+    floating: bool
+    x: Array
+    answers: Array
+    rounding: float
+
+
+@dataclass(frozen=True, eq=False)
+class Levels:
+    """A reading with the path points of S steps, (a, b) each (S+1,), the last one (1, 0)."""
+
+    reading: Reading
+    a: Array
+    b: Array
+    index: Array | None
+
+    @property
+    def size(self) -> Array:
+        """√(a² + b²): the state over it is variance-preserving."""
+        return np.hypot(self.a, self.b)
+
+    @property
+    def visited(self) -> NoiseSchedule:
+        """The levels as a schedule of their own, S…0."""
+        bars = (np.maximum(self.a, 1e-6) / self.size)[::-1] ** 2
+        alphas = np.append(1.0, bars[1:] / bars[:-1])
+        return NoiseSchedule(1 - alphas, alphas, bars)
+
+    def clean(self, i: int | slice, x: Array, answer: Array) -> Array:
+        """x̂_0 of steps i, linear in the state and the answer; see `behaviour.respond`."""
+        a, b = np.maximum(self.a[i], 1e-6)[..., None], self.b[i][..., None]
+        square, kind = a * a + b * b, self.reading.answer
+        if kind == "x0":
+            return answer
+        if kind in ("v", "-v"):
+            return (a * x - (b if kind == "v" else -b) * np.sqrt(square) * answer) / square
+        if kind == "flow":
+            return (x + (b if self.reading.rising else -b) * answer) / (a + b)
+        return (x - b * answer) / a if kind == "eps" else (x + b * b * answer) / a
+
+    def noise(self, i: int | slice, x: Array, clean: Array) -> Array:
+        """ε̂ of steps i from the state and x̂_0."""
+        return (x - self.a[i][..., None] * clean) / self.b[i][..., None]
+
+
+@dataclass(frozen=True, eq=False)
+class Understood:
+    """A recorded loop, understood.
+
+    Attributes:
+        levels: the path points, and how the loop is written.
+        rule: the known rule that it follows, or "unknown".
+        noise_scale: λ, the std injected over the rule's own, a median over the steps.
+        clipped: x̂_0 is held within [−1, 1].
+        misfit: how far the steps are from the rule, the mean of log(1 + excess).
+        guidance: w_k of the answer used, m_1 + Σ w_k·(m_k − m_1).
+        noise_in: what injected noise is sought in: what the regression on this call ("step") or on
+            the calls before too ("history") leaves; "none" where the rule has none.
+    """
+
+    levels: Levels
+    rule: str
+    noise_scale: float = 1.0
+    clipped: bool = False
+    misfit: float = 0.0
+    guidance: tuple[float, ...] = ()
+    noise_in: str = "step"
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """Least squares of ``target`` (…, K) on ``columns`` (…, C, K).
+
+    Columns that are combinations of the others to 1e-5 of their size share their part.
+    """
+
+    columns: Array
+    target: Array
+    coefficients: Array = field(init=False)
+    left: Array = field(init=False)
+
+    def __post_init__(self) -> None:
+        size = np.sqrt(np.maximum((self.columns**2).sum(-1), 1e-300))
+        rows = self.columns / size[..., None]
+        inverse = np.linalg.pinv(rows @ rows.swapaxes(-1, -2), rcond=1e-11, hermitian=True)
+        found, left = 0.0, self.target
+        for _ in range(2):  # once more, for the errors of the inverse
+            found = found + np.einsum("...ij,...jk,...k->...i", inverse, rows, left)
+            left = self.target - np.einsum("...i,...ik->...k", found, rows)
+        object.__setattr__(self, "coefficients", found / size)
+        object.__setattr__(self, "left", left)
+
+    def std(self, rounding: float) -> Array:
+        """Of what is left, (…,); 0 where that is rounding."""
+        values, count = self.columns.shape[-1], self.columns.shape[-2]
+        std = np.sqrt((self.left**2).sum(-1) / max(values - count, 1))
+        size = np.sqrt(
+            (self.target**2).mean(-1) + (self.columns[..., 1:, :] ** 2).mean(-1).sum(-1)
+        )
+        return np.where(std > 4 * rounding * size, std, 0.0)
+
+
+def understand(
+    seen: Recorded, schedule: NoiseSchedule, time: Time, answers: Sequence[str]
+) -> Understood:
+    """How the loop is written and which rule it follows.
+
+    Raises:
+        InputError: the times are on no path, or what the model answers cannot be told.
+    """
+    ways = list(_levels(seen, schedule, time, answers))
+    if not ways:
+        raise InputError(
+            f"the loop visited {len(seen.times)} times from {seen.times[0]:g} to "
+            f"{seen.times[-1]:g}; allowed are times that fall strictly within 1…T = "
+            f"{schedule.T}; see the argument time"
+        )
+    history = _looks_back(seen)
+    tried: list[tuple[int, float, Understood]] = []
+    for clipped in (True,) if history else (False, True):  # clipping looks like a memory
+        for place, levels in enumerate(ways):
+            for rule, scale, spread, misfit, guidance in _fitting(seen, levels, schedule, clipped):
+                found = Understood(levels, rule, scale, clipped, misfit, guidance)
+                tried.append((place, spread, found))
+        if tried:
+            return _likeliest(seen, tried)
+    weights = _weights(seen, history)
+    used = seen.answers[:, 0] + np.einsum("k,ski->si", np.array(weights), seen.answers[:, 1:])
+    for levels in ways:
+        if _multistep(seen, levels, used) > 0.7:
+            return Understood(levels, MULTISTEP, guidance=weights, noise_in="none")
+    levels = (
+        ways[0] if len({w.reading.answer for w in ways}) == 1 else _plausible(seen, ways, used)
+    )
+    return Understood(
+        levels, "unknown", guidance=weights, noise_in="history" if history else "step"
+    )
+
+
+def _levels(
+    seen: Recorded, schedule: NoiseSchedule, time: Time, answers: Sequence[str]
+) -> Iterator[Levels]:
+    """The readings whose levels fall strictly, the likeliest first."""
+    times = seen.times
+    wide = float(seen.x[0].std()) > 3
+    for reading in readings_for(times, seen.floating, time, schedule, wide):
+        a, b = (np.asarray(v, float) for v in reading.path.levels(times))
+        with np.errstate(all="ignore"):
+            falls = (np.diff(np.append(b / a, 0)) < 0) | (a == 0)
+        if reading.answer not in answers or not (falls.all() and (b > 0).all()):
+            continue
+        index = (
+            None if reading.path.index is None else np.rint(reading.path.index(times) * 1e6) / 1e6
+        )
+        if index is not None and (index.max() > schedule.T or index.min() <= 0):
+            continue
+        yield Levels(reading, np.append(a, 1.0), np.append(b, 0.0), index)
+
+
+def _coefficients(rule: Rule, levels: Levels, schedule: NoiseSchedule) -> Array:
+    """(a, b, σ) of every step, (S, 3), on the schedule itself where its times are visited."""
+    index = levels.index
+    if index is not None and np.array_equal(index, np.rint(index)):
+        times = [*np.rint(index).astype(int).tolist(), 0]
+    else:
+        schedule, times = levels.visited, list(range(len(levels.a) - 1, -1, -1))
+    with np.errstate(all="ignore"):
+        return np.array([rule.coefficients(schedule, t, s) for t, s in pairwise(times)])
+
+
+def _fitting(
+    seen: Recorded, levels: Levels, schedule: NoiseSchedule, clipped: bool
+) -> Iterator[tuple[str, float, float, float, tuple[float, ...]]]:
+    """(rule, λ, how much λ varies, misfit, guidance) of the rules that fit under one reading."""
+    steps, size = slice(0, -1), levels.size[:, None]
+    x, following = seen.x[:-1] / size[:-1], seen.x[1:] / size[1:]
+    clean = levels.clean(steps, seen.x[:-1], seen.answers[:, 0])
+    if clipped:
+        if not (np.abs(clean) > 1).any():
+            return
+        # With guidance the answer that is clipped is not known before the weights are.
+        weights = _weights(seen, False)
+        used = seen.answers[:, 0] + np.einsum("k,ski->si", np.array(weights), seen.answers[:, 1:])
+        clean = levels.clean(steps, seen.x[:-1], used).clip(-1, 1)
+        more = np.zeros((*x.shape[:1], 0, x.shape[1]))
+    else:
+        weights = ()
+        zero = np.zeros_like(x)
+        more = (
+            np.stack(
+                [
+                    levels.noise(steps, zero, levels.clean(steps, zero, difference))
+                    for difference in seen.answers[:, 1:].swapaxes(0, 1)
+                ],
+                axis=1,
+            )
+            if seen.answers.shape[1] > 1
+            else np.zeros((len(x), 0, x.shape[1]))
+        )
+    eps = levels.noise(steps, seen.x[:-1], clean)
+    fit = Fit(np.concatenate([np.stack([np.ones_like(x), x, eps], 1), more], 1), following)
+    left = fit.std(seen.rounding)
+    rules: list[Rule] = [ddpm("beta"), ddpm("posterior"), ddim(0.0)]
+    full = _coefficients(ddim(1.0), levels, schedule)[:, 2]
+    if (noisy := full > 0).any():
+        eta = float(np.median(left[noisy] / full[noisy]))
+        rules += [ddim(round(eta, 2))] if 0.02 < eta < 0.98 else []
+    for rule in rules:
+        numbers = _coefficients(rule, levels, schedule)
+        known = np.isfinite(numbers).all(1)
+        a, b, std = numbers[known].T
+        kept = np.where(std > 0, left[known], 0)  # a step without noise leaves nothing
+        rms = np.sqrt([(v[known] ** 2).mean(-1) for v in (x, eps, following)])
+        unit = kept**2 + (16 * seen.rounding * (np.abs([a, b, np.ones_like(a)]) * rms).sum(0)) ** 2
+        gap = following[known] - a[:, None] * x[known] - b[:, None] * eps[known]
+        guidance = weights
+        if more.shape[1]:
+            # x_s − a·x_t − b·ε̂ = Σ b·w_k·(ε̂_k − ε̂) + σ·z, least squares over all steps together.
+            further = b[:, None, None] * more[known] / np.sqrt(unit)[:, None, None]
+            columns = further.swapaxes(0, 1).reshape(more.shape[1], -1)
+            found = Fit(columns, (gap / np.sqrt(unit)[:, None]).reshape(-1)).coefficients
+            gap = gap - b[:, None] * np.einsum("k,ski->si", found, more[known])
+            guidance = tuple(found.tolist())
+        values = x.shape[1]
+        free = max(values - 3 - more.shape[1], 1)
+        excess = np.maximum((gap**2).sum(-1) - free * kept**2, 0) / unit
+        misfit = float(np.log1p(excess).mean()) if len(excess) else np.inf
+        if misfit < FITS:
+            ratio = left[known][std > 0] / std[std > 0]
+            scale = float(np.median(ratio)) if ratio.size else 1.0
+            chance = 5 / np.sqrt(2 * values * max(ratio.size, 1))  # of a median, four times
+            scale = 1.0 if abs(scale - 1) < max(0.01, chance) else round(scale, 3)
+            spread = float(np.abs(ratio - scale).mean()) if ratio.size else 0.0
+            yield rule.name, scale, spread, misfit, guidance
+
+
+def _likeliest(seen: Recorded, tried: list[tuple[int, float, Understood]]) -> Understood:
+    least = min(found.misfit for _, _, found in tried)
+    best = [item for item in tried if item[2].misfit < least + TIE]
+    kinds = {found.levels.reading.answer for _, _, found in best}
+    if len(kinds) > 1:
+        # So few values that the steps do not decide.
+        likely = _plausible(seen, [found.levels for _, _, found in best], seen.answers[:, 0])
+        best = [item for item in best if item[2].levels.reading.answer == likely.reading.answer]
+    return min(best, key=lambda item: item[:2])[2]
+
+
+def _history(seen: Recorded) -> Array:
+    """(1, x_t, all answers, and the call before), (S−1, C, K)."""
+    now = np.concatenate([seen.x[:-1, None], seen.answers], 1)
+    return np.concatenate([np.ones_like(now[1:, :1]), now[1:], now[:-1]], 1)
+
+
+def _looks_back(seen: Recorded) -> bool:
+    """Whether most steps depend on the call before, by an F test.
+
+    Noise that is used again does so as well, but then the first step has it too, and nothing is
+    left of the others.
+    """
+    if len(seen.times) < 2:
+        return False
+    both = _history(seen)
+    half = 1 + (both.shape[1] - 1) // 2
+    one = Fit(both[:, :half], seen.x[2:]).std(seen.rounding) ** 2
+    two = Fit(both, seen.x[2:]).std(seen.rounding) ** 2
+    first = Fit(both[:1, [0, *range(half, both.shape[1])]], seen.x[1:2]).std(seen.rounding)[0]
+    free = max(both.shape[2] - both.shape[1], 1)
+    with np.errstate(all="ignore"):
+        ratio = (one - two) * free / 2 / two
+    again = first > 0 and not np.median(two)
+    return bool(np.mean((one > 0) & ~(ratio < 50)) > 0.5) and not again
+
+
+def _weights(seen: Recorded, history: bool) -> tuple[float, ...]:
+    """Of the further answers to one state, where no rule says them: b·w_k over b, a median."""
+    count = seen.answers.shape[1]
+    if count < 2:
+        return ()
+    now = np.concatenate([seen.x[:-1, None], seen.answers], 1)
+    columns = np.concatenate([np.ones_like(now[:, :1]), now], 1)
+    target = seen.x[1:]
+    if history:
+        columns, target = _history(seen), seen.x[2:]
+    found = Fit(columns, target).coefficients
+    with np.errstate(all="ignore"):
+        return tuple(np.nanmedian(found[:, 3 : 2 + count] / found[:, 2:3], axis=0).tolist())
+
+
+def _multistep(seen: Recorded, levels: Levels, used: Array) -> float:
+    """The share of steps of DPM-Solver++(2M) (2211.01095, algorithm 2), of either order."""
+    a, b = levels.a / levels.size, levels.b / levels.size
+    clean = levels.clean(slice(0, -1), seen.x[:-1], used)
+    with np.errstate(all="ignore"):
+        h = np.diff(np.log(a / b))
+    x, good = seen.x / levels.size[:, None], []
+    for i in range(len(clean)):
+        best = [clean[i]]
+        if i and np.isfinite(h[i]):
+            best.append(clean[i] + h[i] / h[i - 1] / 2 * (clean[i] - clean[i - 1]))
+        rests = [x[i + 1] - b[i + 1] / b[i] * x[i] + a[i + 1] * np.expm1(-h[i]) * D for D in best]
+        size = np.sqrt((x[i] ** 2).mean() + (x[i + 1] ** 2).mean() + (clean[i] ** 2).mean())
+        good.append(min(np.sqrt((r**2).mean()) for r in rests) < 64 * seen.rounding * size)
+    return float(np.mean(good))
+
+
+def _plausible(seen: Recorded, ways: Sequence[Levels], used: Array) -> Levels:
+    """The way whose answer goes with x_t as that of a trained model does.
+
+    The slope of ε on x_t is √(1−ᾱ)/(ᾱs² + 1−ᾱ) for data of variance s², near 1 at ᾱ = 0; that of
+    x̂_0 is √ᾱs²/(ᾱs² + 1−ᾱ), near 0 there and near 1 at ᾱ = 1. v is not told from noise.
+
+    Raises:
+        InputError: there is none.
+    """
+    for way, answer in product(ways, ("eps", "x0", "flow")):
+        if way.reading.answer != answer:
+            continue
+        x, m = seen.x[[0, -2]] / way.size[[0, -2], None], used[[0, -1]]
+        slope = [np.cov(p, q)[0, 1] / max(p.var(), 1e-300) for p, q in zip(x, m, strict=True)]
+        if answer == "eps" and 0.7 < slope[0] < 1.4 and slope[1] > -0.3:
+            return way
+        if answer == "x0" and abs(slope[0]) < 0.5 and 0.6 < slope[1] < 1.4:
+            return way
+        turned = -1 if way.reading.rising else 1
+        if answer == "flow" and 0.5 < turned * slope[0] < 1.4 and turned * slope[1] < -0.4:
+            return way
+    raise InputError(_AMBIGUOUS)

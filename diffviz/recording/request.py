@@ -1,0 +1,275 @@
+"""What a user may order to be recorded: one check for the command line and the browser.
+
+A `RecordRequest` holds plain words and numbers, so it travels as JSON. Whatever is wrong with them
+is one `InputError` that names what was given and what is allowed. Checking and estimating import
+no torch; ``run`` does.
+
+The estimate, for A arms, blocks of B of the n samples, d numbers a sample, S steps:
+
+    seconds = start + S·⌈n/B⌉·step + S·A·n·(sample + value·d)
+    memory  = libraries + denoiser + states of a block + what is kept of them + counts for merging
+
+with ``step`` and ``sample`` those of the kind of denoiser on an ordinary core.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from diffviz.diffusion.names import SPRITES, DenoiserWords, parse_denoiser, shipped_weights
+from diffviz.diffusion.rules import DEFAULT_ARMS, Arm, check_arms, parse_arms
+from diffviz.diffusion.schedule import KINDS, MAX_T, NoiseSchedule
+from diffviz.errors import InputError
+from diffviz.sprites.make import CLASSES
+
+if TYPE_CHECKING:
+    from diffviz.diffusion.denoiser import DescribedDenoiser
+    from diffviz.recording.run import Run
+
+MAX_TEXT = 4096
+"""Characters of one text."""
+IMAGE = (3, 16, 16)
+START, STEP, VALUE = 6.0, 5e-3, 1.3e-7
+"""Seconds to begin and to write; of one step; to measure one number of one step."""
+PAIR, PIXEL = 1.6e-10, 8e-8
+"""Seconds of one number of a sample beside one of a data set's; of one pixel in a 64-wide net."""
+IDLE = 450e6
+"""Bytes of a process that has loaded its libraries."""
+
+
+class Estimate(NamedTuple):
+    """What a recording will cost on an ordinary core: ``seconds``, and ``memory`` in bytes."""
+
+    seconds: float
+    memory: float
+
+
+def _integers(low: int, high: int) -> Any:
+    return Field(strict=True, ge=low, le=high)
+
+
+class RecordRequest(BaseModel):
+    """An order for `diffviz.recording.record.record`.
+
+    Attributes:
+        denoiser: in words, see `diffviz.diffusion.names`; None is the shipped network.
+        schedule: course, linear, cosine or scaled-linear; None is the denoiser's own, else course.
+        T, beta_start, beta_end: of the schedule; None is its default.
+        arms: in words, separated by commas or in a list.
+        n, seed, block, steps, label, device: as for ``record``.
+        executor: processes:N or dask://HOST:PORT; None is this process.
+
+    Raises:
+        InputError: a value that is not allowed, or an entry that there is not.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    denoiser: Annotated[str, Field(max_length=MAX_TEXT)] | None = None
+    schedule: Annotated[str, Field(max_length=80)] | None = None
+    T: Annotated[int, _integers(1, MAX_T)] | None = None
+    beta_start: Annotated[float, Field(gt=0, lt=1)] | None = None
+    beta_end: Annotated[float, Field(gt=0, lt=1)] | None = None
+    arms: tuple[str, ...] = tuple(str(arm) for arm in DEFAULT_ARMS)
+    n: Annotated[int, _integers(1, 10**9)] = 64
+    seed: Annotated[int, _integers(0, 2**32 - 1)] = 0
+    block: Annotated[int, _integers(1, 10**6)] | None = None
+    steps: Annotated[int, _integers(1, MAX_T)] | None = None
+    label: Annotated[str, Field(max_length=80)] | None = None
+    device: Annotated[str, Field(max_length=80)] = "cpu"
+    executor: Annotated[str, Field(max_length=300)] | None = None
+
+    def __init__(self, **given: Any) -> None:
+        try:
+            super().__init__(**given)
+        except ValidationError as error:
+            raise InputError(_line(error)) from None
+        self._check_together()
+
+    @field_validator("arms", mode="before")
+    @classmethod
+    def _read_arms(cls, value: object) -> object:
+        if isinstance(value, str) and len(value) <= MAX_TEXT:
+            value = value.split(",")
+        if not isinstance(value, list | tuple):
+            raise InputError(f"arms is {value!r:.80}; allowed is a list, as ddpm,z=0,ddim")
+        return tuple(arm.name for arm in check_arms([Arm.parse(text) for text in value]))
+
+    def _check_together(self) -> None:
+        words, schedule = self.words, self.noise_schedule
+        length = self.T if words.kind == "network" else (schedule or NoiseSchedule.course()).T
+        if self.steps is not None and length is not None and self.steps > length:
+            raise InputError(f"steps is {self.steps}; allowed are the integers 1…T = {length}")
+        known = CLASSES if words.source == "sprites" else ()
+        if self.label is not None and words.kind != "network" and self.label not in known:
+            allowed = ", ".join(known) or f"none, {self.denoiser} has no classes"
+            raise InputError(f"class is {self.label!r}; allowed: {allowed}")
+
+    @property
+    def words(self) -> DenoiserWords:
+        """The denoiser, as its words are understood."""
+        return parse_denoiser(self.denoiser)
+
+    @property
+    def noise_schedule(self) -> NoiseSchedule | None:
+        """The schedule; None where nothing was said about it."""
+        asked = (self.schedule, self.T, self.beta_start, self.beta_end)
+        if asked == (None,) * 4:
+            return None
+        kind = KINDS[0] if self.schedule is None else self.schedule
+        return NoiseSchedule.named(kind, self.T, self.beta_start, self.beta_end)
+
+    def make(self) -> tuple["DescribedDenoiser", NoiseSchedule]:
+        """The denoiser and the schedule to sample on.
+
+        Raises:
+            InputError: a file that cannot be used.
+        """
+        schedule = self.noise_schedule
+        denoiser = self.words.make(schedule)
+        return denoiser, denoiser.schedule if schedule is None else schedule
+
+    def run(
+        self,
+        *,
+        out: str | Path | None = None,
+        resume: bool = False,
+        progress: bool = True,
+        watch: Callable[..., None] | None = None,
+    ) -> "Run":
+        """Record it; the arguments are those of ``record``, and so are the errors."""
+        from diffviz.recording.record import record
+        from diffviz.recording.workers import executor
+
+        denoiser, schedule = self.make()
+        with executor(self.executor) as pool:
+            return record(
+                denoiser,
+                schedule,
+                arms=parse_arms(",".join(self.arms)),
+                n=self.n,
+                seed=self.seed,
+                block=self.block,
+                steps=self.steps,
+                label=self.label,
+                device=self.device,
+                progress=progress,
+                executor=pool,
+                out=out,
+                resume=resume,
+                watch=watch,
+            )
+
+    def estimate(self) -> Estimate:
+        """What it will cost, from the words and from the head of a file that they name.
+
+        A file that cannot be read is taken for a network or a set of 3×16×16 images.
+        """
+        model = _model(self.words)
+        size = max(1, math.prod(model.shape))
+        schedule = self.noise_schedule
+        steps = self.steps or (model.T if schedule is None else schedule.T)
+        usual = max(64, min(16384, 49152 // size))
+        block = min(self.n, usual if self.block is None else self.block)
+        arms, points, blocks = len(self.arms), steps + 1, -(-self.n // block)
+        each = model.sample + VALUE * size
+        seconds = START + steps * (blocks * STEP + arms * self.n * each)
+        rows = arms * block
+        measured = arms * points * (3 * (128 * 4 + 64) + 16 * min(size, 4096) + 1250) * 2
+        kept = min(64 * 2**20, 4 * rows * size * points)
+        snapshots = 40 * arms * min(self.n, max(256, 2**16 // size)) * size * 8
+        cells = 10 * 2048 * 4 * points * (4 * arms + 1) if blocks > 1 else 0
+        alive = rows * (model.activations + 80 * size)
+        return Estimate(seconds, IDLE + model.memory + measured + kept + snapshots + cells + alive)
+
+
+class _Model(NamedTuple):
+    """A denoiser's sample shape, own T, seconds a sample, bytes, and bytes a sample in flight."""
+
+    shape: tuple[int, ...]
+    T: int
+    sample: float
+    memory: float
+    activations: float
+
+
+def _model(words: DenoiserWords) -> _Model:
+    T = NoiseSchedule.course().T
+    if words.kind in ("gaussian", "mixture"):
+        return _Model((), T, 1e-7 * len(words.numbers), 0, 200)
+    if words.kind == "dataset":
+        count, shape = (SPRITES, IMAGE) if words.source == "sprites" else _set_size(words.source)
+        numbers = count * max(1, math.prod(shape))
+        return _Model(shape, T, PAIR * numbers, 24 * numbers, 8 * count + 64 * math.prod(shape))
+    shape, width, T = _network_size(Path(words.source or shipped_weights()), T)
+    pixels = math.prod(shape[1:])
+    part = (width / 64) ** 2
+    seconds = PIXEL * pixels * part * 200
+    return _Model(shape, T, seconds, 60e6 * part, 4000 * pixels * width / 64)
+
+
+def _set_size(source: str) -> tuple[int, tuple[int, ...]]:
+    """(number of members, shape of one) of a data set, from the heads of its files."""
+    try:
+        if Path(source).is_dir():
+            from PIL import Image
+
+            names = sorted(path for path in Path(source).iterdir() if path.is_file())
+            with Image.open(names[0]) as picture:
+                return len(names), (3, picture.height, picture.width)
+        array = np.load(source, mmap_mode="r", allow_pickle=False)
+        shape = array.shape[1:]
+        if array.dtype == np.uint8 and len(shape) == 3:
+            shape = (shape[2], *shape[:2])
+        return len(array), tuple(shape)
+    except Exception:  # `run` says what is wrong with the file
+        return SPRITES, IMAGE
+
+
+def _network_size(path: Path, T: int) -> tuple[tuple[int, ...], int, int]:
+    """(sample shape, features of the first level, T) from the head of a .safetensors file."""
+    try:
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > 2**20:
+                raise ValueError
+            head = json.loads(file.read(length))
+        net = json.loads(head["__metadata__"]["architecture"])
+        shape = (int(net["in_channels"]), int(net["height"]), int(net["height"]))
+        return shape, int(net["n_feat"]), int(head["schedule.betas"]["shape"][0]) - 1
+    except Exception:  # a .pth, or a file that `run` will refuse
+        return IMAGE, 64, T
+
+
+_ALLOWED = {
+    "denoiser": "is a text, see diffviz record --help",
+    "schedule": f"are {', '.join(KINDS)}",
+    "T": f"are the integers 1…{MAX_T}",
+    "beta_start": "is 0 < β < 1",
+    "beta_end": "is 0 < β < 1",
+    "arms": "is a list, as ddpm,z=0,ddim",
+    "n": "are the integers 1…1000000000",
+    "seed": f"are the integers 0…{2**32 - 1}",
+    "block": "are the integers 1…1000000",
+    "steps": "are the integers 1…T",
+    "label": "is the name of a class",
+    "device": "are cpu and cuda",
+    "executor": "are processes:N and dask://HOST:PORT",
+}
+
+
+def _line(error: ValidationError) -> str:
+    """The first thing that is wrong, in the words of the library."""
+    first = error.errors(include_url=False)[0]
+    own = first.get("ctx", {}).get("error")
+    if isinstance(own, InputError):
+        return str(own)
+    name = str(first["loc"][0]) if first["loc"] else "the order"
+    if first["type"] == "extra_forbidden":
+        return f"{name!r:.80} is no part of an order; allowed are {', '.join(_ALLOWED)}"
+    return f"{name} is {first['input']!r:.80}; allowed {_ALLOWED.get(name, 'is an object')}"
