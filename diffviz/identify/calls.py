@@ -82,9 +82,12 @@ class Spy(torch.nn.Module):
         answer: from (x, time, whether it is floating) to the answer.
         layout: of the calls.
         calls, seconds: how many calls and how much time it allows.
+        batch: how many samples a state has, where that is known.
     """
 
-    def __init__(self, answer: Answer, layout: Layout, calls: int, seconds: float) -> None:
+    def __init__(
+        self, answer: Answer, layout: Layout, calls: int, seconds: float, batch: int = 0
+    ) -> None:
         super().__init__()
         # Loops ask a model for its parameters to learn the device.
         self.nothing = torch.nn.Parameter(torch.zeros(1), requires_grad=False)
@@ -94,7 +97,7 @@ class Spy(torch.nn.Module):
         self.shape: tuple[int, ...] = ()
         self.broken: float | None = None
         self.spec: dict[str, Any] = {}
-        self._answer, self._calls = answer, calls
+        self._answer, self._calls, self._batch = answer, calls, batch
         self._until, self._seconds = clock.monotonic() + seconds, seconds
         self._x: Tensor | None = None
         self._whole: Tensor | None = None
@@ -133,7 +136,8 @@ class Spy(torch.nn.Module):
     def _respond(self, given: Tensor, value: float, floating: bool) -> Tensor:
         channels = self.layout.channels
         whole = given if channels is None else given[:, list(channels)]
-        x = whole if self.times and len(whole) == self.shape[0] else first_half(whole)
+        batch = self.shape[0] if self.times else self._batch
+        x = whole if batch == len(whole) else first_half(whole)
         if len(self.times) == 1 and len(x) == 2 * self.shape[0] and self._whole is not None:
             self.whole_again(self._whole)  # all samples of x_T were the same
         if self.times and tuple(x.shape) != self.shape:

@@ -16,7 +16,7 @@ from diffviz.diffusion.rules import ddim
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.identify.behaviour import LATE, OFF, Behaviour
 from diffviz.identify.evidence import Evidence, carried, finding, gap, only, returning
-from diffviz.identify.faults import FEW, explain
+from diffviz.identify.faults import explain
 from diffviz.identify.paired_runs import COARSE, crooked, fitted
 from diffviz.identify.rules import expect, place_of, size_of
 
@@ -76,9 +76,11 @@ def _of_steps(law: Behaviour, e: Evidence) -> tuple[list[Finding], str | None, E
                  or item.t_range[0] != item.t_range[1]]  # fmt: skip
         rest = [item for item in found if item.id in VISIBLE]
         terms = [item for item in rest if item.id in TERMS]
-        if len(terms) > 1 or not all(_one_term(shown, item) for item in rest):
+        unknown = any(item.id == "rule-unknown" for item in rest)
+        if len(terms) > 1 or unknown:
             # Nothing that a single change would explain, and right all the same.
-            found = [item for item in found if item.id not in VISIBLE]
+            keep = ("not-linear", "time-ends-early")
+            found = [item for item in found if item.id not in VISIBLE or item.id in keep]
             last = [item for item in rest if item.id == "noise-last-step"]
             last = [replace(item, severity="information") for item in last]
             return [*found, *last, _unnamed(law, e.schedule)], None, shown
@@ -161,22 +163,6 @@ def _ratio(item: Finding) -> float:
     return ratio if math.isfinite(ratio) else 1e9
 
 
-def _one_term(e: Evidence, item: Finding) -> bool:
-    """One factor, one place or one table explains it, as in a line that was changed."""
-    if item.id in ("rule-unknown", "not-linear"):
-        return False
-    column = {"noise-scale": 3, "eps-coefficient": 1, "x-coefficient": 0}.get(item.id)
-    if column is None:
-        return True
-    off = e.off[:, column]
-    if off.sum() <= max(2, FEW * len(off)):
-        return True
-    found = (e.fit.coefficients[:, 1], e.fit.coefficients[:, 2], None, e.fit.std)[column]
-    target = e.expected.numbers[:, {0: 0, 1: 1, 3: 2}[column]]
-    ratio = np.log(np.abs((found / target)[off & (target != 0)]))  # type: ignore[operator]
-    return bool(ratio.size and np.isfinite(ratio).all() and ratio.std() < 0.02)
-
-
 def _unnamed(law: Behaviour, schedule: NoiseSchedule) -> Finding:
     """A rule without a name here is right, or a little off."""
     if law.point is not None and law.point.cost > SEEN:
@@ -231,7 +217,11 @@ def _order(law: Behaviour, schedule: NoiseSchedule) -> list[Finding]:
         evidence = {"found": float(index[i]), "read": float(index[i] + schedule.T + 1)}
         return [Finding("time-index-wraps", "error", "", (round(index[i]),) * 2, evidence)]
     stays = np.flatnonzero(np.diff(index) >= 0)
-    if stays.size and law.ways[0].path.name != "log-snr":
+    # A second call a step, of a corrector or of a second-order rule, is told a time again.
+    down = len(index) > 1 and index[-1] < index[0]
+    path = law.ways[0].path.name
+    turned = (path in ("index", "index0") and (np.diff(index) > 0).any()) or not down
+    if stays.size and turned and path != "log-snr":
         evidence = {"before": float(times[stays[0]]), "after": float(times[stays[0] + 1])}
         return [Finding("time-order", "error", "", (first, last), evidence)]
     if first > schedule.T + 1:
