@@ -773,7 +773,7 @@ export function mount(host, o) {
 
 	const root = el("section", { className: "root", role: "group", onkeydown: keys, oninput: input, onclick: (event) => does[event.target.id]?.(), onpointerdown: pointer, onpointermove: pointer });
 	shadow.append(root);
-	const sizes = new ResizeObserver(wake), themes = new MutationObserver(paint);
+	const sizes = new ResizeObserver(paint), themes = new MutationObserver(paint);
 	const seen = new IntersectionObserver((entries) => { visible = entries.at(-1).isIntersecting; last = performance.now(); wake(); });
 	seen.observe(host);
 	sizes.observe(root);
