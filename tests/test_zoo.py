@@ -128,7 +128,7 @@ def test_what_is_no_file_of_results_is_said_in_a_line(tmp_path):
     """Kills: a traceback of numpy, a pickle that is opened."""
     for content in (b"", b"PK\x05\x06" + bytes(18), b"\x80\x04N."):
         (tmp_path / "zoo.npz").write_bytes(content)
-        with pytest.raises(InputError, match="zoo.npz holds no results of the zoo"):
+        with pytest.raises(InputError, match=r"zoo\.npz holds no results of the zoo"):
             zoo_results.results(tmp_path / "zoo.npz")
 
 

@@ -39,9 +39,9 @@ SPREAD = 0.5
 """The std of data against which a deviation counts."""
 DROP = 0.35
 """A reading is dropped at a call that is off by more. Right ones stay below 0.1."""
-GOOD = 0.04
+GOOD = 0.06
 """No other reading is tried after one that stays below."""
-MARGIN = 0.03
+MARGIN = 0.05
 """By how much a less likely reading must be better."""
 OFF = 0.12
 """A loop misbehaves from here on: right loops of 20 families stay below 0.09."""
@@ -49,6 +49,8 @@ END_NOISE = 0.1
 """The std that a point may have at the end. Right loops stop at up to 0.06 by design."""
 END_HALF = 0.5
 """|log| of the end's std over that of the data at s = ½, for loops of ``ENOUGH`` calls or more."""
+LATE = 0.2
+"""The signal that may be missing at the start."""
 ENOUGH = 16
 KEPT = 4096
 """Values of every state that are kept to compare two runs."""
@@ -166,6 +168,10 @@ def paths_for(
         if not rising or whole:
             yield index("index0")
         return
+    if rising and not floating:
+        yield index("index0")
+        yield index("index")
+        return
     if rising:
         yield from _flows(high, rising)
         if high <= 1:
@@ -227,7 +233,7 @@ def _flows(high: float, rising: bool) -> Iterator[Path]:
 
 
 def _logarithms(rising: bool) -> Iterator[Path]:
-    """log σ, a quarter of it, or log-SNR as a whole or by half, of either form of the state."""
+    """Log σ, a quarter of it, or log-SNR as a whole or by half, of either form of the state."""
 
     def path(factor: float, scaled: bool) -> Path:
         def levels(t: Array) -> tuple[Array, Array]:
@@ -290,9 +296,8 @@ class Trace:
         cost = self.cost
         if self.end is not None:
             # A last step that leaves noise by design is not a reading that is wrong.
-            cost = max(
-                cost, abs(self.end.signal - 1) * SPREAD, self.end.noise - self.spread - END_NOISE
-            )
+            left = self.end.noise if not self.spread else 0.0
+            cost = max(cost, abs(self.end.signal - 1) * SPREAD, left + OFF if left > END_NOISE else 0.0)
             cost = max(cost, 0.0 if self.end.picture else abs(self.end.shift) - 0.05)
         return cost
 
@@ -341,7 +346,7 @@ class ExactModel(Spy):
         keep: bool = False,
         only: Tensor | None = None,
     ) -> None:
-        super().__init__(self._exact, loop.layout, loop.calls, loop.seconds)
+        super().__init__(self._exact, loop.layout, loop.calls, loop.seconds, loop.shape[0])
         self.trace = Trace(spread)
         self._reading, self._mean, self._bound, self._keep = reading, mean, bound, keep
         self._other = other
@@ -428,7 +433,7 @@ class _First(Spy):
     """Ends the run at its first call, with x_T."""
 
     def __init__(self, loop: Loop) -> None:
-        super().__init__(lambda x, value, floating: x, loop.layout, 1, loop.seconds)
+        super().__init__(lambda x, value, floating: x, loop.layout, 1, loop.seconds, loop.shape[0])
         self.first = loop.start
 
     def see(self, x: Tensor, value: float) -> None:
@@ -471,8 +476,8 @@ def _end_of(values: Tensor, mean: Tensor) -> End:
 class Experiment:
     """Runs of one loop on exact models, each from its own state of the global generators."""
 
-    def __init__(self, loop: Loop, seed: int, randomness: Randomness) -> None:
-        self.loop, self.randomness = loop, randomness
+    def __init__(self, loop: Loop, seed: int, randomness: Randomness, bar: float) -> None:
+        self.loop, self.seed, self.randomness, self.bar = loop, seed, randomness, bar
         generator = torch.Generator().manual_seed(seed)
         self.mean = (torch.rand(loop.shape, generator=generator) - 0.5).float()
         self._starts = [loop.start]
@@ -518,7 +523,9 @@ class Experiment:
         trace.broken, trace.floating = model.broken, model.floating
         if ending is not None:
             trace.end_kind = ending.kind
-            if ending.values is not None:
+            if ending.values is not None and not bool(torch.isfinite(ending.values).all()):
+                trace.broken = trace.told[-1]
+            elif ending.values is not None:
                 trace.end_state = ending.values
                 trace.end = _end_of(ending.values, mean)
                 if ending.kind == "picture" and not trace.end.picture:
@@ -570,7 +577,17 @@ class Behaviour:
         if self.point.broken is not None or not self.point.off:
             return False
         ends = self.half is None or not self.half.wrong_end
-        return self.point.total <= OFF and ends
+        return self.point.total <= OFF and self.lacking <= LATE and ends
+
+    @property
+    def lacking(self) -> float:
+        """The signal that the first call is told and pure noise lacks, beyond what it is at T."""
+        if self.point is None or self.reading is None or self.kind != "noise":
+            return 0.0
+        if self.reading.path.index is None:
+            return 0.0
+        least = float(np.sqrt(self.lab.bar))
+        return min(self.point.a[0] - self.point.signal[0], self.point.a[0] - least)
 
     @property
     def first(self) -> int | None:
@@ -638,9 +655,11 @@ class Behaviour:
         one, two = (x.double().reshape(-1) for x in self.lab.starts())
         one, two = one - one.mean(), two - two.mean()
         common = float(one @ two) / max(float(one.norm() * two.norm()), 1e-12)
-        if common > 1 - 1e-9 or abs(common) < 6 / math.sqrt(one.numel()):
+        if common > 1 - 1e-9 or common < 3 / math.sqrt(one.numel()):
             return None
-        held = self.noise_of_start()
+        held, whole = self.noise_of_start(), float(one.square().mean().sqrt())
+        if 1 - (held / max(whole, 1e-12)) ** 2 < 0.02:
+            return None
         first: Behaviour | None = None
         for way in self.ways:
             a, b = (float(v[0]) for v in way.path.levels(self.lab.loop.times[:1]))
@@ -717,7 +736,7 @@ def behave(
     Raises:
         InputError: no path fits the told times.
     """
-    lab = Experiment(loop, seed, randomness)
+    lab = Experiment(loop, seed, randomness, float(schedule.alpha_bars[-1]))
     wide = float(loop.start.double().std()) > 3
     ways = list(readings_for(loop.times, loop.floating, time, schedule, wide))
     if not ways:
@@ -741,4 +760,4 @@ def behave(
             break
     if best is not None and best[0] <= OFF:
         return law.seen_as(best[2], best[1])
-    return law.painted() or (law.seen_as(best[2], best[1]) if best is not None else law)
+    return law.painted() or law

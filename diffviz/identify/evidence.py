@@ -9,9 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import f as fisher
-from scipy.stats import norm
-from scipy.stats import t as student
+from scipy.special import fdtrc, ndtr, stdtrit
 
 from diffviz.diagnosis.findings import Finding
 from diffviz.diffusion.rules import Rule, ddim
@@ -182,8 +180,8 @@ def _depends(watched: Watched, threshold: float) -> Mask:
     floor = np.array([noise.floor for noise in watched.noise])
     with np.errstate(all="ignore"):
         ratio = ((one**2 * (free + 2) - two**2 * free) / 2) / two**2
-    p = fisher.sf(np.nan_to_num(ratio, nan=0.0, posinf=1e300), 2, free)
-    return (p < 2 * norm.sf(threshold)) & (one > 20 * floor) & (np.arange(len(one)) > 0)
+    p = fdtrc(2, free, np.clip(np.nan_to_num(ratio, nan=0.0, posinf=1e300), 0, 1e300))
+    return (p < 2 * ndtr(-threshold)) & (one > 20 * floor) & (np.arange(len(one)) > 0)
 
 
 def _multistep(watched: Watched, ways: Sequence[Levels]) -> tuple[Expected, Mask] | None:
@@ -285,7 +283,7 @@ def returning(e: Evidence) -> tuple[Mask, float]:
     n = rows.shape[1]
     t = np.abs(r) * np.sqrt((n - 1) / np.maximum(1 - r**2, 1e-12))
     pairs = len(rows) * (len(rows) - 1) / 2
-    seen = (t > student.isf(norm.sf(e.threshold) / pairs, n - 1)) & np.triu(
+    seen = (t > -stdtrit(n - 1, ndtr(-e.threshold) / pairs)) & np.triu(
         np.ones(t.shape, bool), 2
     )
     again[there] = seen.any(axis=0)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.optimize import brentq, least_squares
 
@@ -78,6 +79,7 @@ def explain(e: Evidence) -> Reading:
     readings += [reading for rule in rules for reading in _indices(e, rule)]
     readings += [reading for rule in rules for reading in _schedules(e, rule)]
     readings += [reading for rule in rules for reading in _ends_early(e, rule)]
+    readings += [reading for rule in rules for reading in _half_tables(e, rule)]
     return min(readings, key=lambda reading: _cost(e, reading))
 
 
@@ -276,6 +278,13 @@ def _schedules(e: Evidence, rule: Expected) -> Iterator[Reading]:
         f"β = {1 - alphas[0]:.3g}…{1 - alphas[-1]:.3g}",
     )
     own = expect(rule.source, replace(levels, visited=visited))
+    near = _on_schedule(e, bars[:0:-1])
+    if near is not None and np.median(np.abs(near - levels.index)) >= 1.5:
+        there = levels_of(near, e.schedule, levels.kind, levels.form, levels.answer)
+        if there is not None:
+            moved = expect(rule.source, replace(there, index=levels.index))
+            where = {"found": float(near[0]), "t": float(levels.index[0])}
+            yield Reading(rule, moved, "time-of-another-state", where, 2 * PRICE)
     told: dict[str, float | str] = {"expected": float(e.schedule.alpha_bars[-1])}
     yield Reading(
         rule, own, "schedule-mismatch",
@@ -299,6 +308,36 @@ def _schedules(e: Evidence, rule: Expected) -> Iterator[Reading]:
                 )
                 price += 0.3 * (other.name.split("(")[0] != e.schedule.name.split("(")[0])
                 yield Reading(rule, expect(rule.source, there), "schedule-mismatch", found, price)
+
+
+def _on_schedule(e: Evidence, bars: Array) -> Array | None:
+    """The times of the schedule that have these ᾱ, if all of them do."""
+    known = np.log(e.schedule.sigma[1:])
+    with np.errstate(all="ignore"):
+        index = 1 + np.interp(0.5 * np.log((1 - bars) / bars), known, np.arange(e.schedule.T))
+    whole = np.rint(index)
+    return whole if (np.abs(index - whole) < 0.2).mean() > 0.9 else None
+
+
+def _half_tables(e: Evidence, rule: Expected) -> Iterator[Reading]:
+    """The tables of a loop in half precision: ᾱ rounded, or multiplied up from α rounded."""
+    levels = rule.levels
+    if not np.array_equal(levels.index, np.rint(levels.index)) or levels.form != "vp":
+        return
+    places = np.concatenate([[0], levels.index[::-1].astype(int)])
+    for name in ("float16", "bfloat16"):
+        kind = getattr(torch, name)
+        rounded = torch.tensor(e.schedule.alpha_bars).to(kind).double().numpy()
+        alphas = (1 - torch.tensor(e.schedule.betas).to(kind)).to(kind)
+        product = torch.cumprod(alphas, 0).double().numpy()
+        for table in (rounded, product):
+            bars = np.append(1.0, table[places[1:]])
+            if (bars <= 0).any():
+                continue
+            steps = np.append(1.0, bars[1:] / bars[:-1])
+            visited = NoiseSchedule(1 - steps, steps, bars, name)
+            moved = expect(rule.source, replace(levels, visited=visited))
+            yield Reading(rule, moved, "half-tables", {"name": name}, 2 * PRICE)
 
 
 def _first_share(e: Evidence, rule: Expected, alphas: Array) -> float:

@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
-from scipy.stats import t as student
+from scipy.special import ndtri, stdtr
+
+from torch import Tensor
 
 from diffviz.diffusion.rules import Rule, ddim, ddpm
 from diffviz.diffusion.schedule import NoiseSchedule
@@ -40,6 +41,29 @@ NO_SIGNAL = 1e-14
 """ᾱ where nothing of the data is left; 0 itself has no ratio to the next."""
 FITS = 2.0
 """The misfit of (a, b) that a rule stays below; a right one has 1.06 on average."""
+
+
+@dataclass(frozen=True)
+class reverse_diffusion:
+    """The predictor of variance-exploding score models (arXiv 2011.13456, algorithm 2).
+
+    x_s = x_t + (σ_t² − σ_s²)·score + √(σ_t² − σ_s²)·z for x = x_0 + σ·n, no noise at the end.
+    """
+
+    name: str = "reverse-diffusion"
+
+    def coefficients(self, schedule: NoiseSchedule, t: int, s: int) -> tuple[float, float, float]:
+        """(a, b, σ) of x_t at variance 1 and ε̂, from t to s."""
+        now, then = float(schedule.alpha_bars[t]), float(schedule.alpha_bars[s])
+        a, b, _ = ddpm("posterior").coefficients(schedule, t, s)
+        return a, b, 0.0 if s == 0 else float(np.sqrt(then * (1 / now - 1 / then)))
+
+    def __call__(
+        self, schedule: NoiseSchedule, x: Tensor, eps: Tensor, t: int, s: int
+    ) -> tuple[Tensor, float]:
+        """(mean, σ) of x_s given x_t and ε̂."""
+        a, b, std = self.coefficients(schedule, t, s)
+        return a * x + b * eps, std
 
 
 @dataclass(frozen=True, eq=False)
@@ -283,7 +307,7 @@ def scores(fit: Fit, watched: Watched, expected: Expected, inflation: float = 1.
 def normal_score(value: Array, free: int) -> Array:
     """The normal score with the tail probability of Student's t; huge ones stay as they are."""
     inside = np.minimum(value, 30.0)
-    mapped = -norm.ppf(student.sf(inside, free))
+    mapped = -ndtri(stdtr(free, -inside))
     return np.where(value < 30, mapped, np.maximum(value, 30.0))
 
 
@@ -338,6 +362,8 @@ def rules_for(fit: Fit, levels: Levels, precision: float) -> list[Rule]:
         if levels.answer != "eps":
             break
     rules: list[Rule] = [ddpm("beta"), ddpm("posterior"), *(ddim(eta) for eta in sorted(etas))]
+    if levels.form == "sigma":
+        rules.append(reverse_diffusion())
     # Where ᾱ is the product of α, DDIM at η = 1 is DDPM with β̃; one name for one rule.
     if np.allclose(_numbers(ddpm("posterior"), levels, levels.visited), full, rtol=1e-9, atol=0):
         rules.remove(ddim(1.0))
@@ -360,10 +386,10 @@ def closest(watched: Watched, ways: Sequence[Levels]) -> Expected:
         for rule in rules_for(fit, levels, precision):
             expected = expect(rule, levels)
             table = scores(fit, watched, expected)
-            # An answer other than ε is believed only of a loop that follows it nearly everywhere.
+            # An answer other than ε, or dx/dt of a flow, is believed only of a loop that follows it nearly everywhere.
             bound = score_threshold(len(table))
             off = np.count_nonzero((np.abs(table[:, :2]) > bound).any(axis=1))
-            if levels.answer == "eps" or only or off <= max(1, 0.1 * len(table)):
+            if levels.answer in ("eps", "flow", "-flow") or only or off <= max(1, 0.1 * len(table)):
                 inner, outer = misfit(table)
                 found.append((inner, outer + 0.5 * (np.abs(table[:, 3]) > bound).any(), expected))
     # The likeliest way to read the times, unless another fits clearly better.
@@ -384,7 +410,7 @@ def closest(watched: Watched, ways: Sequence[Levels]) -> Expected:
     least = min(item[0] for item in found)
     if least < FITS:
         equals = [item for item in found if item[0] <= least + 0.5]
-        plain = (ddpm("beta"), ddpm("posterior"))
+        plain = (ddpm("beta"), ddpm("posterior"), reverse_diffusion())
 
         def cost(item: tuple[float, float, Expected]) -> float:
             # DDIM must earn its name where DDPM has the same numbers, and a fitted η its freedom.

@@ -17,9 +17,7 @@ from functools import cache
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import f as fisher
-from scipy.stats import norm
-from scipy.stats import t as student
+from scipy.special import fdtrc, ndtri, stdtr
 from torch import Tensor
 
 from diffviz.identify.calls import Answer, Loop, Spy
@@ -131,7 +129,7 @@ class Watch(Spy):
     """
 
     def __init__(self, answer: Answer, loop: Loop, briefly: bool = False) -> None:
-        super().__init__(answer, loop.layout, loop.calls, loop.seconds)
+        super().__init__(answer, loop.layout, loop.calls, loop.seconds, loop.shape[0])
         self._briefly = briefly
         self.grams: list[Array] = []
         self.noise: list[Noise] = []
@@ -155,15 +153,6 @@ class Watch(Spy):
         self._rows = np.ones((7, x.numel()))
         self.start_mean = float(self._first.mean())
         self.start = _describe((self._first - self.start_mean).reshape(tuple(x.shape)), 0.0)
-
-    def whole_again(self, whole: Tensor) -> None:
-        """The equal halves of x_T were not those of guidance: the state is all of it."""
-        super().whole_again(whole)
-        self._begin(whole)
-        m = np.tile(self._columns[1], 2)
-        self._columns = [_flat(whole), m, *[np.zeros(whole.numel())] * 2]
-        self._kept = []
-        self._keep(*self._columns[:2])
 
     def _keep(self, x: Array, m: Array) -> None:
         places = _places(x.size)[:PLACES]
@@ -328,8 +317,8 @@ def _correlation(z: Array, axis: int, share: float) -> tuple[float, float, float
     r = (products / np.maximum(size[:, None] * size, 1e-300))[np.triu_indices(k, 1)]
     worst = float(np.clip(r[np.argmax(np.abs(r))], -1 + 1e-12, 1 - 1e-12))
     t = abs(worst) * math.sqrt((n - 1) / (1 - worst**2))
-    tail = float(student.sf(t, n - 1)) * len(r)
-    pair = float(norm.isf(min(tail, 0.5))) if tail > 1e-300 else max(37.0, t)
+    tail = float(stdtr(n - 1, -t)) * len(r)
+    pair = float(-ndtri(min(tail, 0.5))) if tail > 1e-300 else max(37.0, t)
     ratio, spread = float(products.sum()) / slices.size, 2 / (9 * n)
     together = abs(ratio ** (1 / 3) - (1 - spread)) / math.sqrt(spread)
     mean = (ratio - 1) / (k - 1)
@@ -357,8 +346,8 @@ def _bent(left: Array, rows: Array, columns: list[int]) -> float:
     explained = found @ np.linalg.pinv(bent @ bent.T, rcond=1e-8, hermitian=True) @ found
     share = min(float(explained / max(seen @ seen, 1e-300)), 1 - 1e-12)
     free = max(seen.size - 10, 1)
-    tail = float(fisher.sf(share / (1 - share) * free / 7, 7, free))
-    return float(norm.isf(min(tail, 0.5))) if tail > 1e-300 else 37.0
+    tail = float(fdtrc(7, free, share / (1 - share) * free / 7))
+    return float(-ndtri(min(tail, 0.5))) if tail > 1e-300 else 37.0
 
 
 @cache
@@ -368,4 +357,4 @@ def _places(size: int) -> NDArray[np.int64]:
 
 def score_threshold(tests: int) -> float:
     """|z| that one of ``tests`` independent normal scores exceeds once in 100,000 runs."""
-    return float(norm.isf(0.5e-5 / tests))
+    return float(-ndtri(0.5e-5 / tests))

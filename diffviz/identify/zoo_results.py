@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,7 +93,7 @@ def look(program: str, faults: Sequence[str] = (), seed: int = 0) -> Result:
     law = seen.behaviour
     kept = np.unique(np.linspace(0, max(law.sizes["call"] - 1, 0), CALLS).round().astype(int))
     curves = {name: law[name].values[:, kept].astype(np.float32) for name in CURVES}
-    pixels = to_uint8(np.nan_to_num(end, nan=-1.0)).transpose(0, 2, 3, 1)
+    pixels = to_uint8(np.nan_to_num(end, nan=-1.0))
     return Result(
         program, tuple(faults), seen.behaves, seen.rule, seen.path, seen.answer, seen.findings,
         curves, np.ascontiguousarray(pixels),
@@ -170,7 +171,7 @@ def results(path: Path | None = None) -> dict[tuple[str, ...], Result]:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         table = json.loads(arrays["table"].tobytes())
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise InputError(f"{path} holds no results of the zoo: {type(error).__name__}") from None
     found = {}
     for i, row in enumerate(table):
