@@ -556,7 +556,7 @@ def _decoded(word: str) -> str:
     try:
         return os.fsencode(word).decode("utf-8")
     except UnicodeError:
-        return word.encode().decode()  # half letters are words that are not UTF-8
+        raise InputError(f"{word!a:.80} is not UTF-8; allowed are words in UTF-8") from None
 
 
 # -------------------------------------------------------------------- printing and leaving
