@@ -522,11 +522,8 @@ def dashboard(
       diffviz dashboard --checkpoint mine.safetensors --checkpoint course.pth
     """
     from dashboards import serve
-    from diffviz.diffusion.names import shipped
 
-    example = shipped("sprites.nc")
-    paths = [Path(run) for run in runs] or ([example] if example.is_file() else [])
-    serve(paths, host, port, checkpoints=checkpoints, workers=workers)
+    serve(runs, host, port, checkpoints=checkpoints, workers=workers)
 
 
 def _function(name: str) -> Callable[..., Any]:
