@@ -598,7 +598,7 @@ def test_blocks_that_are_not_what_they_say_are_refused(tmp_path):
     assert partial.read_bytes() == b"something else"
 
 
-COMMAND = [sys.executable, "-m", "diffviz", "record", "--denoiser", "gaussian:1,0.5"]
+COMMAND = [sys.executable, "-m", "diffviz.cli", "record", "--denoiser", "gaussian:1,0.5"]
 
 
 def test_killed_recording_resumes_to_the_same_bits(tmp_path):
