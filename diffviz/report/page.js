@@ -172,9 +172,13 @@
     redraw((element, plot) => element.clientWidth < view.narrow !== plot.narrow),
   ).observe(document.body);
 
-  // Paper has its own width, and every figure has to be on it.
+  // On paper every figure has to be drawn, also those that nobody has scrolled to.
   addEventListener("beforeprint", () => {
-    for (const [element, plot] of plots) if (plot.drawn) Plotly.Plots.resize(element);
+    for (const [element, plot] of plots) {
+      if (plot.queued || !window.Plotly) continue;
+      plot.queued = true;
+      draw(element);
+    }
   });
 
   // ---------------------------------------------------------------- language and theme
