@@ -67,7 +67,8 @@
 
   async function unpack(id) {
     const packed = atob(byId(id).textContent);
-    const bytes = Uint8Array.from(packed, (c) => c.charCodeAt(0));
+    const bytes = new Uint8Array(packed.length);
+    for (let i = 0; i < bytes.length; i++) bytes[i] = packed.charCodeAt(i);
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
     return new Response(stream);
   }
@@ -222,10 +223,11 @@
   if (given.has("t") && Number.isFinite(Number(given.get("t")))) scrub.at(Number(given.get("t")));
   setTheme(["light", "dark"].includes(given.get("theme")) ? given.get("theme") : null);
   setLanguage(Object.hasOwn(view.words, given.get("lang") ?? "") ? given.get("lang") : view.language);
-  drawPictures();
+  const drawn = drawPictures();
   // Two frames, so that words and pictures are on the screen before the work begins.
   requestAnimationFrame(() =>
     setTimeout(async () => {
+      await drawn;
       try {
         await loadPlotly();
       } catch (error) {
