@@ -56,8 +56,8 @@ def visit(browser):
     assert problems == []
 
 
-def small(**settings):
-    return plane.options(**{"particles": 60, **settings})
+def small(preset="noise", **settings):
+    return {**plane.options(preset), "particles": 60, **settings}
 
 
 def state(page):
@@ -86,7 +86,7 @@ def test_states_and_numbers_are_those_of_python(visit, T):
         settings = {"law": name, "T": T, "schedule": kinds[T], "particles": n, "view": "over"}
         own = {"arms": plane.ARMS, "scale": scale, "pull": pull, "compact": True}
         given = {"noise": {"x_T": x_T.tolist(), "z": right.z.tolist()}}
-        steps = page.evaluate(WALK, plane.options(**settings, **own, **given))
+        steps = page.evaluate(WALK, {**plane.options(), **settings, **own, **given})
         assert len(steps) == T + 1
         levels = np.stack([twin.held(arm, schedule) for arm in ways], axis=1)
         found = np.array([[x for x, _, _ in arms] for _, _, arms in steps])
@@ -100,6 +100,21 @@ def test_states_and_numbers_are_those_of_python(visit, T):
             for a, (_, numbers, _) in enumerate(steps[k][2]):
                 for field, value in twin.numbers(law, bar, right.x[a, k])._asdict().items():
                     assert numbers[field] == pytest.approx(value, abs=1e-6), (name, k, a, field)
+
+
+def test_a_notebook_renders_the_widget(visit):
+    """Kills: a default export that anywidget cannot call, an end that does not clean up."""
+    page = visit(small())
+    page.evaluate(
+        """(options) => { const el = document.body.appendChild(document.createElement("div"));
+        const model = {get: (name) => ({options})[name]};
+        window.end = plane.default.render({model, el});
+        window.root = el.shadowRoot; }""",
+        small(language="zh"),
+    )
+    page.wait_for_function("() => root.querySelectorAll('figure').length === 3")
+    page.evaluate("end()")
+    assert page.evaluate("root.childElementCount") == 0
 
 
 @pytest.mark.parametrize("name", plane.PRESETS)

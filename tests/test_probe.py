@@ -497,7 +497,7 @@ def test_pictures_at_the_end(end):
         atol=0.006,
     )
     assert run.spec.arms == plain.spec.arms and errors(probe) == []
-    assert "picture-at-the-end" in [finding.id for finding in probe.findings]
+    assert "pictures-returned" in [finding.id for finding in probe.findings]
 
 
 def test_data_of_another_range():

@@ -356,7 +356,7 @@ class Probe:
             evidence = {"found": size, "low": float(end.min()), "high": float(end.max())}
             found.append(Finding("data-range", "error", "probe", (0, 0), evidence))
         if picture:
-            found.append(Finding("picture-at-the-end", "information", "probe", (0, 0)))
+            found.append(Finding("pictures-returned", "information", "probe", (0, 0)))
         return found
 
     def _asked_again(self) -> tuple[float, float] | None:

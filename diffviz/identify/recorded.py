@@ -161,16 +161,15 @@ def understand(
             f"{seen.times[-1]:g}; allowed are times that fall strictly within 1…T = "
             f"{schedule.T}; see the argument time"
         )
-    history = _looks_back(seen)
     tried: list[tuple[int, float, Understood]] = []
-    for clipped in (True,) if history else (False, True):  # clipping looks like a memory
+    for clipped in (False, True):
         for place, levels in enumerate(ways):
             for rule, scale, spread, misfit, guidance in _fitting(seen, levels, schedule, clipped):
                 found = Understood(levels, rule, scale, clipped, misfit, guidance)
                 tried.append((place, spread, found))
         if tried:
             return _likeliest(seen, tried)
-    weights = _weights(seen, history)
+    weights = _weights(seen)
     used = seen.answers[:, 0] + np.einsum("k,ski->si", np.array(weights), seen.answers[:, 1:])
     for levels in ways:
         if _multistep(seen, levels, used) > 0.7:
@@ -178,9 +177,8 @@ def understand(
     levels = (
         ways[0] if len({w.reading.answer for w in ways}) == 1 else _plausible(seen, ways, used)
     )
-    return Understood(
-        levels, "unknown", guidance=weights, noise_in="history" if history else "step"
-    )
+    noise_in = "history" if _columns(seen)[2] else "step"
+    return Understood(levels, "unknown", guidance=weights, noise_in=noise_in)
 
 
 def _levels(
@@ -225,7 +223,7 @@ def _fitting(
         if not (np.abs(clean) > 1).any():
             return
         # With guidance the answer that is clipped is not known before the weights are.
-        weights = _weights(seen, False)
+        weights = _weights(seen)
         used = seen.answers[:, 0] + np.einsum("k,ski->si", np.array(weights), seen.answers[:, 1:])
         clean = levels.clean(steps, seen.x[:-1], used).clip(-1, 1)
         more = np.zeros((*x.shape[:1], 0, x.shape[1]))
@@ -291,42 +289,25 @@ def _likeliest(seen: Recorded, tried: list[tuple[int, float, Understood]]) -> Un
     return min(best, key=lambda item: item[:2])[2]
 
 
-def _history(seen: Recorded) -> Array:
-    """(1, x_t, all answers, and the call before), (S−1, C, K)."""
-    now = np.concatenate([seen.x[:-1, None], seen.answers], 1)
-    return np.concatenate([np.ones_like(now[1:, :1]), now[1:], now[:-1]], 1)
+def _columns(seen: Recorded) -> tuple[Array, Array, bool]:
+    """What x_s is made of, (S, C, K), x_s, and whether the calls before are among it.
 
-
-def _looks_back(seen: Recorded) -> bool:
-    """Whether most steps depend on the call before, by an F test.
-
-    Noise that is used again does so as well, but then the first step has it too, and nothing is
-    left of the others.
+    A rule whose first step, which has no call before it, adds no noise adds none at all.
     """
-    if len(seen.times) < 2:
-        return False
-    both = _history(seen)
-    half = 1 + (both.shape[1] - 1) // 2
-    one = Fit(both[:, :half], seen.x[2:]).std(seen.rounding) ** 2
-    two = Fit(both, seen.x[2:]).std(seen.rounding) ** 2
-    first = Fit(both[:1, [0, *range(half, both.shape[1])]], seen.x[1:2]).std(seen.rounding)[0]
-    free = max(both.shape[2] - both.shape[1], 1)
-    with np.errstate(all="ignore"):
-        ratio = (one - two) * free / 2 / two
-    again = first > 0 and not np.median(two)
-    return bool(np.mean((one > 0) & ~(ratio < 50)) > 0.5) and not again
+    now = np.concatenate([seen.x[:-1, None], seen.answers], 1)
+    one = np.concatenate([np.ones_like(now[:, :1]), now], 1)
+    history = not Fit(one[:1], seen.x[1:2]).std(seen.rounding)[0]
+    if not history:
+        return one, seen.x[1:], False
+    return np.concatenate([one[1:], now[:-1]], 1), seen.x[2:], True
 
 
-def _weights(seen: Recorded, history: bool) -> tuple[float, ...]:
+def _weights(seen: Recorded) -> tuple[float, ...]:
     """Of the further answers to one state, where no rule says them: b·w_k over b, a median."""
     count = seen.answers.shape[1]
     if count < 2:
         return ()
-    now = np.concatenate([seen.x[:-1, None], seen.answers], 1)
-    columns = np.concatenate([np.ones_like(now[:, :1]), now], 1)
-    target = seen.x[1:]
-    if history:
-        columns, target = _history(seen), seen.x[2:]
+    columns, target, _ = _columns(seen)
     found = Fit(columns, target).coefficients
     with np.errstate(all="ignore"):
         return tuple(np.nanmedian(found[:, 3 : 2 + count] / found[:, 2:3], axis=0).tolist())
