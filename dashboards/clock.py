@@ -18,7 +18,7 @@ BYTES = 2_400_000
 
 @lru_cache(maxsize=64)
 def clock(run: Run, language: str, plots: Sequence[str]) -> dict[str, Any]:
-    """Times, colours, the numbers of every step as text, and of every plot its sentence at each step."""
+    """Times, arms, and as text the numbers and the sentences of every step."""
     return {
         "times": run.dataset["t"].values.tolist(),
         "arms": run.arms,

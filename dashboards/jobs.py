@@ -32,7 +32,7 @@ SECONDS = 1800.0
 """The longest recording that is started, by its estimate."""
 WAITING = 20
 """Recordings that may wait."""
-FORMS = {"gaussian": "gaussian", "mixture": "mixture"}
+FORMS = ("gaussian", "mixture")
 """Denoisers whose law is given in numbers."""
 
 
@@ -82,8 +82,9 @@ class Jobs:
         """
         values = {k: v for k, v in form.items() if v not in (None, "", [])}
         kind, numbers = values.pop("denoiser", "network"), values.pop("numbers", "")
+        kind = kind if isinstance(kind, str) else repr(kind)
         if kind in FORMS:
-            values["denoiser"] = f"{FORMS[kind]}:{numbers}"
+            values["denoiser"] = f"{kind}:{numbers}"
         elif kind == "sprites":
             values["denoiser"] = "dataset:sprites"
         elif kind in self.files:
@@ -112,17 +113,17 @@ class Jobs:
             raise InputError(f"{WAITING} recordings are waiting already; try again in a while")
         return request
 
-    def line(self) -> list[int]:
-        """Processes that record or wait, the first come first."""
-        return [pid for pid in self.cache.get("line", ()) if _alive(pid)]
+    def line(self, name: str = "record") -> list[int]:
+        """Processes that work or wait in a queue, the first come first."""
+        return [pid for pid in self.cache.get(f"line-{name}", ()) if _alive(pid)]
 
-    def before(self, pid: int) -> int:
-        """How many recordings have to end before the one of this process may begin."""
+    def before(self, pid: int, name: str = "record") -> int:
+        """How many of the queue have to end before this process may begin."""
         with self.cache.transact():
-            line = self.line()
+            line = self.line(name)
             if pid not in line:
                 line.append(pid)
-            self.cache["line"] = line
+            self.cache[f"line-{name}"] = line
         return max(0, line.index(pid) - self.workers + 1)
 
     def record(self, run_id: str, form: dict[str, Any], language: str) -> Iterator[dict[str, Any]]:

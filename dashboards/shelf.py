@@ -16,7 +16,7 @@ import dash
 
 import diffviz.figures
 from diffviz.errors import InputError
-from diffviz.recording.combine import joined as combine
+from diffviz.recording.combine import combine
 from diffviz.recording.run import Run
 
 RECORDED = re.compile("[A-Za-z0-9_-]{20,40}")

@@ -24,6 +24,7 @@ PAGES = {
     "play": "/play",
     "dial": "/dial",
     "schedule": "/schedule",
+    "xray": "/xray",
     "record": "/record",
 }
 """Paths in the order of the navigation."""
@@ -34,7 +35,7 @@ PRIMARY = ["#e7f2fb", "#cfe3f5", "#9cc6ea", "#66a8df", "#3a8fd5", "#1f7fcc", "#1
 PRIMARY += ["#0d4672", "#083453"]
 DARK = ["#e6e8eb", "#c9ced3", "#a9b1b9", "#7d858d", "#363b42", "#2b3037", PAPER["dark"], "#0f1114"]
 DARK += ["#0b0c0e", "#060708"]
-"""Mantine draws cards in the seventh and the page in the eighth: a figure has the card's colour."""
+"""Mantine draws cards in the seventh, as figures are drawn, and the page in the eighth."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,9 @@ def page(view: View, *children: Component | None) -> dmc.MantineProvider:
         [
             dcc.Location(id="go", refresh="callback-nav"),
             dcc.Store(id="mine", storage_type="local", data=[]),
-            dcc.Store(id="view", data={"language": view.language, "page": view.page, "big": view.big}),
+            dcc.Store(
+                id="view", data={"language": view.language, "page": view.page, "big": view.big}
+            ),
             dmc.AppShell(
                 [
                     dmc.AppShellHeader(_header(view)),
@@ -217,9 +220,8 @@ def dressed(figure: go.Figure, view: View) -> go.Figure:
 
 def arm_title(view: View, name: str, spec: dict[str, Any]) -> str:
     """An arm in words: its rule, and whether it keeps its noise."""
-    rule, scale = str(spec.get("rule", "")), float(spec.get("noise_scale", 1))
-    kind = "ddim" if rule.startswith("ddim") else "ddpm"
-    if kind == "ddim" and ("eta" not in rule and "η" not in rule or "0)" in rule.split("=")[-1]):
+    rule, scale = str(spec["rule"]), float(spec["noise_scale"])
+    if rule in ("ddim", "ddim(eta=0)"):
         return view.say("arm.ddim", name=name)
     how = "with" if scale == 1 else "without" if scale == 0 else "scaled"
     return view.say(f"arm.{how}", name=name, scale=f"{scale:g}")

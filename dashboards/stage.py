@@ -34,7 +34,11 @@ def player(view: View, end: int, step: int) -> Component:
     def small(name: str, sign: str) -> Component:
         return dmc.Tooltip(
             dmc.ActionIcon(
-                sign, id=name, variant="default", size="lg", **{"aria-label": view.say(f"label.{name}")}
+                sign,
+                id=name,
+                variant="default",
+                size="lg",
+                **{"aria-label": view.say(f"label.{name}")},
             ),
             label=view.say(f"label.{name}"),
         )

@@ -5,8 +5,6 @@ input ends, whoever started it is gone, and it ends too. Its memory is limited, 
 job fails here and not elsewhere.
 """
 
-import base64
-import io
 import json
 import os
 import sys
@@ -135,16 +133,15 @@ class _Watch:
 def _images(recorder: Any) -> str | None:
     """The first samples of every arm as they are now, an arm a row, as a PNG in a data URI."""
     import numpy as np
-    from PIL import Image
+
+    from diffviz.files.images import data_uri
 
     x = recorder.pictures()  # (A, samples, C, H, W)
     if x.size == 0:
         return None
     tiles = np.pad(np.moveaxis(x, 2, -1), ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)))
     sheet = np.concatenate([np.concatenate([*row], axis=1) for row in tiles], axis=0)
-    buffer = io.BytesIO()
-    Image.fromarray(sheet if sheet.shape[-1] == 3 else sheet[..., 0]).save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return data_uri(sheet if sheet.shape[-1] == 3 else sheet[..., 0])
 
 
 if __name__ == "__main__":

@@ -151,27 +151,26 @@ def report(
         if given:
             raise InputError(f"RUN is {runs[0]!r}, so nothing is recorded: leave out {given[0]}")
         check_apart([out, numbers], runs)
-        run, about = _load_runs(runs)
+        given_runs = _load_runs(runs)
+        about = " and ".join(runs)
     else:
         request = _request(options)
         check_apart([out, numbers], [request.words.source_file])
         run = request.run()
+        given_runs = {"": run}
         about = f"{len(run.arms)} arms × {run.spec.n} samples of {run.spec.denoiser}"
-    write_report(run, out, language=lang, title=heading)
+    write_report(given_runs, out, language=lang, title=heading)
     if numbers is not None:
-        write_numbers(run, numbers)
+        write_numbers(given_runs, numbers)
     _say(f"{out}: about {about}; open it in a browser")
     if numbers is not None:
         _say(f"{numbers}: the same numbers")
 
 
-def _load_runs(paths: tuple[str, ...]) -> tuple[Any, str]:
-    """The run of one file or of several together, and what it is in words."""
-    from diffviz.recording.combine import joined as combine
+def _load_runs(paths: tuple[str, ...]) -> dict[str, Any]:
+    """The runs of the files, each under a name of its own."""
     from diffviz.recording.run import Run
 
-    if len(paths) == 1:
-        return Run.load(paths[0]), paths[0]
     names = [Path(path).stem for path in paths]
     if len(set(names)) != len(names):
         names = list(paths)
@@ -179,8 +178,7 @@ def _load_runs(paths: tuple[str, ...]) -> tuple[Any, str]:
         raise InputError(
             f"{paths[0]} and the other runs: one is named twice; allowed is once each"
         )
-    loaded = {name: Run.load(path) for name, path in zip(names, paths, strict=True)}
-    return combine(loaded), " and ".join(paths)
+    return {name: Run.load(path) for name, path in zip(names, paths, strict=True)}
 
 
 @cli.command()

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import check
+import notebooks
 
 HERE = Path(__file__).parent.resolve()
 HTML = HERE / "_build" / "html"
@@ -50,6 +51,8 @@ def main(words: list[str]) -> None:
             build(language, slides)
     for unused in HTML.rglob("jupyter_execute"):
         shutil.rmtree(unused)
+    cache = max((HERE / "_build" / "cache").iterdir(), key=lambda path: path.stat().st_mtime)
+    notebooks.write(HTML, cache)
     (HTML / "index.html").write_text(ENTRY, encoding="utf-8")
     found = list(check.problems(HTML))
     print("\n".join(found) or "   no broken link, no deck too long")

@@ -27,7 +27,7 @@ from diffviz.diffusion.names import shipped_weights
 from diffviz.diffusion.rules import Arm, ddpm
 from diffviz.diffusion.sampler import sample
 from diffviz.diffusion.schedule import NoiseSchedule
-from diffviz.measure.statistics import ks_statistic
+from diffviz.measure.ks import ks_statistic
 from diffviz.recording.record import Recorder, record
 from diffviz.recording.workers import ProcessWorkers, executor
 from diffviz.report import write_report

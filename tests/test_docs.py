@@ -1,6 +1,7 @@
 """The sources of the pages: translations, code cells, numbers, length. `make docs` builds them."""
 
 import ast
+import builtins
 import importlib.util
 import re
 import tomllib
@@ -173,6 +174,39 @@ def test_a_lesson_has_three_exercises_and_is_read_in_twelve_minutes(page):
         prose = _prose(re.sub(r"^#### .*?(?=^#{1,3} |\Z)", "", text, flags=re.M | re.DOTALL))
         words = len(re.findall(r"[\u4e00-\u9fff]" if speed == 350 else r"\w+", prose))
         assert words / speed < 12
+
+
+@pytest.mark.parametrize("page", LESSONS)
+def test_a_notebook_is_whole_python_with_its_imports_in_it(page):
+    """Kills: a hidden import, a cell left out, directives of the page in the prose."""
+    notebooks = _load(DOCS / "notebooks.py")
+    text = (DOCS / page).read_text(encoding="utf-8")
+    made = notebooks.notebook(text, "en", {"T": 500})
+    code = [cell["source"] for cell in made["cells"] if cell["cell_type"] == "code"]
+    bound = set(dir(builtins))
+    for source in code:
+        names = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Name)]
+        imported = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.alias)]
+        bound |= {n.id for n in names if isinstance(n.ctx, ast.Store)}
+        bound |= {n.asname or n.name.split(".")[0] for n in imported}
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                bound |= {node.name}
+            if isinstance(node, ast.arg):
+                bound |= {node.arg}
+        assert {n.id for n in names} <= bound, source
+    prose = "".join(c["source"] for c in made["cells"] if c["cell_type"] == "markdown")
+    assert ":::" not in prose and "{n}" not in prose and "code-cell" not in prose
+    assert len(code) >= len(translations.cells(text))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", LESSONS)
+def test_a_notebook_runs_from_top_to_bottom(page, tmp_path):
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    made = _load(DOCS / "notebooks.py").notebook((DOCS / page).read_text("utf-8"), "en", {})
+    client = nbclient.NotebookClient(nbformat.from_dict(made), timeout=1800)
+    client.execute(cwd=str(tmp_path))
 
 
 def test_what_the_build_needs_is_declared():

@@ -7,6 +7,7 @@ its numbers, colour, dash, name, panel, axes and legend all have to be those of 
 import base64
 import html
 import io
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -25,6 +26,7 @@ from diffviz.diffusion.dial import BINS, LAWS, dial_density
 from diffviz.errors import InputError
 from diffviz.figures import CONFIG, NAMES, available, caption, plot, theme
 from diffviz.figures.density import density_figure
+from diffviz.figures.export import export
 from diffviz.figures.histogram import histogram_data, histogram_figure
 from diffviz.figures.live import STATISTICS, live_figure
 from diffviz.figures.notebook import run_html
@@ -511,7 +513,9 @@ def test_arms_stand_once_in_the_legend(name):
         group = [t for t in figure.data if t.legendgroup == arm]
         assert {t.name for t in group} <= {label}
         shown = [t for t in figure.data if t.name == label and t.showlegend is not False]
-        assert len(shown) == 1, (name, arm)
+        assert len(shown) == 1 and getattr(shown[0], "fill", "") != "toself", (name, arm)
+    bands = [t for t in figure.data if t.name == "95 of 100 right samplers"]
+    assert not bands or [t.showlegend for t in bands] == [True, *(len(bands) - 1) * [False]]
 
 
 @pytest.mark.parametrize("name", [name for name, law in LAWS_OF.items() if law.time])
@@ -894,8 +898,66 @@ def test_drawing_a_run_needs_no_torch():
 
 
 @pytest.mark.browser
-def test_a_browser_draws_the_strange_name_as_it_is():
-    """Kills: an escape that plotly shows to the reader, or a layout that plotly.js rejects."""
-    svg = plot(made(), "ks").to_image("svg", width=900).decode()
-    assert STRANGE in html.unescape(svg)
-    assert isinstance(plot(made(), "ks"), go.Figure)
+def test_pictures_are_written_whole(tmp_path):
+    """Kills: a film of one step, frames in the wrong order, an escape that a reader sees, another
+    size than asked for."""
+    run = made(IMAGES)
+    export("ks", run, tmp_path / "ks.svg", width=900)
+    assert STRANGE in html.unescape((tmp_path / "ks.svg").read_text("utf-8"))
+    export("strips", run, tmp_path / "s.png", t=0, theme="dark", width=500, height=300)
+    with Image.open(tmp_path / "s.png") as picture:
+        still = picture.convert("RGB")
+    assert still.size == (1000, 600)  # twice, for slides
+    assert still.getpixel((999, 599)) == (0x16, 0x18, 0x1D)
+    export("strips", run, tmp_path / "s.gif", width=400)
+    with Image.open(tmp_path / "s.gif") as film:
+        assert film.n_frames == N
+        film.seek(N - 1)
+        last = film.convert("L").resize((60, 40))
+    export("strips", run, tmp_path / "last.png", t=0, width=400)
+    with Image.open(tmp_path / "last.png") as picture:
+        right = picture.convert("L").resize((60, 40))
+    assert np.abs(np.subtract(last, right, dtype=float)).mean() < 4
+
+
+def test_nothing_half_written_is_left(tmp_path, monkeypatch):
+    """Kills: a file opened before its content is there, an unknown ending found out last."""
+    path = tmp_path / "ks.png"
+    path.write_bytes(b"before")
+
+    def fails(*arguments, **options):
+        raise OSError("no space")
+
+    monkeypatch.setattr(go.Figure, "to_image", fails)
+    with pytest.raises(OSError, match="no space"):
+        export("ks", made(), path)
+    with pytest.raises(InputError, match=r"allowed: .png, .svg, .pdf, .html, .gif"):
+        export("ks", made(), tmp_path / "ks.bmp")
+    with pytest.raises(InputError, match="allowed: map"):
+        export("cake", made(), tmp_path / "cake.html")
+    assert path.read_bytes() == b"before" and os.listdir(tmp_path) == ["ks.png"]
+
+
+@pytest.mark.browser
+def test_a_page_shows_its_figure_at_every_width(tmp_path, browser):
+    """After a resize too, and without a network. Kills: an element without a height, panels side
+    by side on a phone, a script from elsewhere."""
+    export("ks", made(), tmp_path / "ks.html", language="zh")
+    size = """() => {
+        const plot = document.querySelector(".js-plotly-plot");
+        const box = plot.querySelector(".main-svg").getBoundingClientRect();
+        return [plot.clientHeight, box.height, document.documentElement.scrollWidth];
+    }"""
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    wrong = []
+    page.on("pageerror", lambda e: wrong.append(str(e)))
+    page.on("request", lambda r: wrong.append(r.url) if r.url.startswith("http") else None)
+    page.goto((tmp_path / "ks.html").as_uri())
+    for width, low, high in ((1280, 500, 560), (1240, 500, 560), (390, 1100, 1300)):
+        page.set_viewport_size({"width": width, "height": 800})
+        page.wait_for_function(f"(width) => ({size})()[2] <= width", arg=width)
+        element, drawn, _ = page.evaluate(size)
+        assert low < element == drawn < high
+    assert page.evaluate("document.documentElement.lang") == "zh"
+    page.close()
+    assert not wrong

@@ -56,8 +56,8 @@ def visit(browser):
     assert problems == []
 
 
-def small(**settings):
-    return plane.options(**{"particles": 60, **settings})
+def small(preset="noise", **settings):
+    return {**plane.options(preset), "particles": 60, **settings}
 
 
 def state(page):
@@ -86,7 +86,7 @@ def test_states_and_numbers_are_those_of_python(visit, T):
         settings = {"law": name, "T": T, "schedule": kinds[T], "particles": n, "view": "over"}
         own = {"arms": plane.ARMS, "scale": scale, "pull": pull, "compact": True}
         given = {"noise": {"x_T": x_T.tolist(), "z": right.z.tolist()}}
-        steps = page.evaluate(WALK, plane.options(**settings, **own, **given))
+        steps = page.evaluate(WALK, {**plane.options(), **settings, **own, **given})
         assert len(steps) == T + 1
         levels = np.stack([twin.held(arm, schedule) for arm in ways], axis=1)
         found = np.array([[x for x, _, _ in arms] for _, _, arms in steps])
@@ -100,6 +100,21 @@ def test_states_and_numbers_are_those_of_python(visit, T):
             for a, (_, numbers, _) in enumerate(steps[k][2]):
                 for field, value in twin.numbers(law, bar, right.x[a, k])._asdict().items():
                     assert numbers[field] == pytest.approx(value, abs=1e-6), (name, k, a, field)
+
+
+def test_a_notebook_renders_the_widget(visit):
+    """Kills: a default export that anywidget cannot call, an end that does not clean up."""
+    page = visit(small())
+    page.evaluate(
+        """(options) => { const el = document.body.appendChild(document.createElement("div"));
+        const model = {get: (name) => ({options})[name]};
+        window.end = plane.default.render({model, el});
+        window.root = el.shadowRoot; }""",
+        small(language="zh"),
+    )
+    page.wait_for_function("() => root.querySelectorAll('figure').length === 3")
+    page.evaluate("end()")
+    assert page.evaluate("root.childElementCount") == 0
 
 
 @pytest.mark.parametrize("name", plane.PRESETS)
@@ -240,6 +255,16 @@ def test_a_tab_that_was_hidden_goes_on_where_it_was(visit):
     assert 0 < frames < 250
 
 
+def test_a_frame_from_before_the_click_does_no_harm(visit):
+    """Kills: time that runs backwards on a busy machine and asks for a state before x_T."""
+    page = visit(small())
+    page.evaluate("""() => { const real = requestAnimationFrame; let first = true;
+        window.requestAnimationFrame = (work) => real((now) => {
+            work(first ? now - 500 : now); first = false; }); }""")
+    page.get_by_role("button", name="Play").click()
+    page.wait_for_function("() => shown.state().k > 3")
+
+
 def test_a_hundred_mounts_leave_nothing_behind(visit):
     """Kills: a listener, an observer, a timer or nodes kept after destroy()."""
     page = visit(small(T=10, autoplay=True))
@@ -357,8 +382,8 @@ def test_every_setting_has_its_control(visit):
     page.get_by_label("Noise λ").fill("0.6")
     page.get_by_role("button", name="Balance").click()
     page.get_by_role("combobox", name="View", exact=True).select_option("over")
-    page.get_by_label("score").check()
-    page.get_by_label("paths").uncheck()
+    page.get_by_role("checkbox", name="score").check()
+    page.get_by_role("checkbox", name="paths").uncheck()
     found = state(page)
     wanted = {"law": "spiral", "schedule": "cosine", "seed": 12, "scale": 0.6, "view": "over"}
     wanted |= {"arms": ["z0", "ddim", "own"], "score": True, "paths": False, "preset": "", "T": 50}

@@ -185,7 +185,11 @@ def _controls(view: View, shelf: Shelf, run: Run, run_id: str) -> Component:
     return dmc.Card(
         [
             dmc.Select(
-                id="run", label=view.say("label.run"), data=known, value=run_id, allowDeselect=False
+                id="run",
+                label=view.say("label.run"),
+                data=known,
+                value=run_id,
+                allowDeselect=False,
             ),
             dmc.Select(
                 id="beside",
@@ -264,7 +268,9 @@ def more(names: list[str], which: dict[str, Any], search: str) -> list[Component
     """The plots that were asked for."""
     view = View.parse("compare", search)
     run = shelf().get(which["run"], which.get("beside"))
-    chosen = [name for name in MORE if run is not None and name in names and name in available(run)]
+    chosen = [
+        name for name in MORE if run is not None and name in names and name in available(run)
+    ]
     return [plot(view, run, name) for name in chosen]
 
 

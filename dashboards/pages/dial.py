@@ -155,7 +155,10 @@ def turned(law: str, noise: float, score: float, search: str) -> tuple[Any, Any,
 
 
 def _density(law: str, noise: float, score: float) -> DialDensity:
-    steps = (round(min(max(noise, NOISE[0]), NOISE[1]) * 20), round(min(max(score, 0.5), 1.0) * 20))
+    steps = (
+        round(min(max(noise, NOISE[0]), NOISE[1]) * 20),
+        round(min(max(score, 0.5), 1.0) * 20),
+    )
     return _computed(law if law in LAWS else "gaussian", *steps)
 
 
@@ -193,20 +196,36 @@ def _pad(view: View, noise: float, score: float) -> go.Figure:
     names = [view.say(f"dial.{name}") for name in PLACES]
     made = go.Figure()
     made.add_scatter(
-        x=grid[:, 0], y=grid[:, 1], mode="markers", marker={"size": 14, "opacity": 0},
-        hovertemplate="λ = %{x:.2f}, c = %{y:.2f}<extra></extra>", showlegend=False,
-    )
-    made.add_scatter(
-        x=curve, y=balanced_score(curve), mode="lines", name=view.say("dial.balance"),
-        line={"color": theme.REFERENCE, "dash": "dot", "width": 3},
-    )
-    made.add_scatter(
-        x=x, y=y, mode="markers", marker={"size": 11, "symbol": "circle-open", "line": {"width": 2}},
-        marker_color=theme.REFERENCE, text=names, hovertemplate="%{text}<extra></extra>",
+        x=grid[:, 0],
+        y=grid[:, 1],
+        mode="markers",
+        marker={"size": 14, "opacity": 0},
+        hovertemplate="λ = %{x:.2f}, c = %{y:.2f}<extra></extra>",
         showlegend=False,
     )
     made.add_scatter(
-        x=[noise], y=[score], mode="markers", showlegend=False, hoverinfo="skip",
+        x=curve,
+        y=balanced_score(curve),
+        mode="lines",
+        name=view.say("dial.balance"),
+        line={"color": theme.REFERENCE, "dash": "dot", "width": 3},
+    )
+    made.add_scatter(
+        x=x,
+        y=y,
+        mode="markers",
+        marker={"size": 11, "symbol": "circle-open", "line": {"width": 2}},
+        marker_color=theme.REFERENCE,
+        text=names,
+        hovertemplate="%{text}<extra></extra>",
+        showlegend=False,
+    )
+    made.add_scatter(
+        x=[noise],
+        y=[score],
+        mode="markers",
+        showlegend=False,
+        hoverinfo="skip",
         marker={"size": 18, "color": theme.colour(0), "line": {"color": "#ffffff", "width": 2}},
     )
     made.update_layout(

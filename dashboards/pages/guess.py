@@ -83,7 +83,9 @@ def guessed(clicks: list[int | None], search: str, which: dict[str, Any]) -> tup
     spread = float(data["std_between"].values[lost, -1])
     usual = float(data["reference_std_between"].values[-1])
     answer = [
-        html.P(view.say("guess.right" if right else "guess.wrong", letter=LETTERS[order.index(lost)])),
+        html.P(
+            view.say("guess.right" if right else "guess.wrong", letter=LETTERS[order.index(lost)])
+        ),
         html.P(story(run, view.language).headline),
         html.P(view.say("guess.number", std=f"{spread:.2f}", data=f"{usual:.2f}")),
         shell.button(view.say("guess.why"), view.href("compare", run=which["run"])),

@@ -250,7 +250,10 @@ def begin(
         Output("live", "children"),
         Output("live-images", "children"),
     ],
-    running=[(Output("cancel", "disabled"), False, True), (Output("begin", "loading"), True, False)],
+    running=[
+        (Output("cancel", "disabled"), False, True),
+        (Output("begin", "loading"), True, False),
+    ],
     cancel=[Input("cancel", "n_clicks")],
     prevent_initial_call=True,
 )

@@ -3,8 +3,6 @@
 The simplest page: controls, one callback, a figure. Read it first.
 """
 
-import base64
-import io
 from functools import lru_cache
 from typing import Any
 
@@ -23,15 +21,14 @@ from dash import (
 )
 from dash.development.base_component import Component
 from numpy.typing import NDArray
-from PIL import Image
 
 from dashboards import shell
 from dashboards.shell import View
+from diffviz.diffusion.forward import ForwardData, forward_data
 from diffviz.diffusion.schedule import KINDS, NoiseSchedule
 from diffviz.errors import InputError
-from diffviz.diffusion.forward import ForwardData, forward_data
 from diffviz.figures.schedule import schedule_data, schedule_figure
-from diffviz.files.images import from_uint8, to_uint8
+from diffviz.files.images import data_uri, from_uint8, to_uint8
 from diffviz.sprites.make import make_sprites
 
 register_page(__name__, path="/schedule", name="schedule", title="diffviz: schedule", order=4)
@@ -130,7 +127,9 @@ def drawn(kind: Any, T: Any, first: Any, last: Any, sprite: Any, search: str) ->
             withBorder=True,
         ),
         dmc.Card(shell.graph(picture, "schedule"), withBorder=True),
-        dmc.Card([dmc.Title(view.say("schedule.checks"), order=2), _checks(view, made)], withBorder=True),
+        dmc.Card(
+            [dmc.Title(view.say("schedule.checks"), order=2), _checks(view, made)], withBorder=True
+        ),
     ]
 
 
@@ -142,7 +141,7 @@ def _film(view: View, made: NoiseSchedule, index: int) -> Component:
         [
             html.Figure(
                 [
-                    html.Img(src=_uri(picture), alt=f"t = {t}"),
+                    html.Img(src=data_uri(picture), alt=f"t = {t}"),
                     html.Figcaption(
                         [
                             html.B(f"t = {t}"),
@@ -188,13 +187,6 @@ def _checks(view: View, made: NoiseSchedule) -> Component:
 @lru_cache(maxsize=1)
 def _sprites() -> NDArray[np.uint8]:
     return make_sprites(SPRITES)[0]
-
-
-def _uri(picture: NDArray[np.uint8]) -> str:
-    """(H, W, 3) as a PNG in a data URI."""
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 clientside_callback(

@@ -18,6 +18,8 @@ from diffviz.recording.run import Run
 
 ENOUGH = 8
 """A class is called lost when an arm has no sample in it and another arm has at least so many."""
+SENTENCES = 2
+"""Of an arm; the most important come first."""
 MOST = 0.1
 """Part of the steps on the way that may be off by chance."""
 CLAUSES = {
@@ -81,7 +83,7 @@ def story(run: Run, language: str) -> Story:
         parts += _kinds(run, i, language)
         if (off := seen.mean[i, -1]).startswith("far"):
             parts.append(text(f"story.end.{off}", language))
-        arms[arm] = joined(parts, "sentences", language)
+        arms[arm] = joined(parts[:SENTENCES], "sentences", language)
         noise[arm] = text(f"story.cause.{_noise(run, seen, i)}", language)
     return Story(_headline(ends, pulled, language), arms, noise)
 

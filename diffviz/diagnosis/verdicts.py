@@ -16,7 +16,7 @@ from diffviz.recording.run import Run
 Array = NDArray[np.float64]
 Codes = NDArray[np.str_]
 
-SAME, LESS, MORE = 0.2, 0.8, 1.25
+SAME, LESS, MORE = 0.3, 0.8, 1.25
 """Parts of the right std between samples; below the first they are almost the same."""
 PULLED, NEARER, FURTHER = 0.6, 0.9, 1.1
 """Parts of the right distance to the mean of the data."""

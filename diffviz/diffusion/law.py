@@ -8,19 +8,15 @@ has to be forward-noised and no second sample adds its own scatter.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
-from typing import NamedTuple
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr
 
-from diffviz.measure.statistics import BUCKETS, Grid
+from diffviz.measure.ks import SIMPLE, Mixture
 
 Array = NDArray[np.float64]
-MAX_ATOMS = 1024
-SIMPLE = 8
-"""Components of a law up to which its CDF is evaluated at every value that matters."""
+MAX_ATOMS = 1022
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +55,7 @@ class DataLaw:
 
         ``labels`` (N,) index ``classes``, when there are any.
 
-        More than 1,024 different pixel values are gathered into as many equally filled atoms.
+        More than 1,022 different pixel values are gathered into as many equally filled atoms.
         """
         images = np.asarray(images, dtype=np.float32)
         values, counts = np.unique(images, return_counts=True)
@@ -151,7 +147,7 @@ class DataLaw:
     def _principal(self) -> tuple[Array, Array]:
         """(values (k,), vectors (d, k)) of the covariance of the points, the largest last.
 
-        Of all points where a sample has up to 1,024 values, else of as many points.
+        Of all points where a sample has up to 1,022 values, else of as many points.
         """
         assert self.points is not None
         d = self.mean.size
@@ -216,8 +212,8 @@ class DataLaw:
         weights = np.bincount(group, self.weights).astype(np.float64)
         return pairs.real, pairs.imag, weights
 
-    def marginal_components(self, alpha_bar: float) -> tuple[Array, Array, Array]:
-        """(locations, scales, weights) of the pooled law of one coordinate of x_t.
+    def marginal(self, alpha_bar: float) -> Mixture:
+        """The law of one coordinate of x_t, pooled over coordinates, with ᾱ_t = ``alpha_bar``.
 
         More than ``SIMPLE`` components are thinned: those of one scale whose locations lie within
         a quarter of it are gathered, mean and variance kept, which changes the CDF by less than
@@ -227,62 +223,11 @@ class DataLaw:
         shifts = np.sqrt(alpha_bar) * locations
         scales = np.sqrt(alpha_bar * scales**2 + 1 - alpha_bar)
         if alpha_bar == 1 or len(shifts) <= SIMPLE:
-            return shifts, scales, weights
+            return Mixture(shifts, scales, weights)
         cells = np.floor(shifts * 4 / scales) + 1j * scales
         _, group = np.unique(cells, return_inverse=True)
         gathered = np.bincount(group, weights).astype(np.float64)
         means: Array = np.bincount(group, weights * shifts) / gathered
         spread = np.bincount(group, weights * (shifts - means[group]) ** 2) / gathered
         square = np.bincount(group, weights * scales**2) / gathered
-        return means, np.sqrt(square + spread), gathered
-
-    def marginal_grid(self, alpha_bar: float, buckets: int = BUCKETS) -> Grid:
-        """The grid on which D against q(x_t), ᾱ = ``alpha_bar``, pooled, is measured.
-
-        With up to ``SIMPLE`` smooth components D is exact; with more, or with atoms, it is taken
-        over the edges of at most 1,024 of its ``buckets``.
-        """
-        plan = self.marginal_plan(alpha_bar, buckets)
-        cdf = partial(_cdf, plan.shifts, plan.scales, plan.weights)
-        return Grid.of(cdf, plan.low, plan.high, plan.buckets, exact=plan.exact)
-
-    def marginal_plan(self, alpha_bar: float, buckets: int = BUCKETS) -> "MarginalPlan":
-        """What `marginal_grid` is made of; ``alpha_bar`` and ``buckets`` are its own."""
-        shifts, scales, weights = self.marginal_components(alpha_bar)
-        smooth = bool(scales.min() > 0)
-        simple = smooth and len(shifts) <= SIMPLE
-        low, high = float((shifts - 5 * scales).min()), float((shifts + 5 * scales).max())
-        if not smooth:  # edges between the atoms, never on them
-            low, high = low - 0.01, high + 0.0123
-        buckets = buckets if simple else min(buckets, 1024)
-        return MarginalPlan(shifts, scales, weights, low, high, buckets, simple)
-
-
-class MarginalPlan(NamedTuple):
-    """Components of the pooled law of one coordinate of x_t, and even buckets on [low, high].
-
-    D is ``exact``, or taken over the edges.
-    """
-
-    shifts: Array
-    scales: Array
-    weights: Array
-    low: float
-    high: float
-    buckets: int
-    exact: bool
-
-    @property
-    def edges(self) -> Array:
-        """Between the buckets."""
-        return np.linspace(self.low, self.high, self.buckets + 1)[1:-1]
-
-
-def _cdf(shifts: Array, scales: Array, weights: Array, x: Array) -> Array:
-    """Σ_k weights_k Φ((x − shifts_k)/scales_k); a component of scale 0 is a step."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        z = (x - shifts[:, None]) / scales[:, None]
-    steps = scales == 0
-    if steps.any():
-        z[steps] = np.where(x >= shifts[steps, None], np.inf, -np.inf)
-    return np.einsum("k,kx->x", weights, ndtr(z))
+        return Mixture(means, np.sqrt(square + spread), gathered)

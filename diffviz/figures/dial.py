@@ -16,6 +16,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
+from diffviz.diagnosis.numbers import LINEAR, dial_readings
 from diffviz.figures import theme
 from diffviz.figures.curves import Curve, draw_curve, recorded
 from diffviz.files.catalogue import text
@@ -29,51 +30,34 @@ class DialData(NamedTuple):
 
     Attributes:
         arms, t, std: of the run.
-        scales: λ of each arm that injects noise, NaN of the others, (A,).
-        reading: λ̂ of each arm between both ends of its rule, NaN of the others, (A, N).
-        linear: whether the denoiser is linear.
+        scales: each λ of an arm that injects noise, rising; empty unless the denoiser is linear.
+        reading: λ̂ (N,) by the number of the arm, where it can be read.
     """
 
     arms: list[str]
     t: NDArray[np.int64]
     std: Curve
     scales: Array
-    reading: Array
-    linear: bool
+    reading: dict[int, Array]
 
 
 def dial_data(run: Run) -> DialData:
     """The residual's std per arm and time, and λ̂ where both ends of the dial are recorded."""
     data = run.dataset
-    std = recorded(run, "std", "residual", band="residual_std")
     noisy = np.nanmax(data["noise_std"].values, axis=1, initial=0) > 0
     scales = np.array([arm["noise_scale"] for arm in run.spec.arms], dtype=np.float64)
-    linear = run.spec.denoiser.startswith("gaussian(")
-    rules = [arm["rule"] for arm in run.spec.arms]
-    reading = np.full(std.values.shape, np.nan)
-    for a, rule in enumerate(rules):
-        ends = [
-            next((b for b, other in enumerate(rules) if other == rule and scales[b] == end), None)
-            for end in (0.0, 1.0)
-        ]
-        if linear and noisy[a] and scales[a] != 1 and None not in ends:
-            none, full = (np.square(std.values[b]) for b in ends if b is not None)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                reading[a] = np.sqrt((np.square(std.values[a]) - none) / (full - none))
     return DialData(
         run.arms,
         data["t"].values,
-        std,
-        np.where(noisy, scales, np.nan),
-        np.where(np.isfinite(reading), reading, np.nan),
-        linear,
+        recorded(run, "std", "residual", band="residual_std"),
+        np.unique([1.0, *scales[noisy]]) if run.spec.denoiser.startswith(LINEAR) else np.empty(0),
+        {run.arms.index(name): reading for name, reading in dial_readings(run).items()},
     )
 
 
 def dial_figure(data: DialData, language: str = "en") -> go.Figure:
     """The stds, and beside them λ̂ where there is any, each with the settings as dotted lines."""
-    shown = np.isfinite(data.reading).any(axis=1)
-    names = ["std", "reading"] if shown.any() else ["std"]
+    names = ["std", "reading"] if data.reading else ["std"]
     figure = theme.panels(
         [text(f"figures.dial.{name}", language) if len(names) > 1 else "" for name in names],
         language,
@@ -81,14 +65,13 @@ def dial_figure(data: DialData, language: str = "en") -> go.Figure:
         y_titles=[text(f"figures.dial.{name}_y", language) for name in names],
     )
     ends = data.t[[0, -1]]
-    settings = {1.0: text("figures.common.normal", language)}
-    if data.linear:
-        scales = np.unique([1.0, *data.scales[np.isfinite(data.scales)]])
-        settings = {v: text("figures.dial.setting", language, value=f"{v:g}") for v in scales}
+    settings = {
+        scale: text("figures.dial.setting", language, value=f"{scale:g}") for scale in data.scales
+    } or {1.0: text("figures.common.normal", language)}
     for panel in range(len(names)):
         for setting, name in settings.items():
             theme.add_reference(figure, panel, ends, np.full(2, setting), name)
     draw_curve(figure, 0, data.t, data.std, data.arms, language)
-    for a in np.flatnonzero(shown):
-        theme.add_curve(figure, 1, data.t, data.reading[a], data.arms[a], int(a))
+    for a, reading in data.reading.items():
+        theme.add_curve(figure, 1, data.t, reading, data.arms[a], a)
     return figure.update_yaxes(rangemode="tozero")

@@ -29,7 +29,7 @@ const arrange = () => {
   narrow = innerWidth < NARROW;
   const patch = plot.layout.meta[narrow ? "narrow" : "wide"];
   plot.style.height = `${patch.height + TITLE}px`;
-  Plotly.relayout(plot, { ...patch, height: patch.height + TITLE });
+  Plotly.relayout(plot, { ...patch, height: null, autosize: true });
 };
 addEventListener("resize", arrange);
 arrange();

@@ -287,7 +287,7 @@ def add_curve(
 ) -> None:
     """One line in the colour and the dash of the arm at ``index``; ``values``, ``error`` (N,)."""
     if error is not None and np.nanmax(error, initial=0) > 0:
-        add_band(figure, panel, x, values - error, values + error, name, colour(index))
+        add_band(figure, panel, x, values - error, values + error, name, colour(index), name)
     _line(
         figure,
         panel,
@@ -329,8 +329,9 @@ def add_band(
     high: Array,
     name: str,
     ink: str = REFERENCE,
+    group: str | None = None,
 ) -> None:
-    """The area between two curves (N,); it has no entry in the legend."""
+    """The area between two curves (N,); in the legend, unless it goes with a ``group``."""
     known = np.isfinite(low) & np.isfinite(high)
     across, below, above = thin(x[known], low[known], high[known])
     x_axis, y_axis = axes(panel)
@@ -343,8 +344,9 @@ def add_band(
         fillcolor=ink,
         opacity=0.25,
         name=label(name),
-        legendgroup=name,
-        showlegend=False,
+        legendgroup=group or name,
+        legendrank=3000,
+        showlegend=group is None and _is_new(figure, name),
         hoverinfo="skip",
         xaxis=x_axis,
         yaxis=y_axis,
@@ -404,7 +406,6 @@ def _line(
     hover: str,
 ) -> None:
     """One line; the first of a group stands in the legend."""
-    shown = [t for t in figure.data if t.legendgroup == group and t.showlegend is not False]
     x_axis, y_axis = axes(panel)
     across, up = thin(x, y)
     figure.add_scatter(
@@ -416,7 +417,12 @@ def _line(
         line=style,
         hovertemplate=hover + "<br>%{fullData.name}: %{y:.3g}<extra></extra>",
         connectgaps=False,
-        showlegend=not shown,
+        showlegend=_is_new(figure, group),
         xaxis=x_axis,
         yaxis=y_axis,
     )
+
+
+def _is_new(figure: go.Figure, group: str) -> bool:
+    """Whether nothing of the group stands in the legend yet."""
+    return all(t.legendgroup != group or t.showlegend is False for t in figure.data)

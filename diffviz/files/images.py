@@ -5,6 +5,7 @@ Inside, it is float32 (C, H, W) in [âˆ’1, 1]. The map is affine, x = v / 127.5 â
 on the image, so that a drift of mean or contrast stays visible.
 """
 
+import base64
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,6 +57,13 @@ def contact_sheet(images: NDArray[np.uint8], columns: int, scale: int = 4) -> Im
     for i, image in enumerate(images):
         sheet.paste(Image.fromarray(image), (i % columns * width, i // columns * height))
     return sheet.resize((sheet.width * scale, sheet.height * scale), Image.Resampling.NEAREST)
+
+
+def data_uri(image: NDArray[np.uint8]) -> str:
+    """A stored image (H, W, 3), or (H, W) in grey, as a PNG in a data URI."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def curve_svg(values: Sequence[float], count: int, title: str) -> str:

@@ -39,9 +39,9 @@ SPREAD = 0.5
 """The std of data against which a deviation counts."""
 DROP = 0.35
 """A reading is dropped at a call that is off by more. Right ones stay below 0.1."""
-GOOD = 0.04
+GOOD = 0.06
 """No other reading is tried after one that stays below."""
-MARGIN = 0.03
+MARGIN = 0.05
 """By how much a less likely reading must be better."""
 OFF = 0.12
 """A loop misbehaves from here on: right loops of 20 families stay below 0.09."""
@@ -168,6 +168,10 @@ def paths_for(
         if not rising or whole:
             yield index("index0")
         return
+    if rising and not floating:
+        yield index("index0")
+        yield index("index")
+        return
     if rising:
         yield from _flows(high, rising)
         if high <= 1:
@@ -198,9 +202,7 @@ def paths_for(
         for factor in (1000 / T, 999 / T, 4.0):
             for shift in (1.0, 0.0):
                 if high / factor + shift <= T + 1e-6 and factor != 1:
-                    yield _on_schedule(
-                        "scaled", schedule, lambda t, f=factor, s=shift: t / f + s
-                    )
+                    yield _on_schedule("scaled", schedule, lambda t, f=factor, s=shift: t / f + s)
     if floating and high <= 1000:
         yield from _flows(high, rising)
     if not wide and whole and floating:
@@ -344,7 +346,7 @@ class ExactModel(Spy):
         keep: bool = False,
         only: Tensor | None = None,
     ) -> None:
-        super().__init__(self._exact, loop.layout, loop.calls, loop.seconds)
+        super().__init__(self._exact, loop.layout, loop.calls, loop.seconds, loop.shape[0])
         self.trace = Trace(spread)
         self._reading, self._mean, self._bound, self._keep = reading, mean, bound, keep
         self._other = other
@@ -431,7 +433,7 @@ class _First(Spy):
     """Ends the run at its first call, with x_T."""
 
     def __init__(self, loop: Loop) -> None:
-        super().__init__(lambda x, value, floating: x, loop.layout, 1, loop.seconds)
+        super().__init__(lambda x, value, floating: x, loop.layout, 1, loop.seconds, loop.shape[0])
         self.first = loop.start
 
     def see(self, x: Tensor, value: float) -> None:
@@ -475,7 +477,7 @@ class Experiment:
     """Runs of one loop on exact models, each from its own state of the global generators."""
 
     def __init__(self, loop: Loop, seed: int, randomness: Randomness, bar: float) -> None:
-        self.loop, self.randomness, self.bar = loop, randomness, bar
+        self.loop, self.seed, self.randomness, self.bar = loop, seed, randomness, bar
         generator = torch.Generator().manual_seed(seed)
         self.mean = (torch.rand(loop.shape, generator=generator) - 0.5).float()
         self._starts = [loop.start]
@@ -521,7 +523,9 @@ class Experiment:
         trace.broken, trace.floating = model.broken, model.floating
         if ending is not None:
             trace.end_kind = ending.kind
-            if ending.values is not None:
+            if ending.values is not None and not bool(torch.isfinite(ending.values).all()):
+                trace.broken = trace.told[-1]
+            elif ending.values is not None:
                 trace.end_state = ending.values
                 trace.end = _end_of(ending.values, mean)
                 if ending.kind == "picture" and not trace.end.picture:
@@ -617,8 +621,10 @@ class Behaviour:
 
     def likeliest(self) -> Reading:
         """The reading with the least deviation in the median, of the first six."""
-        runs = [(float(np.median(self.lab.run(way).off or [math.inf])), k)
-                for k, way in enumerate(self.ways[:6])]
+        runs = [
+            (float(np.median(self.lab.run(way).off or [math.inf])), k)
+            for k, way in enumerate(self.ways[:6])
+        ]
         return self.ways[min(runs)[1]]
 
     def painted(self) -> "Behaviour | None":
@@ -649,9 +655,11 @@ class Behaviour:
         one, two = (x.double().reshape(-1) for x in self.lab.starts())
         one, two = one - one.mean(), two - two.mean()
         common = float(one @ two) / max(float(one.norm() * two.norm()), 1e-12)
-        if common > 1 - 1e-9 or abs(common) < 6 / math.sqrt(one.numel()):
+        if common > 1 - 1e-9 or common < 3 / math.sqrt(one.numel()):
             return None
-        held = self.noise_of_start()
+        held, whole = self.noise_of_start(), float(one.square().mean().sqrt())
+        if 1 - (held / max(whole, 1e-12)) ** 2 < 0.02:
+            return None
         first: Behaviour | None = None
         for way in self.ways:
             a, b = (float(v[0]) for v in way.path.levels(self.lab.loop.times[:1]))

@@ -30,7 +30,16 @@ X_NAMES = ("x", "sample", "x_t", "xt", "hidden_states", "noisy", "noisy_images",
 X_NAMES += ("noisy_sample", "z_t", "z", "img", "image", "input", "inputs")
 T_NAMES = ("t", "timestep", "timesteps", "sigma", "time", "noise_level", "sigmas", "noise_labels")
 T_NAMES += ("ts", "time_cond", "step", "noise_variances", "log_snr", "c_noise", "time_steps")
-MODEL_NAMES = ("model", "net", "network", "unet", "nn_model", "denoiser", "denoise_fn", "eps_model")
+MODEL_NAMES = (
+    "model",
+    "net",
+    "network",
+    "unet",
+    "nn_model",
+    "denoiser",
+    "denoise_fn",
+    "eps_model",
+)
 INNER = ("module", "unet", "model", "net", "inner_model", "transformer", "diffusion_model", "ema")
 INNER += ("apply_model", "eps_model", "ema_model", "denoise_fn", "network", "nn_model", "denoiser")
 SHAPE_NAMES = ("shape", "size", "sample_shape", "x_shape", "noise_shape")
@@ -53,12 +62,14 @@ class Layout:
         x, t: place or keyword of the state and of the time; None where not known yet.
         channels: which channels of that argument are the state; None for all.
         outputs: how many times the state's channels the answer has, 1, 2 or ½.
+        packed: whether the answer comes in a tuple.
     """
 
     x: Place | None = None
     t: Place | None = None
     channels: tuple[int, ...] | None = None
     outputs: float = 1.0
+    packed: bool = False
 
 
 class Spy(torch.nn.Module):
@@ -71,9 +82,12 @@ class Spy(torch.nn.Module):
         answer: from (x, time, whether it is floating) to the answer.
         layout: of the calls.
         calls, seconds: how many calls and how much time it allows.
+        batch: how many samples a state has, where that is known.
     """
 
-    def __init__(self, answer: Answer, layout: Layout, calls: int, seconds: float) -> None:
+    def __init__(
+        self, answer: Answer, layout: Layout, calls: int, seconds: float, batch: int = 0
+    ) -> None:
         super().__init__()
         # Loops ask a model for its parameters to learn the device.
         self.nothing = torch.nn.Parameter(torch.zeros(1), requires_grad=False)
@@ -83,7 +97,7 @@ class Spy(torch.nn.Module):
         self.shape: tuple[int, ...] = ()
         self.broken: float | None = None
         self.spec: dict[str, Any] = {}
-        self._answer, self._calls = answer, calls
+        self._answer, self._calls, self._batch = answer, calls, batch
         self._until, self._seconds = clock.monotonic() + seconds, seconds
         self._x: Tensor | None = None
         self._whole: Tensor | None = None
@@ -116,12 +130,14 @@ class Spy(torch.nn.Module):
         # As the models of diffusers answer: a tuple when asked for one, and an attribute.
         # No view: one would hold its base, which holds it, for ever.
         answer.sample = answer.clone()  # type: ignore[attr-defined]
-        return (answer,) if keywords.get("return_dict") is False else answer
+        packed = self.layout.packed or keywords.get("return_dict") is False
+        return (answer,) if packed else answer
 
     def _respond(self, given: Tensor, value: float, floating: bool) -> Tensor:
         channels = self.layout.channels
         whole = given if channels is None else given[:, list(channels)]
-        x = whole if self.times and len(whole) == self.shape[0] else first_half(whole)
+        batch = self.shape[0] if self.times else self._batch
+        x = whole if batch == len(whole) else first_half(whole)
         if len(self.times) == 1 and len(x) == 2 * self.shape[0] and self._whole is not None:
             self.whole_again(self._whole)  # all samples of x_T were the same
         if self.times and tuple(x.shape) != self.shape:
@@ -285,7 +301,7 @@ def ending_of(end: object, shape: tuple[int, ...]) -> Ending:
     """
     if inspect.isgenerator(end):
         last: object = None
-        for last in end:
+        for last in end:  # noqa: B007, the last item is what counts
             pass
         end = last
     for name in ("sample", "samples", "images", "prev_sample", "x_0", "x0", "latents"):
@@ -432,6 +448,14 @@ class _Scout(Spy):
         self.latest = x.clone()
 
 
+    def state_channels(self) -> tuple[int, ...]:
+        """The channels that changed from the first call to the last; () if all did."""
+        if self.first is None or self.latest is None or self.first.ndim < 3:
+            return ()
+        apart = (self.first != self.latest).movedim(1, 0).flatten(1).any(1)
+        return () if bool(apart.all()) else tuple(torch.nonzero(apart).flatten().tolist())
+
+
 def unit(x: Tensor, value: float, floating: bool) -> Tensor:
     """x at RMS 1, which keeps every loop finite."""
     return x / x.detach().double().square().mean().sqrt().clamp_min(1e-12).to(x.dtype)
@@ -465,6 +489,10 @@ def open_loop(
                 cuda = any(word in str(error) for word in ("CUDA", "cuda", "NVIDIA"))
                 if cuda and not here and not torch.cuda.is_available():
                     here = True
+                    continue
+                state = spy.state_channels()
+                if "at the end" in str(error) and state and layouts[k].channels is None:
+                    layouts[k] = replace(layouts[k], channels=state)
                     continue
                 other = _time_of(spy)
                 if len(spy.times) < 2 and other not in (None, layouts[k].t):
@@ -638,9 +666,7 @@ def one_thread() -> Iterator[None]:
 class _OnCpu(TorchFunctionMode):
     """Every "cuda" is "cpu"."""
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is Tensor.cuda:
             return args[0]
         named = {name: _cpu(value) for name, value in (kwargs or {}).items()}

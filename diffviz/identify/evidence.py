@@ -184,9 +184,7 @@ def _depends(watched: Watched, threshold: float) -> Mask:
     return (p < 2 * ndtr(-threshold)) & (one > 20 * floor) & (np.arange(len(one)) > 0)
 
 
-def _multistep(
-    watched: Watched, ways: Sequence[Levels]
-) -> tuple[Expected, Mask] | None:
+def _multistep(watched: Watched, ways: Sequence[Levels]) -> tuple[Expected, Mask] | None:
     """(what DPM-Solver++(2M) says, in the regression's terms; where it holds), if it does."""
     for levels in ways:
         rows, good = solves_multistep(watched, levels)

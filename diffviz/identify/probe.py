@@ -32,7 +32,7 @@ from diffviz.identify.behaviour import Time
 from diffviz.identify.calls import called_with, ending_of, passed_time
 from diffviz.identify.recorded import ANSWERS, PLACES, Fit, Recorded, Understood, understand
 from diffviz.recording.dataset import assemble
-from diffviz.recording.record import Recorder, bin_edges, frame_times, snapshot_times
+from diffviz.recording.recorder import Recorder
 from diffviz.recording.run import Run, RunSpec, array_digest
 
 Array = NDArray[np.float64]
@@ -278,7 +278,7 @@ class Probe:
             schedule = NoiseSchedule(visited.betas, visited.alphas, visited.alpha_bars, name)
             times = np.arange(steps, -1, -1)
         recorder = Recorder(
-            schedule, times, 1, shape[0], shape[1:], data=self.data, mergeable=False
+            schedule, times, 1, shape[0], shape[1:], law=self.data, mergeable=False
         )
         injected = np.zeros(steps)
         past: list[Array] = []
@@ -330,9 +330,6 @@ class Probe:
             schedule,
             times,
             self.data,
-            snapshot_times(times),
-            frame_times(times, 1, shape[1:]),
-            bin_edges(self.data),
             injected[None],
             clock.perf_counter() - self._begun,
             self._asked_again(),

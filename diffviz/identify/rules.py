@@ -459,7 +459,9 @@ def solves_multistep(watched: Watched, levels: Levels) -> tuple[Array, NDArray[n
                 part, bar = sign * gain[i], now[step]
                 alpha, beta = (float(v[step]) for v in told)
                 root = np.sqrt(bar)
-                row[x] += part * (1 / (sizes[step] * root) + np.sqrt(1 - bar) / root * alpha / beta)
+                row[x] += part * (
+                    1 / (sizes[step] * root) + np.sqrt(1 - bar) / root * alpha / beta
+                )
                 row[eps] -= part * np.sqrt(1 - bar) / (root * beta)
             row[X] += keep[i] / sizes[i]
             row *= size_of(then[i : i + 1], levels.form)[0]

@@ -21,7 +21,7 @@ from scipy.special import fdtrc, ndtri, stdtr
 from torch import Tensor
 
 from diffviz.identify.calls import Answer, Loop, Spy
-from diffviz.measure.statistics import ks_pvalue, ks_statistic
+from diffviz.measure.ks import ks_pvalue, ks_statistic
 
 Array = NDArray[np.float64]
 
@@ -129,7 +129,7 @@ class Watch(Spy):
     """
 
     def __init__(self, answer: Answer, loop: Loop, briefly: bool = False) -> None:
-        super().__init__(answer, loop.layout, loop.calls, loop.seconds)
+        super().__init__(answer, loop.layout, loop.calls, loop.seconds, loop.shape[0])
         self._briefly = briefly
         self.grams: list[Array] = []
         self.noise: list[Noise] = []
@@ -153,15 +153,6 @@ class Watch(Spy):
         self._rows = np.ones((7, x.numel()))
         self.start_mean = float(self._first.mean())
         self.start = _describe((self._first - self.start_mean).reshape(tuple(x.shape)), 0.0)
-
-    def whole_again(self, whole: Tensor) -> None:
-        """The equal halves of x_T were not those of guidance: the state is all of it."""
-        super().whole_again(whole)
-        self._begin(whole)
-        m = np.tile(self._columns[1], 2)
-        self._columns = [_flat(whole), m, *[np.zeros(whole.numel())] * 2]
-        self._kept = []
-        self._keep(*self._columns[:2])
 
     def _keep(self, x: Array, m: Array) -> None:
         places = _places(x.size)[:PLACES]

@@ -122,6 +122,8 @@ def xray(
             )
         with _progress() as progress:
             law = behave(loop, schedule, time, int(words[1] >> np.uint64(1)), randomness, progress)
+            if not law.behaves:
+                loop, law = _unpacking(loop, law, schedule, time, randomness)
             progress("coefficients")
             evidence = examine(loop, law, schedule, noise, randomness)
             if law.reading is None:
@@ -136,6 +138,18 @@ def xray(
         _table(evidence, law, schedule), rule, law.behaves, law.table, reading.path.name,
         reading.answer, findings,
     )  # fmt: skip
+
+
+def _unpacking(
+    loop: Loop, law: Behaviour, schedule: NoiseSchedule, time: Time, randomness: Randomness
+) -> tuple[Loop, Behaviour]:
+    """The loop as one that takes the first item of a tuple, if it behaves so."""
+    other = replace(loop, layout=replace(loop.layout, packed=True))
+    try:
+        seen = behave(other, schedule, time, law.lab.seed, randomness)
+    except InputError:
+        return loop, law
+    return (other, seen) if seen.behaves else (loop, law)
 
 
 class _progress:
@@ -204,9 +218,7 @@ def steps_of(law: Behaviour, times: Array, schedule: NoiseSchedule) -> list[Leve
     return [levels for way in readings for levels in levels_along(way, times, schedule)]
 
 
-def _shifted(
-    law: Behaviour, times: Array, schedule: NoiseSchedule
-) -> tuple[list[Levels], float]:
+def _shifted(law: Behaviour, times: Array, schedule: NoiseSchedule) -> tuple[list[Levels], float]:
     """Levels a little beside the told ones, where these are off the schedule, and by how much."""
     for way in (way for way in law.ways if way.path.index is not None and way.answer == "eps"):
         index = place_of(way, times, schedule)

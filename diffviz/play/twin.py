@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.special import ndtr
-from torch import Tensor
 
 from diffviz.diffusion.exact import MixtureDenoiser
-from diffviz.diffusion.sampler import Arm, ddim, ddpm, sample
+from diffviz.diffusion.rules import Arm, LinearRule, ddim, ddpm
+from diffviz.diffusion.sampler import sample
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.play.plane import Law
 
@@ -24,7 +24,7 @@ LEAST = 1e-12
 
 
 @dataclass(frozen=True)
-class Pulled:
+class Pulled(LinearRule):
     """`ddpm` with ``pull`` = c times its ε̂: x_s = (x_t − c·ε̂(1 − α)/√(1 − ᾱ_t))/√α + √β z.
 
     With λ times the noise, x_t keeps the law q(x_t) for fine steps when c = (1 + λ²)/2
@@ -42,13 +42,6 @@ class Pulled:
         """(a, c·b, σ) with a, b and σ those of `ddpm` on ``schedule``."""
         a, b, std = ddpm().coefficients(schedule, t, s)
         return a, self.pull * b, std
-
-    def __call__(
-        self, schedule: NoiseSchedule, x: Tensor, eps: Tensor, t: int, s: int
-    ) -> tuple[Tensor, float]:
-        """(mean, σ) of x_s given x_t and ε̂."""
-        a, b, std = self.coefficients(schedule, t, s)
-        return a * x + b * eps, std
 
 
 def arms(noise: float = 0.0, pull: float = 0.5) -> tuple[Arm, ...]:

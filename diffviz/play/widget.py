@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from diffviz.diffusion.denoiser import describe
 from diffviz.diffusion.exact import DatasetDenoiser, GaussianDenoiser, MixtureDenoiser
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError
@@ -48,7 +49,7 @@ def play_options(denoiser: object, schedule: NoiseSchedule | None) -> dict[str, 
         schedule = getattr(denoiser, "schedule", None) if schedule is None else schedule
     if schedule is not None:
         settings |= {"schedule": "given", "T": schedule.T, "given": _steps(schedule)}
-    options: dict[str, Any] = plane.options(**settings)
+    options: dict[str, Any] = plane.options(settings=settings)
     if denoiser is not None:
         options["laws"] = {"given": plane.as_data(law_of(denoiser)), **options["laws"]}
     return options
@@ -69,10 +70,10 @@ def law_of(denoiser: object) -> plane.Law:
             )
         law = plane.Law.of(denoiser.mean[None], float(np.max(denoiser.std)))
     elif isinstance(denoiser, DatasetDenoiser) and denoiser.sample_shape == (2,):
-        assert denoiser.data.points is not None
-        law = plane.Law.of(denoiser.data.points.astype(np.float64), 0.0)
+        assert denoiser.law.points is not None
+        law = plane.Law.of(denoiser.law.points.astype(np.float64), 0.0)
     else:
-        shape = getattr(denoiser, "sample_shape", None)
+        shape = describe(denoiser).sample_shape
         shown = "" if shape is None else f" of samples {tuple(shape)}"
         raise InputError(
             f"denoiser is {type(denoiser).__name__}{shown}; allowed is a MixtureDenoiser, "

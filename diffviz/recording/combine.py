@@ -10,29 +10,33 @@ import numpy as np
 import xarray as xr
 
 from diffviz.errors import InputError
-from diffviz.recording.run import Run
+from diffviz.recording.run import BANDS, Run
 
 REFERENCES = ("reference_mean", "reference_std", "reference_std_between")
 AGREE = 0.05
 """References may differ by this: a data set, and a network's summary of a larger one, agree."""
 
 
-def joined(runs: Mapping[str, Run]) -> Run:
-    """One run with the arms of all, each named ``arm · run``; the first gives the references.
+def combine(runs: Mapping[str, Run]) -> Run:
+    """One run with the arms of all, each named ``arm · run``.
 
-    Where they differ in n, the smallest n is said, and as many samples are kept. What only some
-    of them know is left out.
+    Where they differ in n, the smallest n is said, with the bands of that run, and as many samples
+    are kept. Other references are those of the first. What only some of them know is left out.
 
     Raises:
-        InputError: fewer than two runs, or runs that differ in schedule, times, shape or data.
+        InputError: no mapping of two runs or more, or runs that differ in schedule, times, shape
+            or data.
     """
-    if len(runs) < 2:
-        raise InputError(f"{len(runs)} runs; allowed are two or more")
+    whole = isinstance(runs, Mapping) and all(isinstance(run, Run) for run in runs.values())
+    if not whole or len(runs) < 2:
+        raise InputError(
+            f"runs is {runs!r:.80}; allowed are two or more by name, as {{'a': run, 'b': other}}"
+        )
     (first_name, first), *others = runs.items()
     for name, run in others:
         _check_alike(first_name, first, name, run)
     common = set.intersection(*(set(map(str, run.dataset.variables)) for run in runs.values()))
-    kept = {
+    sizes = {
         name: slice(min(run.dataset.sizes.get(name, 0) for run in runs.values()))
         for name in ("sample", "map_sample", "frame_sample")
     }
@@ -41,16 +45,16 @@ def joined(runs: Mapping[str, Run]) -> Run:
         names = [f"{arm} · {name}" for arm in run.arms]
         arms += [{**arm, "name": new} for arm, new in zip(run.spec.arms, names, strict=True)]
         data = run.dataset.drop_vars([v for v in run.dataset.variables if v not in common])
-        parts.append(data.isel(kept, missing_dims="ignore").assign_coords(arm=names))
-    by_arm = [
-        part[[name for name, variable in part.data_vars.items() if "arm" in variable.dims]]
-        for part in parts
-    ]
-    dataset = xr.concat(by_arm, "arm", join="override", combine_attrs="override")
-    shared = [name for name in parts[0].data_vars if name not in dataset.variables]
-    dataset = dataset.merge(parts[0][shared], join="override", combine_attrs="override")
-    smallest = min(runs.values(), key=lambda run: run.spec.n).spec
-    spec = replace(first.spec, arms=tuple(arms), n=smallest.n, block=smallest.block)
+        data = data.isel(sizes, missing_dims="ignore").assign_coords(arm=names)
+        parts.append(data[[v for v in data.data_vars if "arm" in data[v].dims]])
+    dataset = xr.concat(parts, "arm", join="override", combine_attrs="override")
+    shared = [v for v in first.dataset.data_vars if v in common and v not in dataset.variables]
+    dataset = dataset.merge(first.dataset[shared], join="override", combine_attrs="override")
+    smallest = min(runs.values(), key=lambda run: run.spec.n)
+    ends = [f"{name}_{end}" for name in BANDS for end in ("low", "high")]
+    dataset = dataset.assign({v: smallest.dataset[v].variable for v in ends})
+    said = smallest.spec
+    spec = replace(first.spec, arms=tuple(arms), n=said.n, block=said.block)
     return Run(dataset.assign_attrs(first.dataset.attrs, spec=spec.to_json()))
 
 

@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import chdtri, ndtr
+from scipy.special import chdtri
 
 from diffviz.diffusion.law import DataLaw
-from diffviz.measure.statistics import ks_quantile
+from diffviz.measure.ks import Mixture, component_cdf, ks_quantile
 
 Array = NDArray[np.float64]
 Band = tuple[Array, Array]
@@ -65,6 +65,28 @@ class Features(NamedTuple):
     scale4: float
     level: float
     square: float | None
+
+
+def references(law: DataLaw | None, bars: Array) -> dict[str, tuple[tuple[str], Array, str]]:
+    """By name: dimensions, values over the times of ᾱ_t = ``bars``, and what they are."""
+    return {
+        f"reference_{name}": (
+            ("t",),
+            np.array([np.nan if law is None else of(law, float(bar)) for bar in bars]),
+            text,
+        )
+        for name, of, text in (
+            ("mean", DataLaw.marginal_mean, "mean of q(x_t)"),
+            ("std", DataLaw.marginal_std, "std of q(x_t) over all coordinates"),
+            ("std_between", DataLaw.marginal_std_between, "std of q(x_t) between samples"),
+            ("std_within", DataLaw.marginal_std_within, "std within a sample of q(x_t)"),
+            (
+                "distance_to_mean",
+                DataLaw.distance_to_mean,
+                "RMS distance per coordinate of q(x_t) to √ᾱ_t times the data's mean",
+            ),
+        )
+    }
 
 
 def bands(law: DataLaw | None, bars: Array, n: int, d: int, residuals: int) -> dict[str, Band]:
@@ -186,11 +208,11 @@ def _ks_high(law: DataLaw, bars: Array, n: int, d: int) -> Array:
     noise = rng.standard_normal((DRAWS, EDGES)) / np.sqrt(n)
     high = []
     for bar in bars[chosen]:
-        shifts, scales, weights = law.marginal_components(float(bar))
-        edges = _quantiles(shifts, scales, weights)
-        table = _phi(edges, shifts, scales)  # (components, edges)
-        cdf = weights @ table
-        inner = np.minimum(cdf[:, None], cdf) - (table * weights[:, None]).T @ table
+        pooled = law.marginal(float(bar))
+        edges = _quantiles(pooled)
+        table = component_cdf(edges, pooled.locations, pooled.scales)
+        cdf = pooled.weights @ table
+        inner = np.minimum(cdf[:, None], cdf) - (table * pooled.weights[:, None]).T @ table
         values, vectors = np.linalg.eigh(inner / d)
         deviation = noise @ (vectors * np.sqrt(np.maximum(values, 0))).T
         if given is not None:
@@ -205,18 +227,11 @@ def _one_law(law: DataLaw) -> bool:
     return bool(np.ptp(law.locations) == 0 and np.ptp(law.scales) == 0)
 
 
-def _phi(edges: Array, shifts: Array, scales: Array) -> Array:
-    """Φ((edge − shift)/scale), a step where the scale is 0: (…, edges)."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        z = (edges - shifts[..., None]) / scales[..., None]
-    return ndtr(np.where(np.isnan(z), np.inf, z))
-
-
-def _quantiles(shifts: Array, scales: Array, weights: Array) -> Array:
+def _quantiles(law: Mixture) -> Array:
     """``EDGES`` points of about equal mass between them."""
-    grid = np.linspace((shifts - 4 * scales).min(), (shifts + 4 * scales).max(), 2048)
-    cdf = weights @ _phi(grid, shifts, scales)
-    return np.interp((np.arange(EDGES) + 0.5) / EDGES, cdf, grid)
+    reach = 4 * law.scales
+    grid = np.linspace((law.locations - reach).min(), (law.locations + reach).max(), 2048)
+    return np.interp((np.arange(EDGES) + 0.5) / EDGES, law.cdf(grid), grid)
 
 
 class _GivenPoint:
@@ -235,7 +250,8 @@ class _GivenPoint:
         """(N, edges) at ᾱ = ``bar``."""
         if self.counts is not None:
             left = np.full(len(self.places), np.sqrt(1 - bar))
-            return self.counts @ _phi(edges, np.sqrt(bar) * self.places, left)
+            return self.counts @ component_cdf(edges, np.sqrt(bar) * self.places, left)
         scales = np.sqrt(bar * self.scales**2 + 1 - bar)
         rows = zip(np.sqrt(bar) * self.points, scales, strict=True)
-        return np.stack([_phi(edges, row, np.full(len(row), s)).mean(axis=0) for row, s in rows])
+        each = [component_cdf(edges, row, np.full(len(row), s)).mean(axis=0) for row, s in rows]
+        return np.stack(each)

@@ -2,44 +2,43 @@
 
 The file is NetCDF-4 and opens with plain ``xarray.open_dataset``. It is written whole or not at
 all. The SHA-256 of everything before stands at its end, where HDF5 does not look, so a cut or a
-flipped bit is noticed before anything is parsed. A file with a right seal may still come from
-anywhere: what it declares is checked against what a run holds before anything is allocated.
-Nothing here needs torch.
+flipped bit is noticed before anything is parsed. Nothing here needs torch.
 """
 
 import hashlib
 import io
 import json
-import struct
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import h5py
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
+from pydantic import Field, ValidationError, field_validator
+from pydantic.dataclasses import dataclass as checked_dataclass
 
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError, RunFileError
 from diffviz.files.atomic import read_bytes, sealing, unseal
-from diffviz.recording.tally import NOTHING, QUANTITIES, SNAPSHOT_UNIT
 
 FORMAT = "diffviz-run-2"
 ALLOWED = "a run is a .nc file made by diffviz record"
 MAX_BYTES = 2**31
-"""Of a run file, and of what it unpacks to."""
-MAX_RATIO = 1100
-"""Times that zlib can pack; a file that claims more holds nothing."""
-
+QUANTITIES = ("x", "eps", "residual")
+SNAPSHOT_UNIT = 2.0**-12
+"""Snapshots are kept as int16 multiples of this, exact to 1/8192 within ±8."""
+NOTHING = -32768
+"""The int16 that stands for no value."""
 BANDS = (
     *("mean", "std", "std_between", "std_within", "distance_to_mean", "ks_marginal"),
     *("residual_std", "residual_ks"),
 )
 """Curves with the range in which a right sampler stays, ``*_low`` and ``*_high``."""
+
 # Where each variable of every run stands. A run may hold more; these are never missing.
 _ARM_T, _QUANTITY = ("arm", "t"), ("arm", "quantity", "t")
 VARIABLES: dict[str, tuple[str, ...]] = {
@@ -77,11 +76,13 @@ OPTIONAL = (
     ("frames", "frame_t"),
 )
 """Together or not at all."""
-DIMENSION = b"This is a netCDF dimension but not a netCDF variable.%10d"
 WORDS = ("arm", "quantity", "class")
 
 
-@dataclass(frozen=True)
+Count = Annotated[int, Field(strict=True, ge=1, lt=2**63)]
+
+
+@checked_dataclass(frozen=True, config={"extra": "forbid"})
 class RunSpec:
     """Everything that a run's numbers depend on: equal specs give equal runs.
 
@@ -104,14 +105,25 @@ class RunSpec:
     denoiser_digest: str
     schedule: str
     schedule_digest: str
-    arms: tuple[dict, ...]
-    steps: int
-    n: int
-    block: int
-    seed: int
-    sample_shape: tuple[int, ...]
+    arms: Annotated[tuple[dict[str, Any], ...], Field(min_length=1)]
+    steps: Count
+    n: Count
+    block: Count
+    seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)]
+    sample_shape: tuple[Count, ...]
     label: str | None = None
     device: str = "cpu"
+
+    @field_validator("arms")
+    @classmethod
+    def _check_arms(cls, arms: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
+        for arm in arms:
+            texts = all(isinstance(arm.get(key), str) for key in ("name", "rule"))
+            scale = arm.get("noise_scale")
+            number = isinstance(scale, int | float) and not isinstance(scale, bool)
+            if not texts or not (number and 0 <= float(str(scale)) < np.inf):
+                raise ValueError("an arm has a name, a rule and a noise_scale of 0 or more")
+        return arms
 
     @property
     def blocks(self) -> int:
@@ -130,29 +142,15 @@ class RunSpec:
             RunFileError: it did not.
         """
         try:
-            values = json.loads(text)
-            values["arms"] = tuple(dict(arm) for arm in values["arms"])
-            values["sample_shape"] = tuple(values["sample_shape"])
-            spec = cls(**values)
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            raise RunFileError("its specification cannot be read") from None
-        for field in fields(cls):
-            value, kind = getattr(spec, field.name), str(field.type)
-            if kind == "int" and not (type(value) is int and 0 <= value < 2**63):
-                raise RunFileError(f"its specification has {field.name} = {value!r:.80}")
-            if kind.startswith("str") and not (
-                isinstance(value, str) or (value is None and "None" in kind)
-            ):
-                raise RunFileError(f"its specification has {field.name} = {value!r:.80}")
-        wrong = [arm for arm in spec.arms if not _is_arm(arm)]
-        sizes = (spec.n, spec.block, spec.steps, *spec.sample_shape)
-        if wrong or not spec.arms or not all(type(size) is int and size > 0 for size in sizes):
+            return cls(**json.loads(text))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(map(str, first["loc"]))
             raise RunFileError(
-                f"its specification has arms {spec.arms!r:.80}, n = {spec.n}, "
-                f"block = {spec.block}, steps = {spec.steps}, sample_shape = "
-                f"{spec.sample_shape!r:.80}"
-            )
-        return spec
+                f"its specification has {place} = {first['input']!r:.80}: {first['msg']}"
+            ) from None
+        except (ValueError, TypeError, RecursionError):
+            raise RunFileError("its specification cannot be read") from None
 
 
 @dataclass(frozen=True, eq=False)
@@ -259,12 +257,10 @@ class Run:
             content = unseal(raw)
             if content is None:
                 raise RunFileError("not a run of diffviz, or only a part of one")
-            _check_container(content)
             with xr.open_dataset(io.BytesIO(content), engine="h5netcdf") as file:
-                check_dataset(file)
-                dataset = file.load()
-            run = cls(dataset)
-            _check_values(run)
+                _check_sizes(file)  # before anything is read
+                run = cls(file.load())
+            check_run(run)
             return run
         except InputError as error:
             raise RunFileError(f"{path}: {error}") from None
@@ -300,59 +296,23 @@ def check_words(spec: RunSpec, classes: Sequence[str]) -> None:
             )
 
 
-def _is_arm(arm: dict) -> bool:
-    texts = all(isinstance(arm.get(key), str) for key in ("name", "rule"))
-    scale = arm.get("noise_scale")
-    return texts and type(scale) in (int, float) and 0 <= scale < np.inf  # type: ignore[operator]
+def check_run(run: Run) -> None:
+    """What is in a run is what every figure relies on.
 
-
-def _check_container(content: bytes) -> None:
-    """Refuse HDF5 that points to other files, declares more than it can hold, or never ends."""
-    _check_heaps(content)
-    total = 0
-    with h5py.File(io.BytesIO(content), "r") as file:
-        for name in file:
-            if not isinstance(file.get(name, getlink=True), h5py.HardLink):
-                raise RunFileError(f"{name!r:.80} is a link; a run is one whole file")
-            item = file[name]
-            if not isinstance(item, h5py.Dataset):
-                raise RunFileError(f"{name!r:.80} is a group; a run has none")
-            if item.external or item.is_virtual:
-                raise RunFileError(f"{name!r:.80} lies in another file; a run is one whole file")
-            if item.attrs.get("NAME", b"") == DIMENSION % item.size:
-                continue  # a name for a length; nothing is read
-            size = item.size * item.dtype.itemsize
-            total += size
-            if size > 4096 + MAX_RATIO * item.id.get_storage_size():
-                raise RunFileError(f"{name!r:.80} claims {size} bytes and holds nothing of them")
-    if total > MAX_BYTES:
-        raise RunFileError(f"unpacks to {total >> 20} MiB; allowed are {MAX_BYTES >> 20} MiB")
-
-
-def _check_heaps(content: bytes) -> None:
-    """Refuse a global heap with an object of no length, at which HDF5 2.0 would read for ever.
-
-    File format specification, III.E: index, length and data of one object after the other; of
-    index 0, the space that is left, the length counts from its beginning. Heaps that lie apart
-    have no more objects in all than the file has room for.
+    Raises:
+        RunFileError: a variable is missing or of other sizes, or names and times are others.
     """
-    start, left = -1, len(content) // 16
-    while (start := content.find(b"GCOL\1\0\0\0", start + 1)) >= 0:
-        at = start + 16
-        end = start + int.from_bytes(content[start + 8 : at], "little")
-        while at + 16 <= end:
-            index, length = struct.unpack_from("<H6xQ", content, at)
-            left -= 1
-            if left < 0 or (index == 0 and length < 16):
-                raise RunFileError(f"the heap at byte {start} leads nowhere")
-            at += length if index == 0 else 16 + (length + 7) // 8 * 8
+    _check_sizes(run.dataset)
+    _check_values(run)
 
 
-def check_dataset(dataset: xr.Dataset) -> None:
+def _check_sizes(dataset: xr.Dataset) -> None:
     """Every variable is there, with its dimensions, of the sizes that the specification says."""
     if dataset.attrs.get("format") != FORMAT:
         found = str(dataset.attrs.get("format"))[:80]
-        raise RunFileError(f"its format is {found!r}; allowed is {FORMAT!r}")
+        raise RunFileError(
+            f"its format is {found!r} and this diffviz reads {FORMAT!r}; record the run again"
+        )
     spec = RunSpec.from_json(str(dataset.attrs.get("spec")))
     sizes = dict(zip(("arm", "quantity"), (len(spec.arms), len(QUANTITIES)), strict=True))
     sizes["t"] = spec.steps + 1
@@ -390,12 +350,15 @@ def _check_values(run: Run) -> None:
         raise RunFileError(f"its arms are {run.arms!r:.80}; its specification has {names!r:.80}")
     t, T = data["t"].values, data.sizes["schedule_t"] - 1
     snapshots = data["snapshot"].values
+    frames = data["frame_t"].values if "frame_t" in data.variables else snapshots
     if (
         t[0] > T
         or t[-1] != 0
         or (np.diff(t) >= 0).any()
         or not np.isin(snapshots, t).all()
         or (np.diff(snapshots) >= 0).any()
+        or not np.isin(frames, t).all()
+        or (np.diff(frames) >= 0).any()
         or not np.array_equal(data["schedule_t"].values, np.arange(T + 1))
     ):
         raise RunFileError(f"its times do not fall to 0, or lie outside 0…{T}")

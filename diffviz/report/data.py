@@ -4,6 +4,7 @@ Histograms, images and the map stay in the run's own file.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from diffviz.diagnosis.findings import diagnose
 from diffviz.diagnosis.numbers import finite, key_numbers, mark_times
 from diffviz.diagnosis.sentences import story
 from diffviz.files.atomic import replacing
+from diffviz.recording.combine import combine
 from diffviz.recording.run import Run
 
 FORMAT = "diffviz-numbers-2"
@@ -21,12 +23,20 @@ LARGE = ("bin", "snapshot", "frame", "frame_sample", "map_sample", "plane", "poi
 """Variables over these dimensions are left out."""
 
 
-def report_numbers(run: Run) -> dict[str, Any]:
-    """All curves of a run, its key numbers and findings, as plain JSON values.
+def together(run: Run | Mapping[str, Run]) -> Run:
+    """One run as it is; several, each under its name, arm beside arm."""
+    if isinstance(run, Run):
+        return run
+    return combine(run) if len(run) > 1 else next(iter(run.values()))
+
+
+def report_numbers(run: Run | Mapping[str, Run]) -> dict[str, Any]:
+    """All curves of a run or of several, key numbers and findings, as plain JSON values.
 
     ``coords`` and ``data_vars`` are those of ``xarray.Dataset.to_dict``; ``Dataset.from_dict``
     reads them again. What is not a finite number is None.
     """
+    run = together(run)
     light = run.dataset.drop_dims(LARGE, errors="ignore")
     light.attrs = {key: value for key, value in light.attrs.items() if key != "spec"}
     rows = [row._asdict() for row in key_numbers(run)]
@@ -47,7 +57,7 @@ def report_numbers(run: Run) -> dict[str, Any]:
     )
 
 
-def write_numbers(run: Run, path: str | Path) -> None:
+def write_numbers(run: Run | Mapping[str, Run], path: str | Path) -> None:
     """Write ``report_numbers`` to ``path`` as JSON, whole or not at all.
 
     Raises:

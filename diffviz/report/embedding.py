@@ -53,16 +53,18 @@ def digest(script: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
 
 
-def both(key: str, tag: str = "span", **values: object) -> Markup:
-    """A text of the report in every language; the page shows one. Values are escaped.
+def both(keys: str, tag: str = "span", **values: object) -> Markup:
+    """A text of the report, or several one after the other, in every language; values are escaped.
 
-    ``[[residual]]`` in a text becomes a term that says what it means when it is pointed at, and
-    leads to the glossary of the page; ``[[residual|residuals]]`` shows another form of the word.
+    The page shows one language. ``[[residual]]`` in a text becomes a term that says what it means
+    when it is pointed at, and leads to the glossary of the page; ``[[residual|residuals]]`` shows
+    another form of the word.
     """
     parts = {}
     for language in LANGUAGES:
-        words = _TERM.sub(partial(_term, language), _text(key, language))
-        parts[language] = Markup(words).format(**values)
+        texts = [_TERM.sub(partial(_term, language), _text(k, language)) for k in keys.split()]
+        between = " " if language == "en" else ""
+        parts[language] = Markup(between.join(texts)).format(**values)
     return in_languages(parts, tag)
 
 

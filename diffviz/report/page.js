@@ -197,6 +197,7 @@
   function setTheme(theme) {
     state.theme = theme;
     if (theme) root.dataset.theme = theme;
+    root.dataset.shade = isDark() ? "dark" : "light";
     redraw();
   }
 
@@ -215,7 +216,7 @@
   // ---------------------------------------------------------------- start
 
   if (given.has("t") && Number.isFinite(Number(given.get("t")))) scrub.at(Number(given.get("t")));
-  if (["light", "dark"].includes(given.get("theme"))) setTheme(given.get("theme"));
+  setTheme(["light", "dark"].includes(given.get("theme")) ? given.get("theme") : null);
   setLanguage(Object.hasOwn(view.words, given.get("lang") ?? "") ? given.get("lang") : view.language);
   drawPictures();
   // Two frames, so that words and pictures are on the screen before the work begins.

@@ -26,9 +26,10 @@ from diffviz.figures.histogram import histogram_data
 from diffviz.figures.map import map_data
 from diffviz.files.atomic import replacing
 from diffviz.files.catalogue import LANGUAGES, catalogue
-from diffviz.recording.combine import joined
+from diffviz.play import plane
 from diffviz.recording.run import Run
 from diffviz.report import embedding
+from diffviz.report.data import together
 from diffviz.report.frames import frames
 
 FIRST = ("mean", "stds", "ks", "staircase", "dial")
@@ -46,6 +47,21 @@ WORDS = ("play", "pause", "scrubber", "language", "theme", "contents")
 """Texts of ``report.page`` that stand in attributes, where the script changes the language."""
 EXACT = {"gaussian(": "gaussian", "mixture(": "mixture", "dataset(": "dataset"}
 """How the name of an exact denoiser begins, and what the page calls it."""
+MOUNT = """
+const box = document.getElementById("plane");
+const options = JSON.parse(document.getElementById("plane-options").textContent);
+const html = document.documentElement;
+const seen = () => ({ language: html.dataset.language, theme: html.dataset.shade });
+new IntersectionObserver((entries, near) => {
+  if (!entries.some((entry) => entry.isIntersecting)) return;
+  near.disconnect();
+  const live = mount(box, { ...options, ...seen() });
+  new MutationObserver(() => live.set(seen())).observe(html, {
+    attributeFilter: ["data-language", "data-shade"],
+  });
+}, { rootMargin: "400px 0px" }).observe(box);
+"""
+"""Shows the live plane when the window comes near it, in the page's language and theme."""
 FEW = 32
 """Below so many samples the page warns of chance."""
 
@@ -76,7 +92,7 @@ def render(run: Run | Mapping[str, Run], language: str = "en", title: str | None
     if language not in LANGUAGES:
         raise InputError(f"language is {language!r}; allowed are {', '.join(LANGUAGES)}")
     runs = {"": run} if isinstance(run, Run) else dict(run)
-    run = next(iter(runs.values())) if len(runs) == 1 else joined(runs)
+    run = together(run)
     told = {code: story(run, code) for code in LANGUAGES}
     shown = figures.available(run)
     way = "map" if "map" in shown else "trajectories"
@@ -89,6 +105,7 @@ def render(run: Run | Mapping[str, Run], language: str = "en", title: str | None
     }
     rows, arms = key_numbers(run), _arms(run)
     scripts = [files("diffviz.figures").joinpath("scrub.js").read_text("utf-8"), asset("page.js")]
+    live = plane.module() + MOUNT
     return template("page.html.j2").render(
         run=run,
         runs=runs,
@@ -98,9 +115,11 @@ def render(run: Run | Mapping[str, Run], language: str = "en", title: str | None
         told=told,
         headline=_together({code: told[code].headline for code in LANGUAGES}),
         lead=_lead(run, runs),
-        policy=policy(*scripts),
+        policy=policy(*scripts, live),
         style=Markup(asset("page.css")),
         scripts=[Markup(script) for script in scripts],
+        live=Markup(live),
+        plane=embedding.script_json(plane.options(particles=300, address=False)),
         plotly=embedding.plotly_packed(),
         arms=arms,
         rows=rows,

@@ -258,6 +258,9 @@ def _other_language(
     if pagename.startswith(LESSONS):
         context["slides"] = {"en": "Slides", "zh": "幻灯片"}[here]
         context["slides_page"] = f"{up}slides/{here}/{pagename}.html"
+        lesson = pagename.removeprefix(LESSONS)
+        if lesson[0].isdigit():
+            context["notebook"] = f"{up}{here}/notebooks/{lesson}.ipynb"
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

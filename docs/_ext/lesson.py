@@ -21,6 +21,7 @@ from PIL import Image
 import diffviz as dv
 from diffviz.diffusion.names import shipped_weights
 from diffviz.figures import plot, theme
+from diffviz.figures.schedule import schedule_data, schedule_figure
 from diffviz.figures.strips import StripsData, strips_figure
 from diffviz.figures.theme import CONFIG, NARROW, TEXT
 from diffviz.files.catalogue import LANGUAGES
@@ -89,8 +90,10 @@ def draw(figure: Callable[[str], go.Figure]) -> Picture:
     return Picture({language: figure(language) for language in LANGUAGES})
 
 
-def picture(name: str, run: dv.Run) -> Picture:
-    """One of diffviz's own pictures of a run, as ``diffviz figure`` knows it by name."""
+def picture(name: str, run: dv.Run | dv.NoiseSchedule) -> Picture:
+    """One of diffviz's own pictures, by its name as in ``diffviz figure``."""
+    if isinstance(run, dv.NoiseSchedule):
+        return draw(lambda language: schedule_figure(schedule_data(run), language))
     return draw(lambda language: plot(run, name, language=language))
 
 

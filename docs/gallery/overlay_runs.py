@@ -6,7 +6,7 @@ than in the first: each step leaves more noise than the denoiser is told in the 
 """
 
 import diffviz as dv
-from diffviz.recording.combine import joined
+from diffviz.recording.combine import combine
 
 schedule = dv.NoiseSchedule.course()
 exact = dv.MixtureDenoiser(schedule, [-1, 1.5], [0.2, 0.3], [0.7, 0.3])
@@ -19,7 +19,7 @@ def too_little(x, t, context=None):
 arms = [dv.Arm("ddpm", dv.ddpm())]
 first = dv.record(exact, schedule, arms=arms, n=4096, progress=False)
 second = dv.record(too_little, schedule, arms=arms, n=4096, sample_shape=(), progress=False)
-both = joined({"exact": first, "5 % too small": second})
+both = combine({"exact": first, "5 % too small": second})
 figure = dv.plot(both, "dial")
 residual = both.dataset["std"].sel(quantity="residual", t=slice(450, 100)).mean("t")
 print("Mean residual std, t = 450…100: " + ", ".join(f"{float(r):.3f}" for r in residual))

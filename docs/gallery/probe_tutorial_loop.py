@@ -9,7 +9,7 @@ exact denoiser of 200 sprites. The loop passes t as the fraction i/T, as the tut
 import torch
 
 import diffviz as dv
-from diffviz.recording.combine import joined
+from diffviz.recording.combine import combine
 
 schedule = dv.NoiseSchedule.course()
 denoiser = dv.DatasetDenoiser(schedule, dv.make_sprites(200)[0])
@@ -30,4 +30,4 @@ for name, correct in (("as it is", True), ("incorrect", False)):
     probe = dv.Probe(lambda x, t: denoiser(x, round(500 * t.item())), schedule, data=denoiser.law)
     runs[name] = probe.finish(sample_ddpm(probe, correct))
     print(name, [finding.id for finding in dv.diagnose(runs[name])])
-figure = dv.plot(joined(runs), "dial")
+figure = dv.plot(combine(runs), "dial")

@@ -1,0 +1,291 @@
+"""The dashboard asked over HTTP: security, pages, downloads, what is sent to move through time."""
+
+import base64
+import http.client
+import json
+import random
+import re
+
+import numpy as np
+import pytest
+
+from dashboards.clock import BYTES, clock, cloud, frames
+from dashboards.security import HEADERS, LARGEST_BODY
+from dashboards.shelf import Shelf
+from dashboards.shell import PAGES, View
+from diffviz.files.catalogue import text
+from diffviz.recording.request import RecordRequest
+from diffviz.recording.run import Run
+from tests.dashboard import served
+
+
+@pytest.fixture(scope="module")
+def run():
+    request = RecordRequest(denoiser="dataset:sprites", T=24, n=4, arms="ddpm,z=0,ddim")
+    return request.run(progress=False)
+
+
+@pytest.fixture(scope="module")
+def line():
+    """A run of numbers, which no picture can be drawn of."""
+    return RecordRequest(denoiser="gaussian:2,0.5", T=20, n=50).run(progress=False)
+
+
+@pytest.fixture(scope="module")
+def guest(run, line):
+    with served({"run": run, "line": line}) as guest:
+        yield guest
+
+
+# ------------------------------------------------------------------ security
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "[::2]", "a b", ""])
+def test_a_foreign_host_name_is_refused(guest, host):
+    """Kills: a name of somebody else that is pointed at this server and answered."""
+    assert guest.ask("/", Host=host)[0] in (400, 403)
+    assert guest.ask("/", Host=f"localhost:{guest.port}")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("status", "asked"),
+    [
+        (403, {"Origin": "http://evil.example"}),
+        (403, {"Origin": "null"}),
+        (415, {"Content_Type": "text/plain"}),
+        (415, {"Content_Type": "multipart/form-data; boundary=x"}),
+    ],
+)
+def test_a_post_from_elsewhere_is_refused(guest, status, asked):
+    """Kills: a form on another page that orders a recording."""
+    assert guest.ask("/_dash-update-component", {}, **asked)[0] == status
+
+
+def test_bodies_and_addresses_have_a_limit(guest):
+    """Kills: a body of any size that is read into memory, and bodies that are no object."""
+    post = "/_dash-update-component"
+    assert guest.ask(post, b"[" * 100_000)[0] == 400
+    assert guest.ask(post, b"[1]")[0] == 400
+    assert guest.ask(post, b"\xff{}")[0] == 400
+    assert guest.ask("/?" + "a" * 5000)[0] == 414
+    assert guest.ask("/", method="DELETE")[0] == 405
+    for length in (str(LARGEST_BODY + 1), "99999999999999"):
+        large = http.client.HTTPConnection("127.0.0.1", guest.port, timeout=20)
+        large.putrequest("POST", post)
+        large.putheader("Content-Type", "application/json")
+        large.putheader("Content-Length", length)
+        large.endheaders(b"{")
+        assert large.getresponse().status == 413
+        large.close()
+
+
+@pytest.mark.parametrize("path", ["/", "/health", "/nothing/here", "/download/x/y"])
+def test_every_answer_is_sealed(guest, path):
+    """Kills: a header that refusals or errors do without, and a source that is not our own."""
+    _, headers, _ = guest.ask(path)
+    for name, value in HEADERS.items():
+        assert headers[name] == value
+    policy = headers["Content-Security-Policy"]
+    assert "http" not in policy and "script-src 'self'" in policy and "unsafe-eval" not in policy
+    assert "Python" not in headers.get("Server", "")
+
+
+def test_inline_scripts_are_those_of_the_policy(guest):
+    """Kills: a policy from before the pages have added their scripts."""
+    import hashlib
+
+    _, headers, body = guest.ask("/")
+    page = body.decode()
+    assert not re.search(r"(?:src|href)=\"(?:https?:)?//", page)
+    for kind, script in re.findall(r"<script([^>]*)>(.*?)</script>", page, re.S):
+        if script and "application/json" not in kind:
+            digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+            assert digest in headers["Content-Security-Policy"]
+
+
+def test_a_token_becomes_a_cookie_of_this_port(run):
+    """Kills: a page without the token; a token that stays in the address; two dashboards of one
+    host that sign each other out, because their cookies have one name.
+    """
+    with served({"run": run}, token="right") as one, served({"run": run}, token="other") as two:
+        names = []
+        for guest, token in ((one, "right"), (two, "other")):
+            for path in ("/", "/health", "/assets/pages.js", "/?token=wrong", "/?token="):
+                assert guest.ask(path)[0] == 401
+            assert guest.ask("/_dash-update-component", {})[0] == 401
+            status, headers, _ = guest.ask(f"//evil.example/?lang=zh&token={token}")
+            assert status == 303 and headers["Location"] == "/evil.example/?lang=zh"
+            name, _, value = headers["Set-Cookie"].partition(";")[0].partition("=")
+            assert "HttpOnly" in headers["Set-Cookie"] and value == token
+            names.append(name)
+            guest.cookie = {"Cookie": f"odd\x01=x; {name}={value}"}
+            assert guest.ask("/health")[0] == 200
+        assert len(set(names)) == 2
+
+
+def test_no_callback_body_brings_the_server_down(guest):
+    """Kills: a callback that answers nonsense with 500 or shows a traceback."""
+    dependencies = json.loads(guest.ask("/_dash-dependencies")[2])
+    rng = random.Random(0)
+    values = [None, True, -1, 10**30, 0.5, "", "../../etc/passwd", "ddpm*1e9", "<b>", "zh"]
+    values += [[], ["z=0"] * 9, {}, {"id": "x" * 30, "form": {}}, {"run": "../x"}, [[[]]], "run"]
+    changed = {"inputs", "state", "outputs", "output", "changedPropIds"}
+    seen = set()
+    for i in range(1000):
+        one = rng.choice(dependencies)
+        parts = {
+            part: [
+                {"id": _id(p["id"]), "property": p["property"], "value": rng.choice(values)}
+                for p in one[part]
+            ]
+            for part in ("inputs", "state")
+        }
+        body = {
+            "output": one["output"],
+            "outputs": rng.choice([[], {"id": "x", "property": "y"}, None]),
+            **parts,
+            "changedPropIds": rng.choice([[], ["begin.n_clicks"], None, ["."]]),
+        }
+        if i % 3 == 0:
+            body[rng.choice(sorted(changed))] = rng.choice(values)
+        if i % 7 == 0:
+            del body[rng.choice(sorted(set(body)))]
+        status, _, answer = guest.ask("/_dash-update-component", body)
+        seen.add(status)
+        assert status < 500 and b"Traceback" not in answer, (body, answer[:300])
+    assert seen <= {200, 204, 400, 404} and len(seen) > 1
+    assert guest.ask("/health")[0] == 200
+
+
+def _id(text):
+    return json.loads(text) if text.startswith("{") else text
+
+
+# --------------------------------------------------------------------- pages
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("page", [*PAGES, "nowhere"])
+def test_every_page_speaks_the_language_of_its_address(guest, page, language):
+    """Kills: a page without a heading, or with one of the other language; an address that leads
+    nowhere and is no page.
+    """
+    answer = guest.page(PAGES.get(page, "/no/where"), f"?lang={language}&theme=dark")
+    key = {"compare": "compare.lead", "nowhere": "not_found.title"}.get(page, f"{page}.title")
+    assert json.dumps(text(f"dashboard.{key}", language), ensure_ascii=False)[1:-1] in answer
+    assert '"forceColorScheme":"dark"' in answer
+    assert guest.ask("/no/where")[0] == 200
+
+
+def test_compare_shows_a_graph_for_every_picture_and_hides_what_a_link_says(guest):
+    """Kills: fewer than eight plots, and a lecture's link that hides nothing."""
+    page = guest.page("/", "?run=run&plots=staircase,noise")
+    assert page.count('"type":"Graph"') >= 7
+    assert '"player"' in page and '"numbers"' in page
+    bare = guest.page("/", "?run=run&hide=nav,player,numbers,controls,captions,sentences")
+    assert '"player"' not in bare and "nav-link" not in bare and "/download/" not in bare
+    plain = guest.page("/", "?run=line")
+    assert "Canvas" not in plain and "trajectories" in plain
+
+
+@pytest.mark.parametrize(
+    ("search", "key"),
+    [
+        ("?run=nothing", "compare.unknown_title"),
+        ("?run=../../etc/passwd", "compare.unknown_title"),
+        ("?run=run&beside=line", "compare.apart_title"),
+    ],
+)
+def test_what_cannot_be_shown_is_said_with_a_way_on(guest, search, key):
+    """Kills: a failure that leaves an empty page, without a link to go on with."""
+    page = guest.page("/", search)
+    assert text(f"dashboard.{key}", "en") in page and '"href":"/' in page
+
+
+def test_a_server_without_runs_leads_to_record():
+    """Kills: an empty server that offers nothing."""
+    with served({}) as guest:
+        assert '"href":"/record"' in guest.page("/")
+
+
+def test_links_keep_the_settings_and_nothing_else():
+    """Kills: a language lost on the way to another page, a step taken along to another run."""
+    view = View.read("compare", {"lang": "zh", "big": "1", "t": "3", "run": "a", "x": ["no"]})
+    assert view.href("dial") == "/dial?lang=zh&big=1"
+    assert view.href(beside=None, t=7) == "/?lang=zh&big=1&t=7&run=a"
+    assert View.read("dial", {"noise": "nan"}).number("noise", 0, 1, 0.5) == 0.5
+    assert View.read("dial", {"lang": "xx", "theme": "red"}).language == "en"
+
+
+# ----------------------------------------------------------------- downloads
+
+
+def test_a_run_is_downloaded_as_it_is(guest, run, tmp_path):
+    """Kills: another run, or a part of one; a name that is a path."""
+    status, headers, body = guest.ask("/download/run/run.nc")
+    (tmp_path / "got.nc").write_bytes(body)
+    assert status == 200 and Run.load(tmp_path / "got.nc").dataset.identical(run.dataset)
+    assert "filename=diffviz-run-run.nc" in headers["Content-Disposition"]
+    status, _, table = guest.ask("/download/run/curves.csv")
+    assert status == 200 and table.decode().count("\n") > 3 * 24
+    status, _, report = guest.ask("/download/run/report.html?lang=zh")
+    assert status == 200 and b"<html" in report[:2000]
+    for wrong in ("run/other", "nothing/run.nc", "..%2Frun/run.nc", "run/report.html?lang=xx"):
+        assert guest.ask(f"/download/{wrong}")[0] == 404
+
+
+def test_no_id_is_a_path(run, tmp_path):
+    """Kills: a run of another folder opened by its path in an address."""
+    (tmp_path / "in").mkdir()
+    run.save(tmp_path / "outside-the-folder-0.nc")
+    run.save(tmp_path / "in" / "abcdefghijklmnopqrstuvwx.nc")
+    shelf = Shelf({}, tmp_path / "in")
+    assert shelf.get("../outside-the-folder-0") is None
+    assert shelf.get(str(tmp_path / "outside-the-folder-0")) is None
+    found = shelf.get("abcdefghijklmnopqrstuvwx")
+    assert found is not None and found.arms == run.arms
+
+
+# ------------------------------------------------------ what moves in a browser
+
+
+def test_the_clock_has_a_sentence_and_numbers_for_every_step(run):
+    """Kills: sentences of other steps, numbers of another arm."""
+    told = clock(run, "en", ("mean", "stds"))
+    steps = run.dataset.sizes["t"]
+    assert told["times"] == run.dataset["t"].values.tolist() and len(told["cells"]) == steps
+    from diffviz.diagnosis.sentences import step_sentences
+
+    said = told["sentences"]["stds"]
+    assert [said["texts"][i] for i in said["at"]] == step_sentences(run, "stds", "en")
+    assert len(set(said["texts"])) == len(said["texts"])
+
+
+def test_frames_are_those_of_the_run_and_fit_a_page(run):
+    """Kills: arms, samples or times exchanged; first or last frame lost; no limit."""
+    sent = frames(run)
+    x = np.frombuffer(base64.b64decode(sent["data"]), np.uint8)
+    x = x.reshape(sent["arms"], len(sent["times"]), sent["samples"], *sent["shape"])
+    assert x.size <= BYTES and sent["times"][0] == 24 and sent["times"][-1] == 0
+    stored, times = run.dataset["frames"].values, run.dataset["frame_t"].values
+    for i, t in enumerate(sent["times"]):
+        assert (x[:, i] == stored[:, times.tolist().index(t), : x.shape[2]]).all()
+
+
+def test_points_of_the_map_are_in_stds_of_the_forward_process(run, line):
+    """Kills: points that are not divided, or by the std of another time."""
+    sent = cloud(run)
+    x = np.frombuffer(base64.b64decode(sent["data"]), "<f4")
+    x = x.reshape(sent["arms"], len(sent["times"]), sent["samples"], 2)
+    data = run.dataset
+    expected = data["map"].values[2, 7, 1] / data["map_std"].values[7]
+    assert x[2, 7, 1] == pytest.approx(expected, rel=1e-5)
+    assert frames(line) is None
+
+
+def test_two_runs_stand_side_by_side(run, tmp_path):
+    """Kills: one arm's numbers under another's name; a misfit that is offered."""
+    shelf = Shelf({"a": run, "b": run}, tmp_path)
+    both = shelf.get("a", "b")
+    assert both is not None and len(both.arms) == 6
+    assert shelf.fits("a", "b") and not shelf.fits("a", "a")
