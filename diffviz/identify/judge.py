@@ -287,7 +287,11 @@ def _given(law: Behaviour, schedule: NoiseSchedule) -> list[Finding]:
     chance = 4 / np.sqrt(14 * math.prod(law.lab.loop.shape))
     if abs(np.log(max(held, 1e-9) / told)) <= 0.005 + chance:
         return []
-    t = float(np.interp(held / np.sqrt(max(1 - held**2, 1e-9)), schedule.sigma, np.arange(schedule.T + 1)))
+    t = float(
+        np.interp(
+            held / np.sqrt(max(1 - held**2, 1e-9)), schedule.sigma, np.arange(schedule.T + 1)
+        )
+    )
     severity = "warning" if law.behaves else "error"
     evidence = {"t": float(span[0]), "found": t, "held": held, "expected": told}
     return [Finding("start-level", severity, "", (span[0],) * 2, evidence)]
