@@ -176,6 +176,7 @@ def _job(
         which = known.classes.index(label)
         context = np.eye(len(known.classes), dtype=np.float32)[which]
         law = law.only(which) if law is not None and law.labels is not None else None
+    _ = law.plane if law is not None else None  # found once, and not by every worker
     spec = RunSpec(
         denoiser=known.name,
         denoiser_digest=known.digest,
