@@ -285,6 +285,9 @@ def test_d_between_bounds_counts_from_below():
     run = made(["a", "b"], ks_marginal=("b", off))
     (found,) = [f for f in diagnose(run) if f.id == "marginal-off"]
     assert (found.arm, found.t_range, found.evidence["found"]) == ("b", (79, 21), 0.5)
+    run.dataset["ks_marginal_error"].loc[{"arm": "b"}] = 0.1
+    (found,) = [f for f in diagnose(run) if f.id == "marginal-off"]
+    assert found.evidence["found"] == 0.4
     run.dataset["ks_marginal_error"].loc[{"arm": "b"}] = 0.4
     assert "marginal-off" not in [f.id for f in diagnose(run)]
 

@@ -103,16 +103,24 @@ def test_states_and_numbers_are_those_of_python(visit, T):
 
 
 def test_a_notebook_renders_the_widget(visit):
-    """Kills: a default export that anywidget cannot call, an end that does not clean up."""
+    """Kills: a default export that anywidget cannot call, colours asked for before there are any
+    (a notebook attaches the element later), an end that does not clean up."""
     page = visit(small())
     page.evaluate(
-        """(options) => { const el = document.body.appendChild(document.createElement("div"));
+        """(options) => { const el = document.createElement("div");
         const model = {get: (name) => ({options})[name]};
         window.end = plane.default.render({model, el});
-        window.root = el.shadowRoot; }""",
+        window.root = el.shadowRoot; document.body.append(el); }""",
         small(language="zh"),
     )
     page.wait_for_function("() => root.querySelectorAll('figure').length === 3")
+    page.wait_for_function(
+        """() => { const canvas = root.querySelector("figure canvas");
+        const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+        for (let i = 0; i < data.length; i += 4)
+            if (data[i] === 31 && data[i + 1] === 35 && data[i + 2] === 40) return true;
+        return false; }"""
+    )
     page.evaluate("end()")
     assert page.evaluate("root.childElementCount") == 0
 
@@ -123,7 +131,7 @@ def test_presets_end_with_what_they_teach(visit, name):
     page = visit(plane.options(name))
     texts = plane.options()["texts"]["en"]
     claim = page.locator("#claim")
-    assert claim.inner_text() == texts["claim"][name]
+    assert claim.inner_text() == texts["claim"][name].replace("{n}", "1000")
     page.evaluate("shown.set({t: 0}); shown.state()")
     page.wait_for_function(
         "(t) => here.shadowRoot.querySelector('#claim').textContent === t",

@@ -495,7 +495,9 @@ class Experiment:
     def endings(self) -> tuple[Ending, Ending]:
         """What comes back of two runs from other states of the global generators."""
         self.randomness.other(2)
-        second = self.loop.run(Spy(unit, self.loop.layout, self.loop.calls, self.loop.seconds))
+        loop = self.loop
+        spy = Spy(unit, loop.layout, loop.calls, loop.seconds, loop.shape[0])
+        second = loop.run(spy)
         return self.loop.ending, second or Ending(None, "nothing")
 
     def run(
@@ -652,14 +654,17 @@ class Behaviour:
 
     def given(self) -> "Behaviour | None":
         """A loop that starts from a picture of its own: two runs differ by its noise alone."""
-        one, two = (x.double().reshape(-1) for x in self.lab.starts())
-        one, two = one - one.mean(), two - two.mean()
-        common = float(one @ two) / max(float(one.norm() * two.norm()), 1e-12)
-        if common > 1 - 1e-9 or common < 3 / math.sqrt(one.numel()):
+        told = float(self.ways[0].path.levels(self.lab.loop.times[:1])[0][0])
+        if self.fixed or told < 0.1:
             return None
-        held, whole = self.noise_of_start(), float(one.square().mean().sqrt())
-        if 1 - (held / max(whole, 1e-12)) ** 2 < 0.02:
+        starts = torch.stack(self.lab.starts(8)).double().flatten(1)
+        starts = starts - starts.mean(1, keepdim=True)
+        # What two runs have in common, from all 28 pairs.
+        pairs = float(starts.sum(0).square().sum() - starts.square().sum())
+        shared = pairs / 56 / float(starts.square().mean()) / starts.shape[1]
+        if shared < max(5 / math.sqrt(28 * starts.shape[1]), 0.005):
             return None
+        held = self.noise_of_start()
         first: Behaviour | None = None
         for way in self.ways:
             a, b = (float(v[0]) for v in way.path.levels(self.lab.loop.times[:1]))

@@ -439,6 +439,10 @@ class _Scout(Spy):
                 self.slots.setdefault(place, []).append(number)
         return super().forward(*arguments, **keywords)
 
+    def whole_again(self, whole: Tensor) -> None:
+        super().whole_again(whole)
+        self.first = self.latest = whole.clone()
+
     def see(self, x: Tensor, value: float) -> None:
         if self.first is None:
             self.first = x.clone()

@@ -59,6 +59,7 @@ VARIABLES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("reference_mean", "reference_std", "reference_std_between"), ("t",)),
     **dict.fromkeys(("reference_std_within", "reference_distance_to_mean"), ("t",)),
     "reference_noise_level": ("t",),
+    "reference_histogram": ("t", "bin"),
     **dict.fromkeys(("schedule_beta", "schedule_alpha", "schedule_alpha_bar"), ("schedule_t",)),
     "class_count": ("arm", "class"),
     "reference_class_share": ("class",),

@@ -13,13 +13,14 @@ from diffviz.diagnosis.findings import Finding
 from diffviz.diagnosis.numbers import finite
 from diffviz.errors import InputError
 from diffviz.figures import theme
+from diffviz.figures.behaviour import behaviour_figure
 from diffviz.figures.xray import xray_data, xray_figure, xray_noise_figure
 from diffviz.files.atomic import replacing
 from diffviz.files.catalogue import LANGUAGES, catalogue
 from diffviz.report import embedding
 from diffviz.report.page import asset, policy, template
 
-FORMAT = "diffviz-xray-1"
+FORMAT = "diffviz-xray-2"
 COLUMNS = ("x", "eps", "bias", "std")
 
 
@@ -31,6 +32,12 @@ class Seen(Protocol):
     @property
     def rule(self) -> str | None: ...  # noqa: D102
     @property
+    def behaves(self) -> bool | None: ...  # noqa: D102
+    @property
+    def behaviour(self) -> xr.Dataset: ...  # noqa: D102
+    @property
+    def path(self) -> str: ...  # noqa: D102
+    @property
     def time(self) -> str: ...  # noqa: D102
     @property
     def answer(self) -> str: ...  # noqa: D102
@@ -41,21 +48,31 @@ class Seen(Protocol):
 def xray_numbers(seen: Seen, language: str = "en") -> dict[str, Any]:
     """The whole verdict as plain JSON values; what is not a number is None.
 
-    ``rule``, ``time`` and ``answer`` are those of the x-ray, ``findings`` a list of objects,
-    ``about`` the schedule, the number of values per state and the score that counts. ``steps``
-    maps each column of ``XRay.coefficients`` to its ``meaning`` and one value per step.
+    ``rule``, ``behaves``, ``path``, ``time`` and ``answer`` are those of the x-ray, ``findings`` a
+    list of objects, ``about`` the schedule, the number of values per state and the score that
+    counts. ``calls`` maps each column of ``XRay.behaviour`` to its ``meaning`` and one value per
+    call for each law of data, ``steps`` those of ``XRay.coefficients`` to one value per step.
     """
     data = seen.coefficients
     return finite(
         {
             "format": FORMAT,
             "rule": seen.rule,
+            "behaves": seen.behaves,
+            "path": seen.path,
             "time": seen.time,
             "answer": seen.answer,
             "findings": [finding.numbers(language) for finding in seen.findings],
             "about": {
                 name: value.item() if isinstance(value, np.generic) else value
                 for name, value in data.attrs.items()
+            },
+            "calls": {
+                str(name): {
+                    "meaning": str(variable.attrs.get("long_name", name)),
+                    "values": variable.values.tolist(),
+                }
+                for name, variable in seen.behaviour.variables.items()
             },
             "steps": {
                 str(name): {
@@ -100,6 +117,11 @@ def write_xray_report(
 def _render(seen: Seen, name: str, language: str) -> str:
     data, script = seen.coefficients, asset("xray.js")
     figures = {}
+    if seen.behaviour.sizes.get("call") and seen.behaviour.sizes.get("law"):
+        names = ("level", "level_told", "signal", "signal_told")
+        curves = {key: seen.behaviour[key].values for key in names}
+        drawings = {code: behaviour_figure(curves, code) for code in LANGUAGES}
+        figures["behaviour"] = embedding.figure_json(drawings)
     if np.isfinite(data["x"]).any():
         drawn = xray_data(data)
         for key, draw in (("xray", xray_figure), ("xray_noise", xray_noise_figure)):
@@ -144,7 +166,7 @@ def _render(seen: Seen, name: str, language: str) -> str:
             for key in figures
         },
         about=data.attrs,
-        steps=_steps(data) if figures else [],
+        steps=_steps(data) if "xray" in figures else [],
         view=embedding.script_json(view),
     )
 
