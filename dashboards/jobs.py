@@ -32,7 +32,7 @@ SECONDS = 1800.0
 """The longest recording that is started, by its estimate."""
 WAITING = 20
 """Recordings that may wait."""
-FORMS = {"gaussian": "gaussian", "mixture": "mixture"}
+FORMS = ("gaussian", "mixture")
 """Denoisers whose law is given in numbers."""
 
 
@@ -82,8 +82,9 @@ class Jobs:
         """
         values = {k: v for k, v in form.items() if v not in (None, "", [])}
         kind, numbers = values.pop("denoiser", "network"), values.pop("numbers", "")
+        kind = kind if isinstance(kind, str) else repr(kind)
         if kind in FORMS:
-            values["denoiser"] = f"{FORMS[kind]}:{numbers}"
+            values["denoiser"] = f"{kind}:{numbers}"
         elif kind == "sprites":
             values["denoiser"] = "dataset:sprites"
         elif kind in self.files:

@@ -125,7 +125,7 @@ def page(view: View, *children: Component | None) -> dmc.MantineProvider:
                 [
                     dmc.AppShellHeader(_header(view)),
                     dmc.AppShellMain(
-                        html.Main(
+                        html.Div(
                             [child for child in children if child is not None],
                             id="main",
                             className=f"page page-{view.page}",

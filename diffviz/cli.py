@@ -522,11 +522,8 @@ def dashboard(
       diffviz dashboard --checkpoint mine.safetensors --checkpoint course.pth
     """
     from dashboards import serve
-    from diffviz.diffusion.names import shipped
 
-    example = shipped("sprites.nc")
-    paths = [Path(run) for run in runs] or ([example] if example.is_file() else [])
-    serve(paths, host, port, checkpoints=checkpoints, workers=workers)
+    serve(runs, host, port, checkpoints=checkpoints, workers=workers)
 
 
 def _function(name: str) -> Callable[..., Any]:
@@ -556,7 +553,7 @@ def _decoded(word: str) -> str:
     try:
         return os.fsencode(word).decode("utf-8")
     except UnicodeError:
-        return word.encode().decode()  # half letters are words that are not UTF-8
+        raise InputError(f"{word!a:.80} is not UTF-8; allowed are words in UTF-8") from None
 
 
 # -------------------------------------------------------------------- printing and leaving

@@ -32,13 +32,14 @@ from torch.optim.swa_utils import AveragedModel, update_bn
 from diffviz.diffusion.denoiser import tensors_digest
 from diffviz.diffusion.rules import Arm, ddim
 from diffviz.diffusion.sampler import check_device, sample
-from diffviz.diffusion.schedule import NoiseSchedule
+from diffviz.diffusion.schedule import NoiseSchedule, check_schedule
 from diffviz.diffusion.unet import ContextUnet, NetworkDenoiser, channels_last, weights_digest
 from diffviz.errors import CheckpointError, InputError
 from diffviz.files.atomic import check_writable, read_bytes, sealing, unseal
 from diffviz.files.images import checked_images, checked_labels, to_uint8
 
 MAX_COUNT = 10**6  # of epochs, and of images in a batch
+PARTS = ("network", "average", "optimizer", "rate")
 MAX_STATE = 2**33  # bytes: weights, average and two moments of the widest network
 
 
@@ -111,21 +112,14 @@ def train(
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise InputError(f"{name} is {value!r}; allowed are the integers {low}…{high}")
     for name, number in (("lr", lr), ("ema", ema), ("context_drop", context_drop)):
-        if not 0 <= number <= 1 or (name == "lr" and number == 0):
+        if not (isinstance(number, int | float) and 0 <= number <= 1) or number == lr == 0:
             raise InputError(f"{name} is {number!r}; allowed is 0 to 1")
-    data = {"x": x, "context": context, "alpha_bars": torch.tensor(schedule.alpha_bars)}
-    settings = {
-        "epochs": epochs,
-        "batch": batch,
-        "lr": float(lr),
-        "ema": float(ema),
-        "context_drop": float(context_drop),
-        "n_feat": n_feat,
-        "n_cfeat": context.shape[1],
-        "seed": seed,
-        "data": tensors_digest(data),
-        "start": "" if start is None else weights_digest(start),
-    }
+    alpha_bars = torch.tensor(check_schedule(schedule).alpha_bars)
+    data = {"x": x, "context": context, "alpha_bars": alpha_bars}
+    settings: dict[str, Any] = {"epochs": epochs, "batch": batch, "seed": seed, "n_feat": n_feat}
+    settings |= {"lr": float(lr), "ema": float(ema), "context_drop": float(context_drop)}
+    settings |= {"n_cfeat": context.shape[1], "data": tensors_digest(data)}
+    settings["start"] = "" if start is None else weights_digest(start)
     training = _Training(settings, data, check_device(str(device)), start)
     path = None if checkpoint is None else check_writable(checkpoint)
     if path is not None and path.exists():
@@ -226,7 +220,9 @@ class _Training:
         x0, context = self.x[chosen], self.context[chosen]
         t = torch.randint(1, T + 1, (n,), generator=draws)
         eps = torch.randn(x0.shape, generator=draws, dtype=torch.float32)
-        kept = torch.rand(n, 1, generator=draws) >= self.settings["context_drop"]
+        kept = (
+            torch.rand(n, 1, generator=draws, dtype=torch.float32) >= self.settings["context_drop"]
+        )
         x = perturb(x0, eps, self.alpha_bars[t]).to(self.device, memory_format=torch.channels_last)
         fraction = (t.float() / T).to(self.device)
         return x, fraction, (context * kept).to(self.device), eps.to(self.device)
@@ -264,8 +260,10 @@ class _Training:
         """
         state = self.generator.get_state()
         self.generator.manual_seed(self.settings["seed"])
+        hook = network.register_forward_pre_hook(lambda _, shown: self.noised(shown[0])[:3])
         with torch.no_grad():
-            update_bn(self._batches(), _OfChosen(self, network))
+            update_bn(self._batches(), network)
+        hook.remove()
         self.generator.set_state(state)
 
     def record(self, seconds: float) -> Epoch:
@@ -274,13 +272,9 @@ class _Training:
         done, losses = len(self.losses), tuple(self.losses)
         return Epoch(done, self.settings["epochs"], losses[-1], losses, seconds, network)
 
-    def _parts(self) -> dict[str, Any]:
-        names = ("network", "average", "optimizer", "rate")
-        return {name: getattr(self, name) for name in names}
-
     def save(self, path: Path) -> None:
         """Write all that changes, whole or not at all."""
-        state = {name: part.state_dict() for name, part in self._parts().items()}
+        state: dict[str, Any] = {name: getattr(self, name).state_dict() for name in PARTS}
         state |= {"settings": self.settings, "losses": self.losses}
         state["generator"] = self.generator.get_state()
         with sealing(path) as temporary:
@@ -300,18 +294,7 @@ class _Training:
                     f"{path}: a training with {name} = {stored.get(name)!r}, this one has "
                     f"{value!r}; resume with the same settings or choose another file"
                 )
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
+        for name in PARTS:
+            getattr(self, name).load_state_dict(state[name])
         self.generator.set_state(state["generator"])
         self.losses[:] = state["losses"]
-
-
-class _OfChosen(nn.Module):
-    """The network as `update_bn` calls it, with one argument: which images to show it."""
-
-    def __init__(self, training: _Training, network: nn.Module) -> None:
-        super().__init__()
-        self.noised, self.network = training.noised, network
-
-    def forward(self, chosen: Tensor) -> Tensor:
-        return self.network(*self.noised(chosen)[:3])

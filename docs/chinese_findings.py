@@ -112,7 +112,7 @@ class Page:
                 values["measure"] = translated[name]
         chinese = FIELD.sub(lambda field: values[field[1]], translated[f"{key}.text"])
         title, place = translated[f"{key}.title"], values["place"]
-        whole = translated["report.list.finding"]
+        whole = translated["story.list.finding"]
         return whole.format(title=title, place=place, body=chinese)
 
 

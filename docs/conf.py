@@ -53,6 +53,7 @@ project = "diffviz"
 author = "the diffviz authors"
 language = "zh_CN" if CHINESE else "en"
 extensions = ["myst_nb", "sphinx_design", "sphinx_copybutton", "course_pages", "chinese_search"]
+extensions += ["live_plane"]
 extensions += ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "docstrings"]
 exclude_patterns = ["_build", "_ext", "_static", "_templates", "images", "zh", "**/README.md"]
 templates_path = ["_templates"]

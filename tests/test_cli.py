@@ -14,6 +14,7 @@ from diffviz.cli import cli, main
 from diffviz.diffusion.checkpoints import load_denoiser
 from diffviz.diffusion.unet import weights_digest
 from diffviz.figures import theme
+from diffviz.recording.request import RecordRequest
 from diffviz.recording.run import Run
 
 
@@ -374,6 +375,21 @@ def test_a_training_shows_its_samples_and_its_loss(capsys):
     assert "<polyline" in Path("seen/loss.svg").read_text(encoding="utf-8")
     one, two = (load_denoiser(f"{name}.safetensors") for name in "ab")
     assert weights_digest(one.network) == weights_digest(two.network)
+
+
+def test_help_tells_the_defaults_that_are_used(capsys):
+    """Kills: a default that changes in one of two places."""
+    call("record", "--help")
+    text = " ".join(capsys.readouterr().out.split())
+    usual = RecordRequest(denoiser="gaussian:0,1")
+    for words in (
+        f"Samples per arm [{usual.n}]",
+        f"Of x_T and z [{usual.seed}]",
+        f"cpu or cuda [{usual.device}]",
+        f"[{','.join(usual.arms)}]",
+        f"schedule [{usual.make()[1].T}]",
+    ):
+        assert words in text, words
 
 
 def test_help_is_quick():

@@ -1,9 +1,5 @@
 """The exact denoisers against quadrature, autograd and brute force; the law of the data."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import scipy.integrate
@@ -348,28 +344,3 @@ def test_bad_input_is_named(make, words):
     with pytest.raises(InputError) as error:
         make()
     assert words in str(error.value) and "\n" not in str(error.value)
-
-
-HOLES = """
-import re, torch
-from diffviz.diffusion.denoiser import Description, describe
-from diffviz.diffusion.exact import MixtureDenoiser
-from diffviz.diffusion.schedule import NoiseSchedule
-def resident():
-    return int(re.search(r"VmRSS:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024
-torch.set_num_threads(1)
-x = torch.randn(30_000, 2)
-denoiser = MixtureDenoiser(NoiseSchedule.course(), [[-1, 0], [1, 0.5]], [0.2, 0.3], [1, 2])
-before = resident()
-for t in range(1, 501):
-    denoiser(x, t)
-print(resident() - before)
-"""
-
-
-@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="asks Linux")
-def test_a_mixture_asked_at_every_t_takes_little_memory():
-    """Kills: small tensors kept between large ones that go, 350 MB of holes in 500 calls."""
-    command = [sys.executable, "-c", HOLES]
-    grown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert float(grown) < 60

@@ -7,6 +7,7 @@ its numbers, colour, dash, name, panel, axes and legend all have to be those of 
 import base64
 import html
 import io
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -25,6 +26,7 @@ from diffviz.diffusion.dial import BINS, LAWS, dial_density
 from diffviz.errors import InputError
 from diffviz.figures import CONFIG, NAMES, available, caption, plot, theme
 from diffviz.figures.density import density_figure
+from diffviz.figures.export import export
 from diffviz.figures.histogram import histogram_data, histogram_figure
 from diffviz.figures.live import STATISTICS, live_figure
 from diffviz.figures.notebook import run_html
@@ -346,6 +348,11 @@ class Law(NamedTuple):
     y: tuple[str, ...] = ("",)
     time: bool = True
 
+    @property
+    def one_scale(self):
+        """Panels of one quantity have one scale, whose title stands at the first."""
+        return self.y[0] != "" and "" in self.y
+
 
 LAWS_OF = {
     "mean": Law(expected_mean, y=("mean.y",)),
@@ -463,6 +470,7 @@ def check_words(figure, law, words):
         assert x.title.text == said(law.x[i % len(law.x)])
         assert (y.title.text or "") == said(law.y[i % len(law.y)])
         assert (x.anchor, y.anchor) == (axis("y", i), axis("x", i))
+        assert y.matches == ("y" if i and law.one_scale else None)
     assert titles == shown
 
 
@@ -636,6 +644,27 @@ def test_a_histogram_stands_beside_its_own_reference(quantity):
         np.testing.assert_allclose(lines[name], y)
 
 
+@pytest.mark.parametrize("law", ["gaussian", "images"])
+def test_the_recorded_reference_is_that_of_noised_data(law):
+    """By drawing from q(x_t). Kills: bins shifted by one, tails lost, another time's ᾱ."""
+    schedule = dv.NoiseSchedule.linear(8, 0.01, 0.5)
+    points = np.array([[-0.8, 0.2], [0.5, 0.9], [0.5, -0.1]], np.float32)
+    denoiser = {
+        "gaussian": dv.GaussianDenoiser(schedule, 2.0, 0.5),
+        "images": dv.DatasetDenoiser(schedule, points),
+    }[law]
+    data = dv.record(denoiser, schedule, n=2, progress=False).dataset
+    rng, n = np.random.default_rng(0), 200_000
+    x_0 = 2 + 0.5 * rng.standard_normal(n) if law == "gaussian" else rng.choice(points.ravel(), n)
+    middles = data["bin"].values
+    inner = (middles[1:] + middles[:-1]) / 2
+    for t, right in zip(data["t"].values, data["reference_histogram"].values, strict=True):
+        bar = schedule.alpha_bars[t]
+        x = np.sqrt(bar) * x_0 + np.sqrt(1 - bar) * rng.standard_normal(n)
+        share = np.bincount(np.searchsorted(inner, x, side="right"), minlength=len(middles)) / n
+        np.testing.assert_allclose(right, share, atol=5 * np.sqrt(right.max() / n))
+
+
 def test_ks_shows_the_bound_of_independent_values_where_no_band_is_known():
     """1.358/√n of the residual. Kills: another n, another view, a bound of nothing."""
     figure = plot(made(banded=False), "ks")
@@ -759,6 +788,12 @@ def test_density_shows_both_laws():
         np.testing.assert_array_equal(trace.x, data.t)
         np.testing.assert_array_equal(trace.y, BINS)
     assert list(figure.layout.xaxis.range) == list(figure.layout.xaxis2.range) == [20, 0]
+    words = [
+        words_of("en")[f"density.{name}"].partition("\n")[0] for name in ("right", "made", "end")
+    ]
+    assert [note.text[3:].partition("</b>")[0] for note in figure.layout.annotations] == words
+    time = words_of("en")["common.time"]
+    assert [x.title.text for x in figure.select_xaxes()] == [time, time, "density"]
     assert figure.layout.meta["time_axes"] == ["x", "x2"]
 
 
@@ -789,8 +824,6 @@ def test_a_run_gives_what_it_has_the_numbers_for():
     assert everything - set(available(bare)) == {"strips", "map", "diversity", "trajectories"}
     few = without(run, "class_count", "reference_class_share", "class")
     assert len(list(plot(few, "diversity").select_xaxes())) == 2
-    plain = plot(without(made(banded=False), "reference_histogram"), "histogram")
-    assert not [t for t in plain.data if t.line.color == GREY]
 
 
 @pytest.mark.parametrize(
@@ -816,8 +849,9 @@ def test_a_curve_without_numbers_says_so():
     data = made(banded=False).dataset.copy(deep=True)
     data["std_within"][:] = np.nan
     data["std_between"][0, 4] = np.nan
-    for name in ("reference_std", "reference_std_within"):
+    for name in ("reference_std", "reference_std_within", "reference_histogram"):
         data[name][:] = np.nan
+    assert GREY not in [t.line.color for t in plot(Run(data), "histogram").data]
     for language in LANGUAGES:
         figure = plot(Run(data), "stds", language=language)
         words = words_of(language)["common.nothing"].replace("\n", "<br>")
@@ -896,8 +930,66 @@ def test_drawing_a_run_needs_no_torch():
 
 
 @pytest.mark.browser
-def test_a_browser_draws_the_strange_name_as_it_is():
-    """Kills: an escape that plotly shows to the reader, or a layout that plotly.js rejects."""
-    svg = plot(made(), "ks").to_image("svg", width=900).decode()
-    assert STRANGE in html.unescape(svg)
-    assert isinstance(plot(made(), "ks"), go.Figure)
+def test_pictures_are_written_whole(tmp_path):
+    """Kills: a film of one step, frames in the wrong order, an escape that a reader sees, another
+    size than asked for."""
+    run = made(IMAGES)
+    export("ks", run, tmp_path / "ks.svg", width=900)
+    assert STRANGE in html.unescape((tmp_path / "ks.svg").read_text("utf-8"))
+    export("strips", run, tmp_path / "s.png", t=0, theme="dark", width=500, height=300)
+    with Image.open(tmp_path / "s.png") as picture:
+        still = picture.convert("RGB")
+    assert still.size == (1000, 600)  # twice, for slides
+    assert still.getpixel((999, 599)) == (0x16, 0x18, 0x1D)
+    export("strips", run, tmp_path / "s.gif", width=400)
+    with Image.open(tmp_path / "s.gif") as film:
+        assert film.n_frames == N
+        film.seek(N - 1)
+        last = film.convert("L").resize((60, 40))
+    export("strips", run, tmp_path / "last.png", t=0, width=400)
+    with Image.open(tmp_path / "last.png") as picture:
+        right = picture.convert("L").resize((60, 40))
+    assert np.abs(np.subtract(last, right, dtype=float)).mean() < 4
+
+
+def test_nothing_half_written_is_left(tmp_path, monkeypatch):
+    """Kills: a file opened before its content is there, an unknown ending found out last."""
+    path = tmp_path / "ks.png"
+    path.write_bytes(b"before")
+
+    def fails(*arguments, **options):
+        raise OSError("no space")
+
+    monkeypatch.setattr(go.Figure, "to_image", fails)
+    with pytest.raises(OSError, match="no space"):
+        export("ks", made(), path)
+    with pytest.raises(InputError, match=r"allowed: .png, .svg, .pdf, .html, .gif"):
+        export("ks", made(), tmp_path / "ks.bmp")
+    with pytest.raises(InputError, match="allowed: map"):
+        export("cake", made(), tmp_path / "cake.html")
+    assert path.read_bytes() == b"before" and os.listdir(tmp_path) == ["ks.png"]
+
+
+@pytest.mark.browser
+def test_a_page_shows_its_figure_at_every_width(tmp_path, browser):
+    """After a resize too, and without a network. Kills: an element without a height, panels side
+    by side on a phone, a script from elsewhere."""
+    export("ks", made(), tmp_path / "ks.html", language="zh")
+    size = """() => {
+        const plot = document.querySelector(".js-plotly-plot");
+        const box = plot.querySelector(".main-svg").getBoundingClientRect();
+        return [plot.clientHeight, box.height, document.documentElement.scrollWidth];
+    }"""
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    wrong = []
+    page.on("pageerror", lambda e: wrong.append(str(e)))
+    page.on("request", lambda r: wrong.append(r.url) if r.url.startswith("http") else None)
+    page.goto((tmp_path / "ks.html").as_uri())
+    for width, low, high in ((1280, 500, 560), (1240, 500, 560), (390, 1100, 1300)):
+        page.set_viewport_size({"width": width, "height": 800})
+        page.wait_for_function(f"(width) => ({size})()[2] <= width", arg=width)
+        element, drawn, _ = page.evaluate(size)
+        assert low < element == drawn < high
+    assert page.evaluate("document.documentElement.lang") == "zh"
+    page.close()
+    assert not wrong

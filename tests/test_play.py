@@ -137,7 +137,7 @@ def test_sprites_plane_has_the_moments_of_the_sprites():
 
 def test_options_are_json_and_hold_every_text():
     """Kills: an array left in the options, a text of one language missing."""
-    made = json.loads(plane.as_json(plane.options("works", "zh", seed=7)))
+    made = json.loads(plane.as_json(plane.options("works", "zh", settings={"seed": 7})))
     assert made["seed"] == 7 and made["language"] == "zh" and made["preset"] == "works"
     for language in LANGUAGES:
         keys = {key for key in catalogue(language) if key.startswith("play.")}
@@ -151,7 +151,7 @@ def test_options_are_json_and_hold_every_text():
 
 def test_page_piece_cannot_be_closed_from_inside():
     """Kills: a </script> in the module or the options."""
-    piece = plane.plane_html("here", language="zh", seed="</script>")
+    piece = plane.plane_html({"seed": "</script>"}, "here")
     assert piece.count("</script>") == 2 and 'id="here"' in piece
     assert len(plane.module().encode()) <= 40_000
 
@@ -184,7 +184,7 @@ def test_widget_names_what_it_cannot_show(monkeypatch):
         (dv.GaussianDenoiser(schedule, 0.0, 1.0), r"GaussianDenoiser of samples \(\)"),
         (dv.GaussianDenoiser(schedule, [0.0, 1.0], [1.0, 2.0]), "both coordinates"),
         (dv.DatasetDenoiser(schedule, noise(300)), "300 modes"),
-        (7, "int"),
+        (7, "7"),
     ):
         with pytest.raises(dv.InputError, match=said):
             law_of(denoiser)

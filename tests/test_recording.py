@@ -300,6 +300,20 @@ def test_what_is_watched_is_what_is_recorded():
     assert [place[0] for place in seen] == [0] * SCHEDULE.T + [1] * SCHEDULE.T
 
 
+def test_pictures_that_are_watched_are_the_newest_frames(pictures):
+    """Kills: the frame of a step before, or of another arm."""
+    denoiser, data = pictures
+    seen = {}
+
+    def watch(block, index, recorder):
+        recorder.latest()
+        seen[index] = recorder.pictures().copy()
+
+    record(denoiser, SCHEDULE, n=10, watch=watch, **QUIET)
+    for index, shown in seen.items():
+        np.testing.assert_array_equal(shown, data["frames"][:, index])
+
+
 # ------------------------------------------------------------------ references and bands
 
 

@@ -12,7 +12,7 @@ from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError, RunFileError
 from diffviz.files.atomic import sealing
 from diffviz.recording.record import record
-from diffviz.recording.run import VARIABLES, Run, RunSpec
+from diffviz.recording.run import VARIABLES, Run, RunSpec, check_run
 
 SCHEDULE = NoiseSchedule.course(12, 1e-3, 0.3)
 
@@ -189,11 +189,14 @@ def test_a_sealed_run_of_something_else_is_named(run, tmp_path):
         whole.drop_attrs(),
     ]
     for k, dataset in enumerate(changed):
+        with pytest.raises(RunFileError) as error:
+            check_run(Run(dataset))
+        assert "\n" not in str(error.value), k
+    for dataset in (changed[0], changed[-2]):
         resealed(dataset, tmp_path / "other.nc")
         with pytest.raises(RunFileError) as error:
             Run.load(tmp_path / "other.nc")
-        line = str(error.value)
-        assert str(tmp_path / "other.nc") in line and "\n" not in line, k
+        assert str(tmp_path / "other.nc") in str(error.value)
     for content in (b"", b"hello", b"\x89HDF\r\n\x1a\n" + bytes(100)):
         with sealing(tmp_path / "other.nc") as temporary:
             temporary.write_bytes(content)

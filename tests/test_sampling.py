@@ -272,7 +272,7 @@ def test_each_sample_keeps_its_own_class_in_every_arm():
             torch.testing.assert_close(step.eps[arm, :, 0], kinds.float())
 
 
-def test_what_a_denoiser_does_to_x_is_its_own_affair():
+def test_a_denoiser_cannot_change_the_state():
     """Kills: a state handed out that a model can change in place."""
     schedule = NoiseSchedule.course(12)
     exact = GaussianDenoiser(schedule, 1.0, 0.5)

@@ -249,40 +249,6 @@ def test_two_hundred_killed_writers_leave_one_whole_version(tmp_path):
     assert len(versions) > 3 and len(list(tmp_path.iterdir())) <= 2
 
 
-NAMESPACES = """
-import sys
-from diffviz.files.atomic import replacing
-with replacing(sys.argv[1]) as temporary:
-    temporary.write_text(sys.argv[2])
-    print("begun", flush=True)
-    sys.stdin.readline()
-"""
-
-
-@pytest.mark.skipif(os.getuid() != 0 or not os.path.exists("/usr/bin/unshare"), reason="as root")
-def test_writers_in_two_containers_leave_each_other_alone(tmp_path):
-    """Each has its own process numbers, in which the other's means nothing. Kills: sweeping away
-    the file of a writer whose number is nobody's here."""
-    path = tmp_path / "file.txt"
-    path.write_text("old")
-
-    def writer(text):
-        command = ["unshare", "-pf", "--mount-proc", sys.executable, "-c", NAMESPACES]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": ROOT}
-        process = subprocess.Popen([*command, str(path), text], **pipes)
-        if process.stdout.readline() != "begun\n":
-            pytest.skip("no namespaces here")
-        return process
-
-    first = writer("first")
-    time.sleep(1.2)  # a new file is left alone anyhow
-    second = writer("second")
-    for process, text in ((second, "second"), (first, "first")):
-        process.communicate("\n", timeout=60)
-        assert process.returncode == 0 and path.read_text() == text
-    assert os.listdir(tmp_path) == ["file.txt"]
-
-
 COMMAND = (
     *(sys.executable, "-m", "diffviz.cli", "record", "--denoiser", "gaussian:1,0.5"),
     *("--n", "600", "--block", "50", "--T", "60"),

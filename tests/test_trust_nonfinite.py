@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from dashboards.payload import payload
+from dashboards.clock import clock, cloud, frames
 from diffviz.diagnosis.findings import diagnose
 from diffviz.diffusion.exact import DatasetDenoiser, GaussianDenoiser
 from diffviz.diffusion.rules import DEFAULT_ARMS, Arm, ddpm
@@ -146,7 +146,8 @@ def test_everything_that_shows_a_run_shows_this_one(tmp_path, exact, arms):
     for name in available(run):
         assert json.loads(plot(run, name).to_json())
     assert json.dumps(report_numbers(run), allow_nan=False)
-    assert payload(run)
+    told = clock(run, "en", tuple(available(run))), frames(run), cloud(run)
+    assert json.dumps(told, allow_nan=False)
     if exact == "pictures":
         write_report(run, tmp_path / "report.html")
         page = (tmp_path / "report.html").read_text("utf-8")

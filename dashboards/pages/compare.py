@@ -212,10 +212,10 @@ def _controls(view: View, shelf: Shelf, run: Run, run_id: str) -> Component:
                 ],
                 className="files",
             ),
-            dmc.Popover(
+            html.Details(
                 [
-                    dmc.PopoverTarget(dmc.Button(view.say("label.share"), variant="default")),
-                    dmc.PopoverDropdown(
+                    html.Summary(view.say("label.share"), className="button quiet"),
+                    html.Div(
                         [
                             dmc.MultiSelect(
                                 id="hide",
@@ -236,8 +236,7 @@ def _controls(view: View, shelf: Shelf, run: Run, run_id: str) -> Component:
                         ]
                     ),
                 ],
-                width=340,
-                shadow="md",
+                className="share",
             ),
         ],
         className="controls",

@@ -15,8 +15,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from diffviz.diffusion.rules import Arm, coefficient_table
-from diffviz.diffusion.schedule import NoiseSchedule
+from diffviz.diffusion.rules import Arm, check_arms, coefficient_table
+from diffviz.diffusion.schedule import NoiseSchedule, check_schedule
+from diffviz.errors import InputError
 
 Array = NDArray[np.float64]
 
@@ -44,7 +45,14 @@ def gaussian_trajectory(
 
     One ``arm`` along ``times``, falling from T to 0 on ``schedule``; all of T…0 unless given.
     ``mean`` and ``std`` ≥ 0, μ and s of the module, are those of the data.
+
+    Raises:
+        InputError: an argument of another kind, or out of range.
     """
+    if not (isinstance(std, int | float) and 0 <= std < np.inf):
+        raise InputError(f"std is {std!r:.80}; allowed is std ≥ 0")
+    (arm,) = check_arms([arm])
+    schedule = check_schedule(schedule)
     grid = np.asarray(schedule.times() if times is None else times, dtype=np.int64)
     bars = schedule.alpha_bars[grid]
     with np.errstate(divide="ignore", invalid="ignore"):  # at t = 0 a point has no noise to see

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from diffviz.diffusion.schedule import NoiseSchedule
+from diffviz.diffusion.schedule import NoiseSchedule, check_schedule
 from diffviz.errors import InputError, said
 
 if TYPE_CHECKING:  # what a user orders is read where torch is not needed
@@ -225,11 +225,23 @@ def coefficient_table(
     """(a, b, λσ) of every step of every arm, (S, A, 3), along ``times`` (S+1,).
 
     Raises:
-        InputError: a rule raises, or its coefficients are not three finite numbers with σ ≥ 0.
+        InputError: no schedule, times that do not fall from at most T to at least 0, a rule that
+            raises, or its coefficients are not three finite numbers with σ ≥ 0.
     """
-    table = np.empty((len(times) - 1, len(arms), 3))
+    check_schedule(schedule)
+    grid = np.asarray(times)
+    if (
+        grid.ndim != 1
+        or grid.dtype.kind not in "iu"
+        or len(grid) < 2
+        or (np.diff(grid) >= 0).any()
+    ):
+        raise InputError(f"times are {times!r:.80}; allowed are integers that fall")
+    if grid[0] > schedule.T or grid[-1] < 0:
+        raise InputError(f"times are {times!r:.80}; allowed is 0…T = {schedule.T}")
+    table = np.empty((len(grid) - 1, len(arms), 3))
     for i in range(len(table)):
-        t, s = int(times[i]), int(times[i + 1])
+        t, s = int(grid[i]), int(grid[i + 1])
         for k, arm in enumerate(arms):
             place = f"the rule of arm {arm.name!r} from t = {t} to {s}"
             try:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from diffviz.diffusion.denoiser import Checked, Denoiser
 from diffviz.diffusion.rules import DEFAULT_ARMS, Arm, LinearRule, check_arms, coefficient_table
-from diffviz.diffusion.schedule import NoiseSchedule
+from diffviz.diffusion.schedule import NoiseSchedule, check_schedule
 from diffviz.errors import InputError, said
 
 Array = NDArray[np.float64]
@@ -61,10 +61,12 @@ def sample(
         context: class weights (B, K) of the samples, the same for all arms, or None.
 
     Raises:
-        InputError: arms that are none, or an answer of the denoiser that cannot be used.
+        InputError: an argument of another kind, or an answer that cannot be used.
     """
     arms = check_arms(arms)
-    times = schedule.times() if times is None else times
+    if not isinstance(x_T, Tensor) or not x_T.is_floating_point() or x_T.ndim < 1:
+        raise InputError(f"x_T is {x_T!r:.80}; allowed is a tensor (B, *D) of floats")
+    times = check_schedule(schedule).times() if times is None else times
     table = coefficient_table(arms, schedule, times)
     move, stds = _mover(arms, schedule, times, table, x_T), _along_arms(table[:, :, 2], x_T)
     ask = Checked(denoiser, x_T.device)

@@ -297,6 +297,16 @@ class NoiseSchedule:
         return f"NoiseSchedule.{self.name}"
 
 
+def check_schedule(schedule: object) -> "NoiseSchedule":
+    """The schedule; InputError for anything else."""
+    if not isinstance(schedule, NoiseSchedule):
+        raise InputError(
+            f"the schedule is {schedule!r:.80}; allowed is a NoiseSchedule, as "
+            "NoiseSchedule.course()"
+        )
+    return schedule
+
+
 def _divide(a: Array, b: Array) -> Array:
     with np.errstate(divide="ignore", invalid="ignore"):
         return a / b

@@ -26,7 +26,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from diffviz.diffusion.denoiser import one_time, tensors_digest
 from diffviz.diffusion.law import DataLaw
-from diffviz.diffusion.schedule import NoiseSchedule
+from diffviz.diffusion.schedule import NoiseSchedule, check_schedule
 from diffviz.errors import InputError
 
 HEIGHTS = (16, 20, 24, 28)
@@ -286,6 +286,9 @@ class NetworkDenoiser:
         Raises:
             InputError: another number of ``classes`` than the network has context entries.
         """
+        if not isinstance(network, ContextUnet):
+            raise InputError(f"the network is {network!r:.80}; allowed is a ContextUnet")
+        check_schedule(schedule)
         if classes and len(classes) != network.n_cfeat:
             raise InputError(f"{len(classes)} classes; the network has n_cfeat={network.n_cfeat}")
         self.network = copy.deepcopy(network).eval().requires_grad_(False)

@@ -52,7 +52,7 @@ def histogram_data(run: Run, quantity: str = "x", t: int | None = None) -> Histo
     reference = np.full(counts.shape[1:], np.nan)
     if quantity == "residual":
         reference[:] = np.exp(-(bins**2) / 2) / np.sqrt(2 * np.pi)
-    elif quantity == "x" and "reference_histogram" in data:
+    elif quantity == "x":
         reference = data["reference_histogram"].values / width
     times = data["t"].values
     now = int(np.abs(times - (run.schedule.T // 2 if t is None else t)).argmin())

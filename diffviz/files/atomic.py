@@ -181,10 +181,10 @@ def sealing(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def only_writer(path: str | Path) -> Iterator[None]:
-    """Nobody else is the only writer of ``path`` as long as the block lasts.
+    """Hold ``path`` for one writer: no other process or thread gets it while the block lasts.
 
     Raises:
-        InputError: another process or thread is.
+        InputError: another one holds it.
     """
     target = check_writable(path)
     folder = target.with_name(f".{target.name}.writer")

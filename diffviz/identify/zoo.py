@@ -248,7 +248,7 @@ _FAULTS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("stops-before-the-end", "time-ends-early", "range(T, 0,", "range(T, 1,"),
         ("another-schedule", "schedule-mismatch", _LOOP, _OTHER + _LOOP),
         ("uniform-start", "start-not-normal", "torch.randn(shape)", "torch.rand(shape)"),
-        ("state-clipped", "not-linear", _STD, f"{_STD}\n        x = x.clamp(-1, 1)"),
+        ("state-clipped", "x-clipped", _STD, f"{_STD}\n        x = x.clamp(-1, 1)"),
         ("half-precision", "half-precision", "(shape)", "(shape).bfloat16()",
          _STD, f"{_STD}\n        x = x.bfloat16()"),
         ("division-by-zero", "nonfinite", _ROOT, _ROOT.replace("[t])", "[t - 1])", 1)),
@@ -273,7 +273,6 @@ _FAULTS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("ddim-noise-dropped", "noise-missing", " + std * torch.randn_like(x)", ""),
         ("ddim-too-noisy", "noise-scale", "(1 - alpha_bar[s] - std**2)", "(1 - alpha_bar[s])"),
     ),
-    "dpm-solver-2m": (("extrapolates-too-far", "rule-unknown", "h / last / 2", "h / last"),),
     "euler": (
         ("last-level-twice", "time-ends-early", "0 * low]", "low**7]"),
         ("start-not-scaled", "start-not-normal", " * levels[0]", ""),

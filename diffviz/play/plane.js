@@ -612,7 +612,7 @@ export function mount(host, o) {
 		}
 		// What a preset shows is said at its end, if it has come true: the arms in balance are right, and no other.
 		const true_ = (name) => (excess(armOf(name)) < 0.02 ? s.T < o.limits.steps || verdict(name)[0] === "right_end" : verdict(name)[0] !== "right_end");
-		if (ui.claim) put(ui.claim, say(run.law && k === s.T && s.preset && s.arms.every(true_) ? "truth" : "claim", s.preset || "custom"));
+		if (ui.claim) put(ui.claim, say(run.law && k === s.T && s.preset && s.arms.every(true_) ? "truth" : "claim", s.preset || "custom", { n: s.particles }));
 	}
 	function draw() {
 		for (const { canvas, arms } of panes) if (canvas.clientWidth) drawPane(canvas, arms, canvas.clientWidth, ratio());
@@ -773,7 +773,7 @@ export function mount(host, o) {
 
 	const root = el("section", { className: "root", role: "group", onkeydown: keys, oninput: input, onclick: (event) => does[event.target.id]?.(), onpointerdown: pointer, onpointermove: pointer });
 	shadow.append(root);
-	const sizes = new ResizeObserver(wake), themes = new MutationObserver(paint);
+	const sizes = new ResizeObserver(paint), themes = new MutationObserver(paint);
 	const seen = new IntersectionObserver((entries) => { visible = entries.at(-1).isIntersecting; last = performance.now(); wake(); });
 	seen.observe(host);
 	sizes.observe(root);

@@ -5,6 +5,7 @@ A law is Σ_k w_k N(m_k, s_k² I) in the plane. Everything here ends as JSON for
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.resources import files
@@ -137,6 +138,7 @@ PRESETS = {
     "balance": Preset(law="grid", arms=("ddpm", "z0", "own")),
     "coarse": Preset(T=10),
     "glass": Preset(T=20, glass=True),
+    "noising": Preset(law="ring", arms=("ddpm",)),
     "draw": Preset(law="drawn"),
 }
 """Two of them are misconceptions: ``works`` (no noise at all works) and ``blurs`` (the noise only
@@ -175,12 +177,28 @@ def _texts(language: str) -> dict[str, dict[str, str]]:
     return texts
 
 
-def options(preset: str = "noise", language: str = "en", **settings: object) -> dict[str, object]:
-    """What ``mount`` of plane.js is given: laws, presets, texts of both languages, as plain data.
+def options(
+    preset: str = "noise",
+    language: str = "en",
+    *,
+    theme: str = "auto",
+    address: bool = False,
+    autoplay: bool = False,
+    compact: bool = False,
+    t: int | None = None,
+    settings: Mapping[str, object] | None = None,
+) -> dict[str, object]:
+    """What ``mount`` is given: laws, presets, texts of both languages, style; plain data.
 
-    ``settings`` are written over: ``theme`` ("light", "dark", "auto"), ``autoplay``, ``compact``
-    (only the pictures and the time), ``address`` (keep the state in the page's address),
-    ``seed``, ``particles``, or any field of `Preset`.
+    Args:
+        preset: one of `PRESETS`.
+        language: "en" or "zh".
+        theme: "light", "dark", or "auto", which follows the page and the system.
+        address: keep the state in the address of the page.
+        autoplay: play once, unless the reader has asked for less motion.
+        compact: only the pictures and the time.
+        t: the time step to begin at; T unless given.
+        settings: fields of `Preset`, ``seed`` or ``particles`` in place of the preset's.
 
     Raises:
         InputError: an unknown preset or language.
@@ -192,6 +210,11 @@ def options(preset: str = "noise", language: str = "en", **settings: object) -> 
     return {
         "preset": preset,
         "language": language,
+        "theme": theme,
+        "address": address,
+        "autoplay": autoplay,
+        "compact": compact,
+        **({} if t is None else {"t": t}),
         "particles": PARTICLES,
         "laws": {name: as_data(law) for name, law in laws().items()},
         "presets": {name: asdict(choice) for name, choice in PRESETS.items()},
@@ -199,7 +222,7 @@ def options(preset: str = "noise", language: str = "en", **settings: object) -> 
         "drawn": DRAWN,
         "css": _file("plane.css"),
         "texts": {name: _texts(name) for name in LANGUAGES},
-        **settings,
+        **(settings or {}),
     }
 
 
@@ -219,17 +242,17 @@ def as_json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def plane_html(identifier: str = "plane", **choices: object) -> str:
+def plane_html(chosen: Mapping[str, object], identifier: str = "plane") -> str:
     """A piece of HTML that shows the plane, from a file as from a server, and loads nothing.
 
-    ``identifier`` is the id of its element; ``choices`` are those of `options`. A page whose
+    ``chosen`` are `options`, ``identifier`` is the id of its element on the page. A page whose
     content security policy forbids inline scripts serves plane.js itself and calls ``mount``.
     """
-    chosen = as_json(options(**choices))  # type: ignore[arg-type]
+    name, data = as_json(identifier), as_json(f"{identifier}-options")
     return (
         f'<div id="{identifier}" class="diffviz-plane"></div>\n'
-        f'<script type="application/json" id="{identifier}-options">{chosen}</script>\n'
+        f'<script type="application/json" id="{identifier}-options">{as_json(chosen)}</script>\n'
         f'<script type="module">\n{module()}\n'
-        f"mount(document.getElementById({as_json(identifier)}), JSON.parse("
-        f"document.getElementById({as_json(identifier + '-options')}).textContent));\n</script>\n"
+        f"mount(document.getElementById({name}), "
+        f"JSON.parse(document.getElementById({data}).textContent));\n</script>\n"
     )

@@ -49,7 +49,7 @@ def play_options(denoiser: object, schedule: NoiseSchedule | None) -> dict[str, 
         schedule = getattr(denoiser, "schedule", None) if schedule is None else schedule
     if schedule is not None:
         settings |= {"schedule": "given", "T": schedule.T, "given": _steps(schedule)}
-    options: dict[str, Any] = plane.options(**settings)
+    options: dict[str, Any] = plane.options(settings=settings)
     if denoiser is not None:
         options["laws"] = {"given": plane.as_data(law_of(denoiser)), **options["laws"]}
     return options

@@ -66,6 +66,7 @@ def assemble(
         | _samples(stats, spec.sample_shape)
         | references(law, bars)
         | _bands(law, bars, stats.n, math.prod(spec.sample_shape), residuals)
+        | _histogram(law, bars)
         | _map(stats, law, bars)
         | _diversity(stats, law)
     )
@@ -281,6 +282,16 @@ def _bands(law: DataLaw | None, bars: Array, n: int, d: int, residuals: int) -> 
             text = f"{end} end of the range of {name} in 95 % of right samplers with this n"
             found[f"{name}_{end}"] = (("t",), values, text)
     return found
+
+
+def _histogram(law: DataLaw | None, bars: Array) -> Variables:
+    """What the histogram of x_t is on average, bin by bin."""
+    share = np.full((len(bars), BINS), np.nan, np.float32)
+    if law is not None:
+        inner = bin_edges(law)[1:-1]
+        below = np.stack([law.marginal(float(bar)).cdf(inner) for bar in bars])
+        share[:] = np.diff(below, prepend=0.0, append=1.0, axis=1)
+    return {"reference_histogram": (("t", "bin"), share, "probability of the bin under q(x_t)")}
 
 
 def _map(stats: BlockStats, law: DataLaw | None, bars: Array) -> Variables:

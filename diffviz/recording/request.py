@@ -36,7 +36,7 @@ MAX_TEXT = 4096
 IMAGE = (3, 16, 16)
 START, STEP, VALUE = 6.0, 5e-3, 1.3e-7
 """Seconds to begin and to write; of one step; to measure one number of one step."""
-PAIR, PIXEL = 1.6e-10, 8e-8
+PAIR, PIXEL = 1.6e-10, 1.6e-5
 """Seconds of one number of a sample beside one of a data set's; of one pixel in a 64-wide net."""
 IDLE = 450e6
 """Bytes of a process that has loaded its libraries."""
@@ -209,8 +209,7 @@ def _model(words: DenoiserWords) -> _Model:
     shape, width, T = _network_size(Path(words.source or shipped_weights()), T)
     pixels = math.prod(shape[1:])
     part = (width / 64) ** 2
-    seconds = PIXEL * pixels * part * 200
-    return _Model(shape, T, seconds, 60e6 * part, 4000 * pixels * width / 64)
+    return _Model(shape, T, PIXEL * pixels * part, 60e6 * part, 4000 * pixels * width / 64)
 
 
 def _set_size(source: str) -> tuple[int, tuple[int, ...]]:

@@ -59,6 +59,7 @@ VARIABLES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("reference_mean", "reference_std", "reference_std_between"), ("t",)),
     **dict.fromkeys(("reference_std_within", "reference_distance_to_mean"), ("t",)),
     "reference_noise_level": ("t",),
+    "reference_histogram": ("t", "bin"),
     **dict.fromkeys(("schedule_beta", "schedule_alpha", "schedule_alpha_bar"), ("schedule_t",)),
     "class_count": ("arm", "class"),
     "reference_class_share": ("class",),
@@ -258,10 +259,9 @@ class Run:
             if content is None:
                 raise RunFileError("not a run of diffviz, or only a part of one")
             with xr.open_dataset(io.BytesIO(content), engine="h5netcdf") as file:
-                check_dataset(file)
-                dataset = file.load()
-            run = cls(dataset)
-            _check_values(run)
+                _check_sizes(file)  # before anything is read
+                run = cls(file.load())
+            check_run(run)
             return run
         except InputError as error:
             raise RunFileError(f"{path}: {error}") from None
@@ -297,7 +297,17 @@ def check_words(spec: RunSpec, classes: Sequence[str]) -> None:
             )
 
 
-def check_dataset(dataset: xr.Dataset) -> None:
+def check_run(run: Run) -> None:
+    """What is in a run is what every figure relies on.
+
+    Raises:
+        RunFileError: a variable is missing or of other sizes, or names and times are others.
+    """
+    _check_sizes(run.dataset)
+    _check_values(run)
+
+
+def _check_sizes(dataset: xr.Dataset) -> None:
     """Every variable is there, with its dimensions, of the sizes that the specification says."""
     if dataset.attrs.get("format") != FORMAT:
         found = str(dataset.attrs.get("format"))[:80]

@@ -67,7 +67,8 @@
 
   async function unpack(id) {
     const packed = atob(byId(id).textContent);
-    const bytes = Uint8Array.from(packed, (c) => c.charCodeAt(0));
+    const bytes = new Uint8Array(packed.length);
+    for (let i = 0; i < bytes.length; i++) bytes[i] = packed.charCodeAt(i);
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
     return new Response(stream);
   }
@@ -172,9 +173,13 @@
     redraw((element, plot) => element.clientWidth < view.narrow !== plot.narrow),
   ).observe(document.body);
 
-  // Paper has its own width, and every figure has to be on it.
+  // On paper every figure has to be drawn, also those that nobody has scrolled to.
   addEventListener("beforeprint", () => {
-    for (const [element, plot] of plots) if (plot.drawn) Plotly.Plots.resize(element);
+    for (const [element, plot] of plots) {
+      if (plot.queued || !window.Plotly) continue;
+      plot.queued = true;
+      draw(element);
+    }
   });
 
   // ---------------------------------------------------------------- language and theme
@@ -218,10 +223,11 @@
   if (given.has("t") && Number.isFinite(Number(given.get("t")))) scrub.at(Number(given.get("t")));
   setTheme(["light", "dark"].includes(given.get("theme")) ? given.get("theme") : null);
   setLanguage(Object.hasOwn(view.words, given.get("lang") ?? "") ? given.get("lang") : view.language);
-  drawPictures();
+  const drawn = drawPictures();
   // Two frames, so that words and pictures are on the screen before the work begins.
   requestAnimationFrame(() =>
     setTimeout(async () => {
+      await drawn;
       try {
         await loadPlotly();
       } catch (error) {

@@ -119,7 +119,7 @@ def render(run: Run | Mapping[str, Run], language: str = "en", title: str | None
         style=Markup(asset("page.css")),
         scripts=[Markup(script) for script in scripts],
         live=Markup(live),
-        plane=embedding.script_json(plane.options(particles=300, address=False)),
+        plane=embedding.script_json(plane.options(settings={"particles": 300})),
         plotly=embedding.plotly_packed(),
         arms=arms,
         rows=rows,

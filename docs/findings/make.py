@@ -232,12 +232,16 @@ def in_runs(name, page):
         names = {"dv": dv, "torch": torch, "schedule": schedule(), "T": schedule().T}
         torch.manual_seed(0)
         exec(code, names)
-        runs.append(names["run"])
-        findings.append(names.get("findings") or dv.diagnose(names["run"]))
+        runs.append(names.get("run"))
+        findings.append(names["findings"] if "findings" in names else dv.diagnose(runs[-1]))
     found = next((f for f in findings[1] if f.id == name), None)
     mended = [f.id for f in findings[0]]
-    if found is None or name in mended:
+    if found is None or (name in mended and right != wrong):
         sys.exit(f"{name}: seen {[f.id for f in findings[1]]}, mended {mended}")
+    if "run" not in names:
+        said = ["## What is said", f"The x-ray says, as {found.severity}:", f"> {found.message}"]
+        patch = ["## Mended", changes(right, wrong)] if right != wrong else []
+        return ["## The code", f"```python\n{wrong.strip()}\n```", *said, *patch]
     span = page.get("span", 4)
     histograms(name, runs, span)
     rows = []
@@ -291,7 +295,7 @@ def write(name):
     if name not in PAGES:
         sys.exit(f"{name} has no table in pages.toml")
     page = PAGES[name]
-    make = in_code if "fault" in page else in_runs if "code" in page else in_tests
+    make = in_tests if "tested" in page else in_runs if "code" in page else in_code
     title = f"# {TITLES[name]['title']}\n\n`{name}`"
     parts = [title, page["why"], *make(name, page)]
     return "\n\n".join(part for part in parts if part) + "\n"
