@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from diffviz.errors import InputError
 from diffviz.measure.ks import SIMPLE, Mixture
 
 Array = NDArray[np.float64]
@@ -76,9 +77,15 @@ class DataLaw:
         )
 
     def only(self, label: int) -> "DataLaw":
-        """The law of one class. Needs points and labels."""
+        """The law of one class. Needs points and labels.
+
+        Raises:
+            InputError: no point is of that class.
+        """
         assert self.points is not None and self.labels is not None
         mask = self.labels == label
+        if not mask.any():
+            raise InputError(f"class is {self.classes[label]!r}; no image is of that class")
         return DataLaw.of_images(self.points[mask], self.labels[mask], self.classes)
 
     def marginal_mean(self, alpha_bar: float) -> float:
