@@ -28,85 +28,26 @@ from diffviz.errors import InputError, said
 Array = NDArray[np.float64]
 Answer = Callable[[Tensor, float, bool], Tensor]
 Place = int | str
-X_NAMES = [
-    "x",
-    "sample",
-    "x_t",
-    "xt",
-    "hidden_states",
-    "noisy",
-    "noisy_images",
-    "latents",
-    "noisy_sample",
-    "z_t",
-    "z",
-    "img",
-    "image",
-    "input",
-    "inputs",
-]
-T_NAMES = [
-    "t",
-    "timestep",
-    "timesteps",
-    "sigma",
-    "time",
-    "noise_level",
-    "sigmas",
-    "noise_labels",
-    "ts",
-    "time_cond",
-    "step",
-    "noise_variances",
-    "log_snr",
-    "c_noise",
-    "time_steps",
-]
-MODEL_NAMES = [
-    "model",
-    "net",
-    "network",
-    "unet",
-    "nn_model",
-    "denoiser",
-    "denoise_fn",
-    "eps_model",
-]
-INNER = [
-    "module",
-    "unet",
-    "model",
-    "net",
-    "inner_model",
-    "transformer",
-    "diffusion_model",
-    "ema",
-    "apply_model",
-    "eps_model",
-    "ema_model",
-    "denoise_fn",
-    "network",
-    "nn_model",
-    "denoiser",
-]
+X_NAMES = (
+    "x", "sample", "x_t", "xt", "hidden_states", "noisy", "noisy_images", "latents",
+    "noisy_sample", "z_t", "z", "img", "image", "input", "inputs",
+)  # fmt: skip
+T_NAMES = (
+    "t", "timestep", "timesteps", "sigma", "time", "noise_level", "sigmas", "noise_labels",
+    "ts", "time_cond", "step", "noise_variances", "log_snr", "c_noise", "time_steps",
+)  # fmt: skip
+MODEL_NAMES = (
+    "model", "net", "network", "unet", "nn_model", "denoiser", "denoise_fn", "eps_model",
+)  # fmt: skip
+INNER = (
+    "module", "unet", "model", "net", "inner_model", "transformer", "diffusion_model", "ema",
+    "apply_model", "eps_model", "ema_model", "denoise_fn", "network", "nn_model", "denoiser",
+)  # fmt: skip
 SHAPE_NAMES = ("shape", "size", "sample_shape", "x_shape", "noise_shape")
-COUNT_NAMES = [
-    "n",
-    "b",
-    "num",
-    "bs",
-    "batch",
-    "count",
-    "n_sample",
-    "n_samples",
-    "num_samples",
-    "batch_size",
-    "num_images",
-    "n_images",
-    "nb_samples",
-    "sample_size",
-    "samples",
-]
+COUNT_NAMES = (
+    "n", "b", "num", "bs", "batch", "count", "n_sample", "n_samples", "num_samples",
+    "batch_size", "num_images", "n_images", "nb_samples", "sample_size", "samples",
+)  # fmt: skip
 SIDE_NAMES = ("image_size", "img_size", "resolution", "height", "width", "h", "w", "im_size")
 STEP_NAMES = ("steps", "n_steps", "num_steps", "timesteps", "t", "n_timesteps", "num_timesteps")
 WRAP = "write it as `lambda model, shape: my_loop(...)`, which calls model(x, t) and returns x_0"
