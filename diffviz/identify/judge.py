@@ -35,8 +35,8 @@ def judge(
 ) -> tuple[tuple[Finding, ...], str | None, Evidence | None]:
     """(findings, errors first and among them the most causal; the rule, or None; the evidence).
 
-    The evidence returned is next to what the rule says. Whether something is an error the behaviour
-    decides: what the law of the states can see and does not is none.
+    The evidence returned is next to what the rule says. Whether something is an error, the
+    behaviour decides: what the law of the states can see and does not is none.
     """
     rule: str | None = None
     found = _broken(law, schedule)
@@ -226,7 +226,8 @@ def _order(law: Behaviour, schedule: NoiseSchedule) -> list[Finding]:
         evidence = {"before": float(times[stays[0]]), "after": float(times[stays[0] + 1])}
         return [Finding("time-order", "error", "", (first, last), evidence)]
     if first > schedule.T + 1:
-        named = {"name": f"{first} steps", "found": float(first), "expected": float(schedule.T)}
+        named: dict[str, float | str] = {"name": f"{first} steps", "found": float(first)}
+        named["expected"] = float(schedule.T)
         return [Finding("schedule-mismatch", "error", "", (first, last), named)]
     return []
 
