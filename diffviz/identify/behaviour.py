@@ -557,6 +557,7 @@ class Behaviour:
         point, half: the runs for a point, and for s = ½, or 0.2 for loops that clip.
         kind: "noise" for a loop that starts from noise, "given" for one that starts from a noised
             picture of its own, "painted" for one that writes known values into its state.
+        known: every step is exactly that of a known rule, so that what is off is its grid.
     """
 
     lab: Experiment
@@ -565,6 +566,7 @@ class Behaviour:
     point: Trace | None = None
     half: Trace | None = None
     kind: str = "noise"
+    known: bool = False
 
     def seen_as(
         self, reading: Reading | None, point: Trace | None = None, kind: str = "noise"
@@ -590,6 +592,8 @@ class Behaviour:
         if self.point.broken is not None or not self.point.off:
             return False
         ends = self.half is None or not self.half.wrong_end
+        if self.known and self.first != 0:
+            return self.lacking <= LATE
         return self.point.total <= OFF and self.lacking <= LATE and ends
 
     @property

@@ -76,6 +76,11 @@ def _of_steps(law: Behaviour, e: Evidence) -> tuple[list[Finding], str | None, E
                  or item.t_range[0] != item.t_range[1]]  # fmt: skip
         rest = [item for item in found if item.id in VISIBLE]
         terms = [item for item in rest if item.id in TERMS]
+        ratios = [_ratio(item) for item in terms]
+        if len(terms) > 1 and max(ratios) - min(ratios) < 0.05 * abs(ratios[0] - 1):
+            # One factor on the whole step is said once.
+            found = [item for item in found if item not in terms[1:]]
+            terms = terms[:1]
         unknown = any(item.id == "rule-unknown" for item in rest)
         if len(terms) > 1 or unknown:
             # Nothing that a single change would explain, and right all the same.
