@@ -61,8 +61,9 @@ def _run(name: str) -> tuple[str, Any]:
     with redirect_stdout(printed):
         figure = runpy.run_path(str(SCRIPTS / f"{name}.py"))["figure"]
     if isinstance(figure, go.Figure) and figure.layout.meta is None:  # of the script's own
-        from diffviz.figures.theme import FONTS, GRID
+        from diffviz.figures.theme import FONTS, GRID, colour
 
+        figure.update_layout(colorway=[colour(i) for i in range(6)])
         figure.update_layout(height=380, margin={"t": 40, "r": 10, "b": 60, "l": 70})
         figure.update_layout(legend={"orientation": "h", "y": 1.14}, font={"family": FONTS})
         figure.update_xaxes(gridcolor=GRID, zeroline=False)
