@@ -178,12 +178,11 @@ def test_play_shows_the_way_and_stops_at_the_end(visit):
             look();
         }"""
     )
-    page.locator("#speed").get_by_text("4×").click()
     page.click("#play")
     page.wait_for_selector("html[data-playing]")
     at(page, 0)
     page.wait_for_selector("html:not([data-playing])")
-    assert page.evaluate("window.seen.size") > 15
+    assert page.evaluate("window.seen.size") > 12
 
 
 def test_an_address_brings_everything_back(visit):

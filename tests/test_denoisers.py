@@ -279,6 +279,12 @@ def test_a_class_is_the_set_of_its_images(t, seed):
             denoiser(x, t, torch.zeros(3, 2) if context is None else context)
 
 
+def test_a_class_without_images_is_named():
+    """Kills: a law of nothing, a class that is quietly taken for all."""
+    with pytest.raises(InputError, match="class is 'd'; no image is of that class"):
+        pictures(classes=(*CLASSES, "d")).law.only(3)
+
+
 class Declared:
     schedule, sample_shape, name, classes = SCHEDULE, (2,), "mine", ["a", "b"]
     law, digest = GaussianDenoiser(SCHEDULE, [0.0, 1], 1.0).law, "abc"

@@ -54,8 +54,10 @@ FACTS: dict[str, dict[str, Callable[[dict], bool]]] = {
     },
     "xray_by_hand": {
         "the rule is seen": lambda s: s["seen"].rule == "ddpm/beta",
-        "the fault is seen, and nothing else": lambda s: (
-            [finding.id for finding in s["seen"].findings] == ["noise-scale"]
+        "the fault is seen, and what it does": lambda s: (
+            {f.id for f in s["seen"].findings if f.severity == "error"}
+            == {"noise-scale", "level-low"}
+            and s["seen"].behaves is False
         ),
     },
     "probe_tutorial_loop": {

@@ -93,7 +93,7 @@ def test_one_set_of_thresholds():
         assert word != "same" or "collapse-to-mean" in found
 
 
-@pytest.mark.parametrize("part", [0.3, 0.7, 1.4])
+@pytest.mark.parametrize("part", [0.2, 0.7, 1.4])
 def test_what_a_right_sampler_may_do_is_no_fault(part):
     """Inside a wide band nothing is called a fault. Kills: the band forgotten."""
     run = made(
@@ -112,6 +112,35 @@ def test_what_a_right_sampler_may_do_is_no_fault(part):
     seen = verdicts(run)
     words = [seen.spread, seen.distance, seen.marginal, seen.mean, seen.joint]
     assert [str(w[0, 50]) for w in words] == ["like", "as_far", "close", "right", "kept"]
+
+
+# Parts of what is right, or distances from it, and the word for each; bands are 5 % wide.
+WORDS = {
+    "std_between": (
+        "spread",
+        {0.2: "same", 0.5: "less", 0.78: "like", 1.29: "like", 1.35: "more"},
+    ),
+    "distance_to_mean": (
+        "distance",
+        {0.5: "pulled", 0.7: "nearer", 0.87: "as_far", 1.2: "further"},
+    ),
+}
+VALUES = {
+    "ks_marginal": ("marginal", {0.14: "close", 0.18: "rough", 0.22: "far"}),
+    "mean_x": ("mean", {0.02: "right", 0.12: "above", 0.3: "far_above", -0.12: "below"}),
+    "residual": ("noise", {0.92: "kept", 0.88: "less", 1.08: "kept", 1.12: "more"}),
+    "residual_d": ("joint", {0.09: "kept", 0.12: "left"}),
+}
+
+
+def test_each_word_begins_at_its_threshold():
+    """At t = 50, where 0.75 is right. Kills: a threshold of the next word, or of another curve."""
+    tables = [(name, *table, RIGHT) for name, table in WORDS.items()]
+    tables += [(name, *table, 1.0) for name, table in VALUES.items()]
+    for name, kind, words, scale in tables:
+        for value, word in words.items():
+            run = made(["b"], **{name: ("b", value * scale)})
+            assert getattr(verdicts(run), kind)[0, 50] == word, (name, value)
 
 
 def test_the_way_is_from_nine_tenths_down_to_two():

@@ -216,5 +216,5 @@ def test_a_run_of_the_format_before_is_one_clear_line(run, tmp_path):
 def test_a_path_of_another_type_is_named(run, path):
     with pytest.raises(InputError, match="allowed is a path"):
         run.save(path)
-    with pytest.raises(RunFileError, match="a run is a .nc file"):
+    with pytest.raises(RunFileError, match="a run is a"):
         Run.load(path)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from diffviz.diffusion.rules import ddim, ddpm
+from diffviz.diffusion.rules import ddpm
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError
 from diffviz.identify import zoo
@@ -114,7 +114,10 @@ def flow(up=True, unit=1.0, n=25, answer="v", heun=False, sign=1.0, start=torch.
 
 def sigmas(n, high=80.0, low=0.002):
     """Karras' levels, 2206.00364 equation 5, and 0."""
-    return [*((high ** (1 / 7) + np.linspace(0, 1, n) * (low ** (1 / 7) - high ** (1 / 7))) ** 7), 0]
+    return [
+        *((high ** (1 / 7) + np.linspace(0, 1, n) * (low ** (1 / 7) - high ** (1 / 7))) ** 7),
+        0,
+    ]
 
 
 def edm(n=18, heun=True, churn=0.0, answer="x0", high=80.0, low=0.002):
@@ -208,7 +211,9 @@ def vp_sde(factor=1.0, unit=1.0, n=250):
         for t, s in pairwise(np.linspace(1, 1e-3, n + 1)):
             beta, dt = 0.1 + 19.9 * t, t - s
             std = (1 - math.exp(-(0.1 * t + 9.95 * t * t))) ** 0.5
-            slope = -0.5 * beta * x + factor * beta / std * model(x, torch.full((len(x),), t * unit))
+            slope = -0.5 * beta * x + factor * beta / std * model(
+                x, torch.full((len(x),), t * unit)
+            )
             x = x - slope * dt + (beta * dt) ** 0.5 * torch.randn_like(x)
         return x
 
@@ -622,7 +627,9 @@ def test_coefficients_are_those_of_the_rule(rule, loop):
     """
     table = look(loop, shape=(16, 3, 8, 8)).coefficients
     truth = np.array([rule.coefficients(SCHEDULE, t, t - 1) for t in range(100, 0, -1)])
-    assert np.array_equal(table["t"], range(100, 0, -1)) and np.array_equal(table["s"], range(99, -1, -1))
+    assert np.array_equal(table["t"], range(100, 0, -1)) and np.array_equal(
+        table["s"], range(99, -1, -1)
+    )
     for k, name in enumerate(("x", "eps", "std")):
         gap = np.abs(table[name].values - truth[:, k])
         assert (gap < np.maximum(4.2 * table[f"{name}_error"].values, 1e-6)).all(), name

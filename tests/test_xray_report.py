@@ -9,8 +9,9 @@ import torch
 import diffviz as dv
 from diffviz.errors import InputError
 from diffviz.files.catalogue import LANGUAGES
+from diffviz.identify import zoo
 from diffviz.report.xray import write_xray_numbers, write_xray_report, xray_numbers
-from tests import zoo
+from tests import cases
 
 SHAPE = (16, 3, 4, 4)
 HOSTILE = '</script><img src=x onerror="window.hacked = 1">:{name} {{ 7*7 }}'
@@ -21,12 +22,12 @@ def seen():
     """The x-rays of a right loop, of a wrong one, and of one that goes upwards."""
     schedule = dv.NoiseSchedule.linear(40, 2.5e-3, 0.4)
 
-    def of(make):
+    def of(source):
         torch.manual_seed(0)
-        return dv.xray(make(schedule, SHAPE), schedule, shape=SHAPE)
+        return dv.xray(zoo.sampler(source, schedule), schedule, shape=SHAPE)
 
-    faults = ("half the noise", "steps upwards")
-    return of(zoo.ddpm()), *(of(zoo.FAULTY[name][1]) for name in faults)
+    right = zoo.programs()["ddpm"].source
+    return of(right), *(of(zoo.mutate("ddpm", name)) for name in ("half-noise", "upwards"))
 
 
 def test_json_holds_the_whole_verdict(seen, tmp_path):
@@ -54,13 +55,14 @@ def test_findings_and_curves_speak_of_one_rule():
     """Kills: curves beside the rule first thought of, and a finding about another."""
     schedule = dv.NoiseSchedule.linear(40, 2.5e-3, 0.4)
     faults = {
-        "half the score with full noise": "expected_eps",
-        "0.9 of the noise": "expected_std",
-        "0.95 of x after every step": "expected_x",
+        "half-score": "expected_eps",
+        "0.25 of the noise": "expected_std",
+        "0.99 of x": "expected_x",
     }
     for name, column in faults.items():
         torch.manual_seed(0)
-        xray = dv.xray(zoo.FAULTY[name][1](schedule, SHAPE), schedule, shape=SHAPE)
+        sampler = zoo.sampler(cases.WRONG[name][1], schedule)
+        xray = dv.xray(sampler, schedule, shape=SHAPE)
         told = xray.findings[0].evidence
         assert float(xray.coefficients[column].sel(t=told["t"])) == told["expected"], name
 

@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from diffviz.errors import InputError
 from diffviz.measure.ks import SIMPLE, Mixture
 
 Array = NDArray[np.float64]
@@ -76,9 +77,15 @@ class DataLaw:
         )
 
     def only(self, label: int) -> "DataLaw":
-        """The law of one class. Needs points and labels."""
+        """The law of one class. Needs points and labels.
+
+        Raises:
+            InputError: no point is of that class.
+        """
         assert self.points is not None and self.labels is not None
         mask = self.labels == label
+        if not mask.any():
+            raise InputError(f"class is {self.classes[label]!r}; no image is of that class")
         return DataLaw.of_images(self.points[mask], self.labels[mask], self.classes)
 
     def marginal_mean(self, alpha_bar: float) -> float:
@@ -117,8 +124,9 @@ class DataLaw:
     @property
     def sampled(self) -> bool:
         """Whether the law is known whole: modes, images, or independent Gaussian coordinates."""
-        independent = self.points is None and (self.scales > 0).all()
-        return bool(independent or (self.points is not None and self.shares is not None))
+        if self.points is not None:
+            return self.shares is not None
+        return len(self.scales) == self.mean.size and bool((self.scales > 0).all())
 
     @property
     def shares_of_points(self) -> Array:
@@ -134,14 +142,14 @@ class DataLaw:
             return np.zeros(len(self.points))
         return self.scales.reshape(len(self.points), -1)[:, 0]
 
-    def few_points(self, count: int) -> tuple[Array, Array]:
-        """(points (count, d), their shares): all, or a fixed choice of so many."""
+    def few_points(self, count: int) -> tuple[Array, Array, Array]:
+        """(points (count, d), their shares, their scales): all, or a fixed choice of so many."""
         assert self.points is not None
         shares, chosen = self.shares_of_points, np.arange(len(self.points))
         if len(chosen) > count:
             chosen = np.sort(np.random.default_rng(0).choice(len(chosen), count, replace=False))
         flat = self.points[chosen].reshape(len(chosen), -1).astype(np.float64)
-        return flat, shares[chosen] / shares[chosen].sum()
+        return flat, shares[chosen] / shares[chosen].sum(), self.point_scales[chosen]
 
     @cached_property
     def _principal(self) -> tuple[Array, Array]:
@@ -158,7 +166,7 @@ class DataLaw:
                 apart = self.points[rows].reshape(len(rows), -1) - center
                 total += apart.T @ (shares[rows, None] * apart)
             return np.linalg.eigh(total)
-        few, shares = self.few_points(MAX_ATOMS)
+        few, shares, _ = self.few_points(MAX_ATOMS)
         apart = (few - shares @ few) * np.sqrt(shares)[:, None]
         values, vectors = np.linalg.eigh(apart @ apart.T)
         kept = values > 1e-9 * values[-1]

@@ -92,6 +92,8 @@ def map_figure(data: MapData, language: str = "en") -> go.Figure:
     reach = min(max(2.5, 1.05 * float(np.abs(everything).max(initial=0))), 4.5)
     figure.update_xaxes(range=[-reach, reach], constrain="domain", zeroline=False)
     figure.update_yaxes(range=[-reach, reach], constrain="domain", zeroline=False)
+    # An axis that matches another cannot keep a scale of its own, and plotly says so.
+    figure.update_yaxes(matches=None)
     for a in range(len(data.arms)):
         x = theme.axes(a)[0]
         figure.update_yaxes(scaleanchor=x, selector={"anchor": x})

@@ -34,18 +34,22 @@ def _safe(stream: TextIO | None) -> Any:
         stream = open(os.devnull, "w")  # noqa: SIM115
     if isinstance(stream, io.TextIOWrapper):  # for terminals without the letters
         stream.reconfigure(errors="backslashreplace")
-    return _SafeStream(stream)
+    return SafeStream(stream)
 
 
-class _SafeStream:
+class SafeStream:
+    """A stream that goes silent when it cannot be written to any more."""
+
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
+        """Write ``text`` if that can be."""
         self._try(lambda: self._stream.write(text))
         return len(text)
 
     def flush(self) -> None:
+        """Flush if that can be."""
         self._try(self._stream.flush)
 
     def _try(self, do: Callable[[], object]) -> None:

@@ -297,7 +297,9 @@ class Trace:
         if self.end is not None:
             # A last step that leaves noise by design is not a reading that is wrong.
             left = self.end.noise if not self.spread else 0.0
-            cost = max(cost, abs(self.end.signal - 1) * SPREAD, left + OFF if left > END_NOISE else 0.0)
+            cost = max(
+                cost, abs(self.end.signal - 1) * SPREAD, left + OFF if left > END_NOISE else 0.0
+            )
             cost = max(cost, 0.0 if self.end.picture else abs(self.end.shift) - 0.05)
         return cost
 

@@ -451,7 +451,6 @@ class _Scout(Spy):
             self.at_bound += float((x.abs() == bound).double().mean() > 0.01)
         self.latest = x.clone()
 
-
     def state_channels(self) -> tuple[int, ...]:
         """The channels that changed from the first call to the last; () if all did."""
         if self.first is None or self.latest is None or self.first.ndim < 3:

@@ -283,9 +283,7 @@ def returning(e: Evidence) -> tuple[Mask, float]:
     n = rows.shape[1]
     t = np.abs(r) * np.sqrt((n - 1) / np.maximum(1 - r**2, 1e-12))
     pairs = len(rows) * (len(rows) - 1) / 2
-    seen = (t > -stdtrit(n - 1, ndtr(-e.threshold) / pairs)) & np.triu(
-        np.ones(t.shape, bool), 2
-    )
+    seen = (t > -stdtrit(n - 1, ndtr(-e.threshold) / pairs)) & np.triu(np.ones(t.shape, bool), 2)
     again[there] = seen.any(axis=0)
     return again[1:], float(np.median(r[seen])) if seen.any() else 0.0
 

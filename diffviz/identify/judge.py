@@ -152,7 +152,8 @@ def _largest_first(found: list[Finding]) -> list[Finding]:
         return found
     most = max(sizes.values())
     kept = [item for item in found if item.id not in sizes or sizes[item.id] > 0.1 * most]
-    return sorted(kept, key=lambda item: -sizes.get(item.id, math.inf))
+    place = {"noise-last-step": 1.0, "bias": 0.5}
+    return sorted(kept, key=lambda item: place.get(item.id, -sizes.get(item.id, math.inf)))
 
 
 def _ratio(item: Finding) -> float:
@@ -284,10 +285,14 @@ def _given(law: Behaviour, schedule: NoiseSchedule) -> list[Finding]:
         return []
     span = _span(law, schedule)
     held, told = law.noise_of_start(), law.point.b[0]
-    chance = 4 / np.sqrt(14 * math.prod(law.lab.loop.shape))
-    if abs(np.log(max(held, 1e-9) / told)) <= 0.005 + chance:
+    chance = 3.5 / np.sqrt(14 * math.prod(law.lab.loop.shape))
+    if abs(np.log(max(held, 1e-9) / told)) <= 0.001 + chance:
         return []
-    t = float(np.interp(held / np.sqrt(max(1 - held**2, 1e-9)), schedule.sigma, np.arange(schedule.T + 1)))
+    t = float(
+        np.interp(
+            held / np.sqrt(max(1 - held**2, 1e-9)), schedule.sigma, np.arange(schedule.T + 1)
+        )
+    )
     severity = "warning" if law.behaves else "error"
     evidence = {"t": float(span[0]), "found": t, "held": held, "expected": told}
     return [Finding("start-level", severity, "", (span[0],) * 2, evidence)]

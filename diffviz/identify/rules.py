@@ -389,7 +389,11 @@ def closest(watched: Watched, ways: Sequence[Levels]) -> Expected:
             # An answer other than ε, or dx/dt of a flow, is believed only of a loop that follows it nearly everywhere.
             bound = score_threshold(len(table))
             off = np.count_nonzero((np.abs(table[:, :2]) > bound).any(axis=1))
-            if levels.answer in ("eps", "flow", "-flow") or only or off <= max(1, 0.1 * len(table)):
+            if (
+                levels.answer in ("eps", "flow", "-flow")
+                or only
+                or off <= max(1, 0.1 * len(table))
+            ):
                 inner, outer = misfit(table)
                 found.append((inner, outer + 0.5 * (np.abs(table[:, 3]) > bound).any(), expected))
     # The likeliest way to read the times, unless another fits clearly better.

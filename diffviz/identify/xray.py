@@ -126,6 +126,9 @@ def xray(
                 loop, law = _unpacking(loop, law, schedule, time, randomness)
             progress("coefficients")
             evidence = examine(loop, law, schedule, noise, randomness)
+            if law.reading is not None and evidence is not None and evidence.ways:
+                # Which index a loop counts from shows in its coefficients only.
+                law = replace(law, reading=evidence.expected.levels.reading or law.reading)
             if law.reading is None:
                 found = None if evidence is None else evidence.expected.levels.reading
                 law = law.seen_as(found or law.likeliest())

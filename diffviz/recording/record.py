@@ -5,7 +5,6 @@ The block is the unit of batch, seed, task and durability. Block k draws x_T and
 are added in their order: sharing them out differently cannot change a run.
 """
 
-import io
 import math
 import multiprocessing
 import os
@@ -14,10 +13,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 import torch
@@ -31,6 +29,7 @@ from diffviz.diffusion.sampler import check_device, sample
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError, NonfiniteError, RunFileError
 from diffviz.files.atomic import check_writable, only_writer
+from diffviz.files.terminal import SafeStream
 from diffviz.measure.ks import CELLS
 from diffviz.recording.block import BINS, BlockStats
 from diffviz.recording.checks import CALLS, SAMPLES, Answers, FiniteArms, compare_answers
@@ -177,6 +176,7 @@ def _job(
         which = known.classes.index(label)
         context = np.eye(len(known.classes), dtype=np.float32)[which]
         law = law.only(which) if law is not None and law.labels is not None else None
+    _ = law.plane if law is not None else None  # found once, and not by every worker
     spec = RunSpec(
         denoiser=known.name,
         denoiser_digest=known.digest,
@@ -369,29 +369,9 @@ def _block_of_worker(job: _Job, block: int) -> BlockStats:
     return record_block(job, block)
 
 
-class _Quiet(io.TextIOBase):
-    """A stream that goes silent when it cannot be written to any more, as a closed pipe."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._stream, name)
-
-    def write(self, text: str) -> int:
-        try:
-            return self._stream.write(text)
-        except (OSError, ValueError):
-            return len(text)
-
-    def flush(self) -> None:
-        with suppress(OSError, ValueError):
-            self._stream.flush()
-
-
 def _bar(total: int) -> tqdm:
     """A bar on standard error that never ends a recording."""
-    file = None if sys.stderr is None else _Quiet(sys.stderr)
+    file = None if sys.stderr is None else SafeStream(sys.stderr)
     return tqdm(total=total, unit="step", file=file, disable=file is None)
 
 

@@ -202,9 +202,9 @@ def _ks_high(law: DataLaw, bars: Array, n: int, d: int) -> Array:
     rng = np.random.default_rng(0)
     share, given = np.zeros(0), None
     if law.points is not None:
-        few, chances = law.few_points(POINTS)
+        few, chances, scales = law.few_points(POINTS)
         share = rng.multinomial(n, chances, DRAWS) / n - chances
-        given = _GivenPoint(few, law)
+        given = _GivenPoint(few, scales, np.unique(law.locations))
     noise = rng.standard_normal((DRAWS, EDGES)) / np.sqrt(n)
     high = []
     for bar in bars[chosen]:
@@ -237,11 +237,10 @@ def _quantiles(law: Mixture) -> Array:
 class _GivenPoint:
     """The CDF of one coordinate of x_t, given which of the data (N, d) x_0 lies at."""
 
-    def __init__(self, points: Array, law: DataLaw) -> None:
-        self.points, self.scales = points, law.point_scales[: len(points)]
+    def __init__(self, points: Array, scales: Array, places: Array) -> None:
+        self.points, self.scales, self.places = points, scales, places
         self.counts = None
-        if not self.scales.any():  # pixels have few values: how often is enough
-            self.places = np.unique(law.locations)
+        if not scales.any():  # pixels have few values: how often is enough
             index = np.searchsorted((self.places[1:] + self.places[:-1]) / 2, points)
             rows = [np.bincount(row, minlength=len(self.places)) for row in index]
             self.counts = np.stack(rows) / points.shape[1]

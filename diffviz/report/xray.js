@@ -22,7 +22,7 @@
     const patch = layout.meta?.[element.narrow ? "narrow" : "wide"] ?? {};
     for (const [path, value] of Object.entries(patch)) put(layout, path.split("."), value);
     layout.shapes = (layout.shapes ?? []).filter((shape) => shape.name !== "cursor");
-    layout.font.color = view.text[isDark() ? "dark" : "light"];
+    layout.font = { ...layout.font, color: view.text[isDark() ? "dark" : "light"] };
     return Plotly.react(element, data, layout, view.config);
   }
 

@@ -30,8 +30,9 @@ CATALOGUE = HERE.parent.parent / "diffviz/files/locales/en/findings.toml"
 TITLES = tomllib.loads(CATALOGUE.read_text(encoding="utf-8"))
 IDS = [name for name in TITLES if name != "measure"]
 PAGES = tomllib.loads((HERE / "pages.toml").read_text(encoding="utf-8"))
-SHAPE = (16, 3, 16, 16)
-SPRITES = 800
+SHAPE = (8, 3, 16, 16)
+XRAYED = (16, 3, 8, 8)
+SPRITES = 400
 SHOWN, SCALE, GAP = 8, 4, 2
 MAX_BYTES = 30_000
 
@@ -71,7 +72,7 @@ def texts(page):
 def seen(source):
     """What the x-ray sees of a loop."""
     torch.manual_seed(0)
-    return dv.xray(zoo.sampler(source, schedule()), schedule(), shape=SHAPE)
+    return dv.xray(zoo.sampler(source, schedule()), schedule(), shape=XRAYED)
 
 
 @cache
@@ -271,7 +272,7 @@ def in_tests(name, page):
     sprites(name, [right_end.numpy(), end.numpy()])
     try:
         torch.manual_seed(0)
-        assert_sampler(zoo.sampler(wrong, schedule()), schedule(), "ddpm/beta", shape=SHAPE)
+        assert_sampler(zoo.sampler(wrong, schedule()), schedule(), "ddpm/beta", shape=XRAYED)
     except AssertionError as error:
         return [
             "## The loop",
