@@ -23,6 +23,7 @@
   let plane = null;
   let rest = 0;
   let pushed = new Set();
+  let slid = null;
   let lastPush = 0;
   const tied = new WeakSet();
 
@@ -63,10 +64,12 @@
     }
     clearTimeout(rest);
     rest = setTimeout(settled, scrub?.playing ? 1000 : 60);
-    if (!scrub?.playing || performance.now() - lastPush > 400) push(step);
+    // What comes from the slider is not sent back to it: a quick hand would be held up.
+    if (step !== slid && (!scrub?.playing || performance.now() - lastPush > 400)) push(step);
   }
   function push(step) {
     lastPush = performance.now();
+    slid = null;
     pushed.add(step);
     if (one("#step")) set("step", { value: step });
   }
@@ -121,6 +124,7 @@
     step(value) {
       if (pushed.delete(value) || !scrub || value === scrub.step) return;
       pushed.clear();
+      slid = value;
       scrub.set(value);
     },
     speed(value) {
