@@ -14,6 +14,7 @@ from plotly.offline import get_plotlyjs
 
 sys.path.insert(0, str(Path(__file__).parent))
 import chinese_findings
+import gallery_pages
 
 HERE = Path(__file__).parent.resolve()
 ROOT = HERE.parent
@@ -39,6 +40,7 @@ CACHE = Path(os.environ.setdefault("DIFFVIZ_DOCS_CACHE", str(BUILT / "cache" / _
 CACHE.mkdir(parents=True, exist_ok=True)
 sys.path.insert(0, str(HERE / "_ext"))
 chinese_findings.write(HERE / "zh" / "findings")
+gallery_pages.write("zh" if CHINESE else "en", CACHE / "gallery")
 os.environ["PYTHONPATH"] = os.pathsep.join(
     [str(ROOT), str(HERE / "_ext"), os.environ.get("PYTHONPATH", "")]
 )
@@ -79,6 +81,7 @@ copybutton_exclude = ".linenos, .gp, .go"
 
 html_theme = "sphinx_book_theme"
 html_title = "diffviz"
+html_favicon = "_static/favicon.svg"
 html_static_path = ["_static", "_build/static"]
 html_css_files = ["pages.css"]
 html_js_files = [("plotly.min.js", {"defer": "defer"}), ("pictures.js", {"defer": "defer"})]

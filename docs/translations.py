@@ -22,12 +22,9 @@ from hashlib import sha256
 from pathlib import Path
 
 HERE = Path(__file__).parent.resolve()
-ENGLISH_ONLY = (
-    "api/*",
-    "gallery/*",
-)
-"""Made of docstrings and scripts: the program speaks English in its code."""
-MADE_AS_A_WHOLE = "findings/*"
+ENGLISH_ONLY = ("api/*",)
+"""Made of docstrings: the program speaks English in its code."""
+MADE_AS_A_WHOLE = ("findings/*", "gallery/*")
 MADE = re.compile(r"(?<=<!-- made by ).*?(?=<!-- end -->)", re.DOTALL)
 TAKEN = re.compile(r"^:::\{made\} (\S+) ?(\d*)\n(.*?)^:::$", re.MULTILINE | re.DOTALL)
 STAMP = re.compile(r"^translates: ?(.*)$", re.MULTILINE)
@@ -42,7 +39,7 @@ def english_pages() -> list[str]:
 
 def pages_to_translate() -> list[str]:
     """Those that must be there in Chinese."""
-    rules = (*ENGLISH_ONLY, MADE_AS_A_WHOLE)
+    rules = (*ENGLISH_ONLY, *MADE_AS_A_WHOLE)
     return [p for p in english_pages() if not any(fnmatch(p, rule) for rule in rules)]
 
 
@@ -99,7 +96,7 @@ def problems() -> Iterator[str]:
                     yield f"docs/zh/{path}: docs/{source} says no more: {english}"
     for page in sorted((HERE / "zh").rglob("*.md")):
         path = page.relative_to(HERE / "zh").as_posix()
-        if path not in wanted and not fnmatch(path, MADE_AS_A_WHOLE):
+        if path not in wanted and not any(fnmatch(path, rule) for rule in MADE_AS_A_WHOLE):
             yield f"docs/zh/{path} translates no page"
 
 

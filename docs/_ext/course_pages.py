@@ -6,11 +6,13 @@
 - ``:::{made} page.md 2``: what a program has written there, in Chinese words (`translations`).
 - ``{english}`words <page>` `` on a Chinese page leads to a page that is in English only.
 - in Chinese a line break in the source is no space (`Join`).
+- ``arXiv 2006.11239`` is a link (`Papers`).
 - formulas are MathML: nothing to load, nothing to run.
 - with the builder ``revealjs`` every lesson becomes a deck (`Deck`).
 """
 
 import re
+from html import escape
 from typing import Any
 
 from docutils import nodes
@@ -24,6 +26,7 @@ from translations import HERE, in_words, made, words
 
 PICTURES = ('class="picture"', 'class="still"')
 LESSONS = "lessons/"
+PAPER = re.compile(r"(arXiv[ :](\d{4}\.\d{4,5}))")
 BREAK = re.compile(r"(?<=[，。；：、！？（）“”])\n|(?<=[一-鿿])\n(?=[一-鿿“（，。；：、！？])")
 
 
@@ -92,6 +95,31 @@ class Join(SphinxTransform):
             after = parent[place + 1].astext()[:1] if place + 1 < len(parent) else ""
             joined = BREAK.sub("", before + text + after)
             parent.replace(text, nodes.Text(joined[len(before) : len(joined) - len(after)]))
+
+
+class Papers(SphinxTransform):
+    """The number of a paper leads to it."""
+
+    default_priority = 855
+
+    def apply(self, **kwargs: Any) -> None:
+        """In all text that is not code or a link already."""
+        for text in list(self.document.findall(nodes.Text)):
+            parent = text.parent
+            if isinstance(
+                parent, nodes.FixedTextElement | nodes.literal | nodes.raw | nodes.reference
+            ):
+                continue
+            parts = PAPER.split(text.astext())
+            if len(parts) == 1:
+                continue
+            new: list[nodes.Node] = []
+            for i in range(0, len(parts), 3):
+                new.append(nodes.Text(parts[i]))
+                if i + 2 < len(parts):
+                    uri = f"https://arxiv.org/abs/{parts[i + 2]}"
+                    new.append(nodes.reference(parts[i + 1], parts[i + 1], refuri=uri))
+            parent.replace(text, new)
 
 
 class Fold(SphinxTransform):
@@ -248,7 +276,13 @@ def _visit_math_block(self: Any, node: nodes.math_block) -> None:
 def _other_language(
     app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
 ) -> None:
-    """Where this page is in the other language, and as slides."""
+    """Where this page is in the other language, and as slides; what it says first."""
+    first = next(doctree.findall(nodes.paragraph), None) if doctree is not None else None
+    if first is not None:
+        said = escape(" ".join(first.astext().split())[:160])
+        context["metatags"] = (
+            f'{context.get("metatags", "")}<meta name="description" content="{said}">'
+        )
     here, there = ("zh", "en") if app.tags.has("zh") else ("en", "zh")
     folder = app.srcdir.parent if here == "zh" else app.srcdir / "zh"
     up = "../" * (pagename.count("/") + 1)
@@ -279,6 +313,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     )
     app.add_html_math_renderer("mathml", (_visit_math, None), (_visit_math_block, None))
     app.add_transform(Join)
+    app.add_transform(Papers)
     app.add_transform(Fold)
     app.add_transform(Deck)
     app.connect("html-page-context", _other_language)

@@ -24,7 +24,7 @@ from diffviz.figures import plot, theme
 from diffviz.figures.schedule import schedule_data, schedule_figure
 from diffviz.figures.strips import StripsData, strips_figure
 from diffviz.figures.theme import CONFIG, NARROW, TEXT
-from diffviz.files.catalogue import LANGUAGES
+from diffviz.files.catalogue import LANGUAGES, text
 from diffviz.files.images import to_uint8
 from diffviz.report.embedding import figure_json, script_json
 
@@ -49,7 +49,7 @@ CACHE = Path(os.environ.get("DIFFVIZ_DOCS_CACHE", "docs/_build/cache/by-hand"))
 
 
 class Picture:
-    """A plotly figure in every language."""
+    """A plotly figure, and its caption, in every language."""
 
     def __init__(self, figures: Mapping[str, go.Figure], **alt: str) -> None:
         self.figures, self.alt = dict(figures), alt
@@ -85,16 +85,17 @@ class Still:
         )
 
 
-def draw(figure: Callable[[str], go.Figure]) -> Picture:
-    """``figure(language)`` in every language."""
-    return Picture({language: figure(language) for language in LANGUAGES})
+def draw(figure: Callable[[str], go.Figure], **caption: str) -> Picture:
+    """``figure(language)`` in every language, and its caption."""
+    return Picture({language: figure(language) for language in LANGUAGES}, **caption)
 
 
 def picture(name: str, run: dv.Run | dv.NoiseSchedule) -> Picture:
     """One of diffviz's own pictures, by its name as in ``diffviz figure``."""
+    said = {language: text(f"figures.{name}.title", language) for language in LANGUAGES}
     if isinstance(run, dv.NoiseSchedule):
-        return draw(lambda language: schedule_figure(schedule_data(run), language))
-    return draw(lambda language: plot(run, name, language=language))
+        return draw(lambda language: schedule_figure(schedule_data(run), language), **said)
+    return draw(lambda language: plot(run, name, language=language), **said)
 
 
 def put(**numbers: float | int | str) -> None:
@@ -169,12 +170,17 @@ def lines(
             plot.update_yaxes(rangemode="tozero")
         return plot
 
-    return draw(figure)
+    along = x_title or ("time step t", "时间步 t")
+    en, zh = (
+        f"{y[0]}, by {along[0].partition(',')[0]}",
+        f"{y[1]}随{along[1].partition('，')[0]}的变化",
+    )
+    return draw(figure, en=en[0].upper() + en[1:] if not en.startswith("ε") else en, zh=zh)
 
 
 def strip(data: StripsData, *, en: str, zh: str) -> Picture:
     """Images of a run as `strips_data` gives them, and what they show in words."""
-    return Picture(draw(lambda language: strips_figure(data, language)).figures, en=en, zh=zh)
+    return draw(lambda language: strips_figure(data, language), en=en, zh=zh)
 
 
 def tiles(

@@ -22,7 +22,7 @@ def put(**numbers):
     print({k: round(v, 4) if isinstance(v, float) else v for k, v in numbers.items()})
 
 
-def draw(figure):
+def draw(figure, **caption):
     return figure(LANGUAGE)
 
 

@@ -63,15 +63,18 @@
     }
   }, { rootMargin: "300px" });
 
-  for (const image of document.querySelectorAll("img.still")) {
-    image.alt = image.getAttribute(`data-alt-${language}`) || image.alt;
-    if (onSlide(image)) {
-      const words = document.createElement("p");
-      words.className = "caption";
-      words.setAttribute("aria-hidden", "true");
-      words.textContent = image.alt;
-      image.after(words);
-    }
+  // What a picture shows, in words: below it, and for those who cannot see it.
+  for (const element of document.querySelectorAll(".picture, img.still")) {
+    const words = element.getAttribute(`data-alt-${language}`);
+    if (!words) continue;
+    element.setAttribute(element.tagName === "IMG" ? "alt" : "aria-label", words);
+    if (element.tagName !== "IMG") element.setAttribute("role", "figure");
+    if (onSlide(element) && element.tagName !== "IMG") continue;
+    const caption = document.createElement("p");
+    caption.className = "caption";
+    caption.setAttribute("aria-hidden", "true");
+    caption.textContent = words;
+    element.after(caption);
   }
   for (const element of document.querySelectorAll(".picture")) {
     views.set(element, { view: JSON.parse(element.querySelector("script").textContent) });
@@ -90,6 +93,37 @@
     for (const event of ["ready", "slidechanged"]) Reveal.on(event, fit);
     if (Reveal.isReady()) fit();
   });
+  // A deck has its own theme, and a way back to its lesson and to the other language.
+  if (document.querySelector(".reveal")) {
+    const root = document.documentElement, system = matchMedia("(prefers-color-scheme: dark)");
+    root.dataset.theme = system.matches ? "dark" : "light";
+    const bar = document.createElement("nav");
+    bar.className = "way";
+    const [, here, page] = location.pathname.match(/slides\/(en|zh)\/(.*)$/) || [, language, ""];
+    const up = "../".repeat(page.split("/").length + 1), there = here === "en" ? "zh" : "en";
+    for (const [words, address] of [
+      [here === "en" ? "Lesson" : "课文", `${up}${here}/${page}`],
+      [here === "en" ? "中文" : "English", `${up}slides/${there}/${page}`],
+    ]) {
+      const link = document.createElement("a");
+      [link.textContent, link.href] = [words, address];
+      bar.append(link);
+    }
+    const change = document.createElement("button");
+    change.textContent = here === "en" ? "Light / dark" : "浅色 / 深色";
+    change.onclick = () => { root.dataset.theme = dark() ? "light" : "dark"; };
+    bar.append(change);
+    document.body.append(bar);
+  }
+  // What the search shows of a page is its article, without the navigation around it.
+  if (typeof Search !== "undefined") {
+    Search.htmlToText = (html) => {
+      const page = new DOMParser().parseFromString(html, "text/html");
+      const article = page.querySelector("article") || page.body;
+      for (const node of article.querySelectorAll("script, style, .headerlink, details")) node.remove();
+      return article.textContent;
+    };
+  }
   const drawn = () => [...views.keys()].filter((element) => "drawn" in element.dataset);
   new MutationObserver(() => drawn().forEach(drawNow)).observe(document.documentElement, {
     attributeFilter: ["data-theme"],

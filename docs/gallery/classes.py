@@ -1,8 +1,8 @@
 """Sprites of every class, from the shipped network in 20 steps of DDIM.
 
-The network was trained with one-hot contexts, dropped now and then, so one network samples with
-and without a class. Every row starts from the same noise; what differs is the context alone. The
-judge is the class of the nearest of the training sprites.
+The network was trained with one-hot contexts that were sometimes dropped, so one network samples
+with and without a class. Every row starts from the same noise; only the context differs. A sample
+counts as a hit if the nearest training sprite has the class that was asked for.
 """
 
 import numpy as np

@@ -1,9 +1,9 @@
-"""How many steps are enough, and for what?
+"""How many steps are enough?
 
-In closed form, for data N(0.5, 0.5²): how far the samples are from the data in the end, as the
-Wasserstein distance of two Gaussians. With few steps DDIM and √β̃ leave too little spread, while
-√β over a long jump puts in more noise than the exact step would, which here makes up for it. With
-many steps DDIM keeps the error of its start: the signal missing in x_T, which it never forgets.
+In closed form, for data N(0.5, 0.5²): the distance of the samples from the data at the end, as
+the Wasserstein distance of two Gaussians. With few steps DDIM and √β̃ leave too little spread. Over
+a long jump √β adds more noise than the exact step would, and here this makes up for it. With many
+steps DDIM keeps the error of its start: the trace of the data that the start lacks.
 """
 
 import numpy as np

@@ -1,8 +1,8 @@
 """A mixture loses its small mode.
 
 The data are 70 % N(−1, 0.2²) and 30 % N(1.5, 0.3²). Without its noise the DDPM step does not end
-at the mean of the data, −0.25, where there are no data at all: it contracts towards the mean while
-the modes overlap, and then falls into one mode, with all samples into the same.
+at the mean of the data, −0.25, where there are no data at all. The samples contract towards the
+mean while the modes overlap, and then all of them fall into the same mode.
 """
 
 import plotly.graph_objects as go

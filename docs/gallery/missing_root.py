@@ -1,9 +1,9 @@
-"""A root that is missing in the training.
+"""A missing root in the training.
 
-Many copies of the tutorial train with √ᾱ·x_0 + (1−ᾱ)·ε. The best denoiser of that training is
-linear for Gaussian data and can be written down. It believes x_t to hold less noise than it does.
-Near the data it answers too little, the last steps leave noise behind, and the samples come out
-too wide.
+Many copies of the tutorial train with √ᾱ·x_0 + (1−ᾱ)·ε. For Gaussian data the best denoiser of
+this training is linear and can be written down. It expects less noise in x_t than there is. Near
+the data its prediction is too small, the last steps leave noise behind, and the samples are spread
+too widely.
 """
 
 import plotly.graph_objects as go

@@ -1,8 +1,9 @@
-"""The noise dial: what an ancestral sampler does with λ times its noise.
+"""The noise dial: an ancestral sampler with λ times its noise.
 
-All in closed form, for data N(2, 0.5²). Far enough from both ends the std of the residual
-r_t = (x_t − √ᾱ_t x_0)/√(1−ᾱ_t) reads λ itself, and the std of the samples follows in proportion;
-only near λ = 0 does the start, which is never forgotten, keep both above the line.
+All in closed form, for data N(2, 0.5²). In the middle of the path the std of the residual
+r_t = (x_t − √ᾱ_t x_0)/√(1−ᾱ_t) is close to λ, and the std of the samples is close to λ times the
+std of the data. Near λ = 0 both stay above the line, because a little of the noise of the start
+remains.
 """
 
 import numpy as np

@@ -1,8 +1,9 @@
-"""A checkpoint of the tutorial's network, and why it answers twice differently.
+"""A checkpoint of the tutorial's network, and why two equal calls differ.
 
-The tutorial's first block draws the weights of its shortcut anew in every call, in evaluation
-too, and saves them nowhere. `load_denoiser` reads such a file and lets you decide: draw anew, as
-the tutorial does, or draw once and keep. The figure shows how far two equal calls are apart.
+The tutorial's first block draws new weights for its shortcut in every call, in evaluation too, and
+never saves them. `load_denoiser` reads such a file and lets you choose: new weights in every call,
+as in the tutorial, or weights that are drawn once and kept. The figure shows the difference
+between two equal calls.
 """
 
 import tempfile

@@ -1,8 +1,9 @@
 """Three ways of sampling, recorded and in closed form.
 
-For Gaussian data the denoiser is exact and every sampler is affine, so the std between samples is
-known at every step without sampling. The dots are 4,096 recorded samples, the curves the recursion
-of `gaussian_trajectory`. z = 0 contracts to a point on the very path that theory gives it.
+For Gaussian data the denoiser is exact and every step is a linear function of x_t, so the std
+between samples is known at every step without sampling. The dots are 4,096 recorded samples, the
+curves are computed by `gaussian_trajectory`. The samples of z = 0 contract to nearly one point,
+as theory says.
 """
 
 import numpy as np

@@ -1,15 +1,15 @@
 """A probe in the tutorial's own loop.
 
-The loop is the tutorial's, once as it should be and once as its incorrect variant. `Probe` stands
-in for the network, hands every call on and changes no bit. Afterwards each loop is a run like any
-other: it can be saved, diagnosed, reported, laid over another. In place of the network here is the
-exact denoiser of 200 sprites. The loop passes t as the fraction i/T, as the tutorial does.
+The loop is the tutorial's, once as it should be and once as its incorrect variant. `Probe` takes
+the place of the network, passes every call on and changes no bit. Afterwards each loop is a run
+like any other: it can be saved, diagnosed, reported, and drawn beside another. Here the exact
+denoiser of 200 sprites stands for the network. The loop passes t as the fraction i/T, as the
+tutorial does.
 """
 
 import torch
 
 import diffviz as dv
-from diffviz.recording.combine import combine
 
 schedule = dv.NoiseSchedule.course()
 denoiser = dv.DatasetDenoiser(schedule, dv.make_sprites(200)[0])
@@ -30,4 +30,4 @@ for name, correct in (("as it is", True), ("incorrect", False)):
     probe = dv.Probe(lambda x, t: denoiser(x, round(500 * t.item())), schedule, data=denoiser.law)
     runs[name] = probe.finish(sample_ddpm(probe, correct))
     print(name, [finding.id for finding in dv.diagnose(runs[name])])
-figure = dv.plot(combine(runs), "dial")
+figure = dv.plot(dv.combine(runs), "dial")

@@ -1,8 +1,9 @@
-"""Three Kolmogorov–Smirnov views of one run.
+"""Three Kolmogorov–Smirnov tests of one run.
 
-x_t against N(0, 1) leaves 0 for every sampler, the right ones too. x_t against its own marginal
-q(x_t) stays near 0 for DDPM and DDIM. The residual stays near 0 for DDPM alone, because DDIM has
-the right marginals and another joint law. Only the three together tell the arms apart.
+The distance of x_t from N(0, 1) becomes large for every sampler, right ones included. The distance
+of x_t from its own marginal q(x_t) stays small for DDPM and DDIM. That of the residual stays small
+for DDPM alone, because DDIM has the right marginals and another joint law. It takes all three to
+tell the arms apart.
 """
 
 import diffviz as dv

@@ -1,8 +1,8 @@
 """An x-ray of a sampler written by hand, with a fault in it.
 
-The loop below looks right and its last lines are the tutorial's, but it adds β_t·z where √β_t·z is
-right. `xray` sees only which x_t and t the loop calls its model with. It answers with noise of its
-own, regresses each x_s on (x_t, ε̂, 1), and compares the coefficients with the known rules.
+The loop below looks right, and its last lines are the tutorial's, but it adds β_t·z where √β_t·z
+is right. `xray` calls the loop with a model of its own and sees only the x_t and t of each call.
+From these it works out the coefficients of every step and compares them with the known rules.
 """
 
 import plotly.graph_objects as go

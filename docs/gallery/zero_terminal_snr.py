@@ -1,9 +1,9 @@
 """What is left of the data in x_T.
 
-The tutorial starts from N(0, I) although at t = T a part √ᾱ_T of the data is still in x_T. DDIM
-draws nothing and forgets nothing, so the mean of its samples is off at the end. The schedule with
-zero terminal SNR (arXiv 2305.08891) has nothing left; its very first step then needs a network
-that predicts v or x_0, so the path below is taken from T − 1 on.
+The tutorial starts from N(0, I), although in training a part √ᾱ_T of the data is still in x_T.
+DDIM adds no noise and so keeps this error: the mean of its samples is off at the end. A schedule
+with zero terminal SNR (arXiv 2305.08891) leaves nothing of the data in x_T. Its first step then
+needs a network that predicts v or x_0, so the path below is taken from T − 1 on.
 """
 
 import plotly.graph_objects as go
