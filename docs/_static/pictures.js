@@ -71,7 +71,7 @@
     if (element.tagName !== "IMG") element.setAttribute("role", "figure");
     if (onSlide(element) && element.tagName !== "IMG") continue;
     const caption = document.createElement("p");
-    caption.className = "caption";
+    caption.className = "figure-caption";
     caption.setAttribute("aria-hidden", "true");
     caption.textContent = words;
     element.after(caption);
