@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from diffviz.diagnosis.sentences import step_sentences, step_table
+from diffviz.diagnosis.sentences import Story, step_sentences, step_table, story
 from diffviz.figures import theme
 from diffviz.figures.map import map_data
 from diffviz.recording.run import Run
@@ -19,13 +19,22 @@ BYTES = 2_400_000
 @lru_cache(maxsize=64)
 def clock(run: Run, language: str, plots: Sequence[str]) -> dict[str, Any]:
     """Times, arms, and as text the numbers and the sentences of every step."""
+    table = step_table(run, language)
     return {
         "times": run.dataset["t"].values.tolist(),
         "arms": run.arms,
         "colours": [theme.colour(i) for i in range(len(run.arms))],
-        "cells": step_table(run, language).cells,
+        "head": table.head,
+        "rows": table.rows,
+        "cells": table.cells,
         "sentences": {name: _distinct(step_sentences(run, name, language)) for name in plots},
     }
+
+
+@lru_cache(maxsize=64)
+def told(run: Run, language: str) -> Story:
+    """What happened in the run, judged once."""
+    return story(run, language)
 
 
 def _distinct(sentences: Sequence[str]) -> dict[str, list]:

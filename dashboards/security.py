@@ -167,12 +167,13 @@ def _packed(response: Response) -> Response:
     body = response.get_data()
     if len(body) > 1500:
         fixed = request.method == "GET" and request.path.startswith(("/_dash-comp", "/assets/"))
-        response.set_data(_once(body) if fixed else gzip.compress(body, 2))
+        pack = _once if fixed else _shared if len(body) > 1_000_000 else gzip.compress
+        response.set_data(pack(body, 6 if fixed else 2))
         response.headers["Content-Encoding"] = "gzip"
         response.headers["Vary"] = "Accept-Encoding"
     return response
 
 
-@lru_cache(maxsize=128)
-def _once(body: bytes) -> bytes:
-    return gzip.compress(body, 6)
+_once = lru_cache(maxsize=128)(gzip.compress)
+_shared = lru_cache(maxsize=8)(gzip.compress)
+"""Large answers, the frames of a run, are the same for a whole class."""

@@ -87,6 +87,12 @@ def _combined(first_id: str, first: Run, other_id: str, other: Run) -> Run:
     return combine({first_id[:8]: first, other_id[:8]: other})
 
 
+@lru_cache(maxsize=64)
+def pictures(run: Run) -> tuple[str, ...]:
+    """The names of the pictures that the run has the numbers for."""
+    return tuple(diffviz.figures.available(run))
+
+
 def figure(run: Run, name: str, language: str, theme: str, big: bool = False) -> dict[str, Any]:
     """The picture ``name`` of a run as plotly's JSON, drawn once for all who ask.
 

@@ -94,10 +94,10 @@ def identify(scheduler, steps, step):
         )
     except ValueError as error:
         return None, str(error).splitlines()[0].split(". ")[0]
-    named = None if seen.rule is None else f"**{seen.rule}**"
-    if named and any(finding.severity == "error" for finding in seen.findings):
-        named = f"closest to {seen.rule}"
-    return named, ", ".join(f"`{f.id}`" for f in seen.findings)
+    named = f"**{seen.rule}**" if seen.rule else "right, without a name here"
+    if not seen.behaves:
+        named = f"not right, closest to {seen.rule}" if seen.rule else "not right"
+    return named, ", ".join(f"`{f.id}`" for f in seen.findings if f.id != "rule-unnamed")
 
 
 def rows(name, kind):

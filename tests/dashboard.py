@@ -56,8 +56,8 @@ class Guest:
             answer = self.connection.getresponse()
         return answer.status, answer.headers, answer.read()
 
-    def page(self, path, search=""):
-        """What the server answers when a browser opens a page, as text."""
+    def open(self, path, search=""):
+        """What the server answers when a browser opens a page: (status, headers, body)."""
         outputs = [("_pages_content", "children"), ("_pages_store", "data")]
         body = {
             "output": "..".join(["", "...".join(f"{i}.{p}" for i, p in outputs), ""]),
@@ -68,6 +68,10 @@ class Guest:
             ],
             "changedPropIds": ["_pages_location.pathname"],
         }
-        status, _, answer = self.ask("/_dash-update-component", body)
+        return self.ask("/_dash-update-component", body)
+
+    def page(self, path, search=""):
+        """The same as text, without escapes."""
+        status, _, answer = self.open(path, search)
         assert status == 200, answer[:300]
         return json.dumps(json.loads(answer), ensure_ascii=False, separators=(",", ":"))

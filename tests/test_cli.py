@@ -224,7 +224,7 @@ import torch
 
 from diffviz.diffusion.schedule import NoiseSchedule
 
-s = NoiseSchedule.course(30)
+s = NoiseSchedule.course(30, 1e-3, 0.4)
 
 
 def right(model, scale=1.0):
@@ -248,7 +248,7 @@ def test_xray_and_diagnose_say_what_is_wrong(tmp_path, capsys, monkeypatch):
     """Status 1 for a finding of severity error, 0 without, 2 for what is no sampler."""
     Path("my_sampler.py").write_text(SAMPLER)
     monkeypatch.syspath_prepend(tmp_path)
-    options = ("--T", 30, "--shape", "64,8")
+    options = ("--T", 30, "--beta-start", 1e-3, "--beta-end", 0.4, "--shape", "64,8")
     assert call("xray", "my_sampler:right", *options) == 0
     assert "rule: ddpm/beta" in capsys.readouterr().out
     assert call("xray", "my_sampler:wrong", *options, "--json", "f.json") == 1

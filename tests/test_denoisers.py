@@ -102,6 +102,22 @@ def test_dataset_is_accurate_at_low_noise_in_many_dimensions():
     assert 0.01 < w[0, 0] < 0.99
 
 
+@given(times, st.integers(0, 1000))
+def test_moving_the_data_moves_nothing_else(t, seed):
+    """ε̂ of x + √ᾱc for data at x_i + c is that of x for data at x_i, also at c = 10⁶. Kills:
+    squares of the points themselves instead of their distances from the centre."""
+    rng = np.random.default_rng(seed)
+    points, bar = rng.normal(size=(6, 3)), SCHEDULE.alpha_bars[t]
+    x = np.sqrt(bar) * points + np.sqrt(1 - bar) * rng.normal(size=(6, 3))
+    near, far = (
+        MixtureDenoiser(SCHEDULE, points + c, np.full(6, 1e-3), np.ones(6))(
+            torch.tensor(x + np.sqrt(bar) * c), t
+        )
+        for c in (0.0, 1e6)
+    )
+    torch.testing.assert_close(far, near, atol=1e-4, rtol=0)
+
+
 LAWS = {
     "number": GaussianDenoiser(SCHEDULE, 2.0, 0.5).law,
     "vector": GaussianDenoiser(SCHEDULE, [1.0, -2.0, 0.0], [0.5, 0.1, 1.0]).law,

@@ -565,6 +565,16 @@ def test_panels_neither_overlap_nor_leave_the_page(name):
 # -------------------------------------------------------------------- one picture's own laws
 
 
+@pytest.mark.parametrize("name", LAWS_OF)
+def test_scales_show_zero_or_are_logarithmic(name):
+    """Kills: a std that seems to vanish where its axis is cut off, a level on a linear scale."""
+    kinds = {"staircase": ["log", "log"], "schedule": ["tozero", None, "log", "log"]}
+    zero = ("distance", "stds", "dial", "noise", "histogram", "diversity")
+    panels = len(LAWS_OF[name].titles)
+    right = kinds.get(name, panels * ["tozero" if name in zero else None])
+    assert [y.type or y.rangemode for y in plot(made(), name).select_yaxes()] == right
+
+
 def test_dial_of_a_network_does_not_read_the_noise():
     """Kills: λ drawn or read where the denoiser is not linear."""
     figure = plot(made(linear=False), "dial")

@@ -394,6 +394,7 @@ def test_bands_hold_right_runs(name):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("n", [6, 24, 64])
 @pytest.mark.parametrize("name", LAWS)
 def test_bands_hold_between_93_and_97_percent_of_right_runs(name, n):

@@ -141,6 +141,8 @@ def test_each_word_begins_at_its_threshold():
         for value, word in words.items():
             run = made(["b"], **{name: ("b", value * scale)})
             assert getattr(verdicts(run), kind)[0, 50] == word, (name, value)
+            warned = "residual-off" in {finding.id for finding in diagnose(run)}
+            assert warned == (kind == "noise" and word != "kept"), (name, value)
 
 
 def test_the_way_is_from_nine_tenths_down_to_two():

@@ -292,7 +292,8 @@ def test_answers_are_not_cut_off() -> None:
 
 def test_the_digest_sees_what_the_network_is_told() -> None:
     """t/T, so T. Kills: one digest for a network on schedules of different lengths."""
-    one, two = (NetworkDenoiser(network_of(), NoiseSchedule.linear(T)) for T in (7, 8))
+    network = network_of()
+    one, two = (NetworkDenoiser(network, NoiseSchedule.linear(T)) for T in (7, 8))
     assert one.digest != two.digest
     t = torch.full((3, 1, 1, 1), 4)
     assert torch.equal(one(images(), t), one(images(), 4))

@@ -407,6 +407,7 @@ def test_every_fault_is_named_first(name):
 
 
 SEEN_OTHERWISE = {
+    "weights-exchanged": "eps-coefficient",
     "state-clipped": "x-clipped",
     "x clamped to 3": "x-clipped",
     "old-level-kept": "signal-off",

@@ -22,13 +22,13 @@ from dash import (
 from dash.development.base_component import Component
 
 from dashboards import shell
-from dashboards.clock import clock
-from dashboards.shelf import Shelf, figure, shelf
+from dashboards.clock import clock, told
+from dashboards.shelf import Shelf, figure, pictures, shelf
 from dashboards.shell import View
 from dashboards.stage import canvas, moving, player
-from diffviz.diagnosis.sentences import Story, step_table, story
+from diffviz.diagnosis.sentences import Story
 from diffviz.errors import InputError
-from diffviz.figures import available, caption, theme
+from diffviz.figures import caption, theme
 from diffviz.recording.run import Run
 
 register_page(__name__, path="/", name="compare", title="diffviz: compare", order=0)
@@ -53,19 +53,19 @@ def layout(**query: Any) -> Component:
         return shell.page(view, shell.notice(view.say("compare.apart_title"), words, again))
     if run is None:
         return shell.page(view, _empty(view, run_id))
-    plots = tuple(name for name in PLOTS if name in available(run))
+    plots = tuple(name for name in PLOTS if name in pictures(run))
     now = clock(run, view.language, plots)
     end = len(now["times"]) - 1
     t = view.number("t", 0, now["times"][0], 0)
     step = min(range(end + 1), key=lambda i: abs(now["times"][i] - t))
-    told = story(run, view.language)
+    story = told(run, view.language)
     return shell.page(
         view,
         dcc.Store(id="clock", data=now | {"step": step}),
         *moving(run_id, beside),
         html.Header(
             [
-                dmc.Title(told.headline, order=1),
+                dmc.Title(story.headline, order=1),
                 dmc.Text(view.say("compare.lead"), className="lead"),
             ],
             className="head story",
@@ -73,14 +73,14 @@ def layout(**query: Any) -> Component:
         html.Div(
             [
                 html.Section(
-                    [_arm(view, run, i, told) for i in range(len(run.arms))],
+                    [_arm(view, run, i, story) for i in range(len(run.arms))],
                     className="arms",
                     **{"aria-label": view.say("compare.arms")},
                 ),
                 html.Section(
                     [
                         *(plot(view, run, name) for name in plots),
-                        None if "numbers" in view.hidden else _table(view, run),
+                        None if "numbers" in view.hidden else _table(view, now),
                         _more(view, run),
                     ],
                     className="plots",
@@ -114,7 +114,7 @@ def plot(view: View, run: Run, name: str) -> Component:
     return dmc.Card(parts, className="plot", withBorder=True)
 
 
-def _arm(view: View, run: Run, index: int, told: Story) -> Component:
+def _arm(view: View, run: Run, index: int, story: Story) -> Component:
     """One way of sampling: its samples as they are now, how they end, and why."""
     name = run.arms[index]
     title = html.H2(
@@ -124,8 +124,8 @@ def _arm(view: View, run: Run, index: int, told: Story) -> Component:
         ]
     )
     # The first sentence says how it ends; the others say how it came there.
-    first, *rest = re.split(r"(?<=[.。]) ?(?=\S)", told.arms[name])
-    why = " ".join([*rest, told.noise[name]])
+    first, *rest = re.split(r"(?<=[.。]) ?(?=\S)", story.arms[name])
+    why = " ".join([*rest, story.noise[name]])
     words = html.Div(
         [html.P(first), html.Details([html.Summary(view.say("compare.why")), html.P(why)])]
     )
@@ -136,21 +136,20 @@ def _arm(view: View, run: Run, index: int, told: Story) -> Component:
     )
 
 
-def _table(view: View, run: Run) -> Component:
+def _table(view: View, now: dict[str, Any]) -> Component:
     """The numbers of this step; the browser fills them in."""
-    table = step_table(run, view.language)
-    head = html.Tr([html.Td(), *(html.Th(word, scope="col") for word in table.head)])
+    head = html.Tr([html.Td(), *(html.Th(word, scope="col") for word in now["head"])])
     rows = [
         html.Tr(
             [
                 html.Th(row, scope="row"),
                 *(
                     html.Td(className="num", **{"data-cell": f"{i} {j}"})
-                    for j in range(len(table.head))
+                    for j in range(len(now["head"]))
                 ),
             ]
         )
-        for i, row in enumerate(table.rows)
+        for i, row in enumerate(now["rows"])
     ]
     title = html.Caption([view.say("compare.numbers"), " ", html.B(className="now")])
     body = html.Table([title, html.Thead(head), html.Tbody(rows)], className="numbers")
@@ -159,7 +158,7 @@ def _table(view: View, run: Run) -> Component:
 
 def _more(view: View, run: Run) -> Component:
     """The other plots, drawn when they are opened."""
-    names = [name for name in MORE if name in available(run)]
+    names = [name for name in MORE if name in pictures(run)]
     return dmc.Card(
         [
             dmc.Title(view.say("compare.more"), order=2),
@@ -267,9 +266,7 @@ def more(names: list[str], which: dict[str, Any], search: str) -> list[Component
     """The plots that were asked for."""
     view = View.parse("compare", search)
     run = shelf().get(which["run"], which.get("beside"))
-    chosen = [
-        name for name in MORE if run is not None and name in names and name in available(run)
-    ]
+    chosen = [name for name in MORE if run is not None and name in names and name in pictures(run)]
     return [plot(view, run, name) for name in chosen]
 
 

@@ -8,11 +8,10 @@ from dash import ALL, Input, Output, State, callback, ctx, dcc, html, no_update,
 from dash.development.base_component import Component
 
 from dashboards import shell
-from dashboards.clock import clock
+from dashboards.clock import clock, told
 from dashboards.shelf import shelf
 from dashboards.shell import View
 from dashboards.stage import canvas, moving, player
-from diffviz.diagnosis.sentences import story
 from diffviz.recording.run import Run
 
 register_page(__name__, path="/guess", name="guess", title="diffviz: guess first", order=1)
@@ -86,7 +85,7 @@ def guessed(clicks: list[int | None], search: str, which: dict[str, Any]) -> tup
         html.P(
             view.say("guess.right" if right else "guess.wrong", letter=LETTERS[order.index(lost)])
         ),
-        html.P(story(run, view.language).headline),
+        html.P(told(run, view.language).headline),
         html.P(view.say("guess.number", std=f"{spread:.2f}", data=f"{usual:.2f}")),
         shell.button(view.say("guess.why"), view.href("compare", run=which["run"])),
     ]

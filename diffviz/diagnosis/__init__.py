@@ -1,4 +1,4 @@
-"""What the numbers of a run mean: thresholds, findings and sentences, one set for all readers.
+"""What the numbers of a run mean: thresholds, sentences and findings, one set for all readers.
 
-Read ``findings`` first.
+Read ``verdicts`` first: every number is judged there, and only there.
 """

@@ -21,6 +21,7 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -133,7 +134,8 @@ def paths_for(
     """The paths that told times may stand for, the likeliest first.
 
     Args:
-        times, floating: as told.
+        times: as told.
+        floating: whether they are no integers.
         time: one of ``TIMES``, a function to the index, or "auto".
         schedule: of the network.
         wide: whether x_T is much wider than 1.
@@ -202,7 +204,7 @@ def paths_for(
         for factor in (1000 / T, 999 / T, 4.0):
             for shift in (1.0, 0.0):
                 if high / factor + shift <= T + 1e-6 and factor != 1:
-                    yield _on_schedule("scaled", schedule, lambda t, f=factor, s=shift: t / f + s)
+                    yield _on_schedule("scaled", schedule, partial(_scaled, factor, shift))
     if floating and high <= 1000:
         yield from _flows(high, rising)
     if not wide and whole and floating:
@@ -211,6 +213,10 @@ def paths_for(
         yield from _logarithms(rising)
     if high > T:  # a little off the schedule, or for another one
         yield index("index")
+
+
+def _scaled(factor: float, shift: float, t: Array) -> Array:
+    return t / factor + shift
 
 
 def _sigmas(wide: bool) -> list[Path]:
@@ -224,12 +230,13 @@ def _sigmas(wide: bool) -> list[Path]:
 
 
 def _flows(high: float, rising: bool) -> Iterator[Path]:
-    for unit in (1.0, 1000.0):
-        if high <= unit * 1.0001 and high > unit / 100:
-            if rising:
-                yield Path("flow", lambda t, u=unit: (t / u, 1 - t / u))
-            else:
-                yield Path("flow", lambda t, u=unit: (1 - t / u, t / u))
+    for scale in (1.0, 1000.0):
+        if scale / 100 < high <= scale * 1.0001:
+            yield Path("flow", partial(_straight, scale, rising))
+
+
+def _straight(scale: float, rising: bool, t: Array) -> tuple[Array, Array]:
+    return (t / scale, 1 - t / scale) if rising else (1 - t / scale, t / scale)
 
 
 def _logarithms(rising: bool) -> Iterator[Path]:
@@ -360,6 +367,7 @@ class ExactModel(Spy):
         self._point = (0.0, 1.0)
 
     def see(self, x: Tensor, value: float) -> None:
+        """Measure the state, and end the run where its reading is wrong."""
         trace = self.trace
         a, b = (float(v[0]) for v in self._reading.path.levels(np.array([value])))
         if not (math.isfinite(a) and math.isfinite(b) and b >= 0):
@@ -439,6 +447,7 @@ class _First(Spy):
         self.first = loop.start
 
     def see(self, x: Tensor, value: float) -> None:
+        """Keep it and end."""
         self.first = x.clone()
         raise _Dropped
 
@@ -548,6 +557,7 @@ class Behaviour:
         point, half: the runs for a point, and for s = ½, or 0.2 for loops that clip.
         kind: "noise" for a loop that starts from noise, "given" for one that starts from a noised
             picture of its own, "painted" for one that writes known values into its state.
+        known: every step is exactly that of a known rule, so that what is off is its grid.
     """
 
     lab: Experiment
@@ -556,6 +566,7 @@ class Behaviour:
     point: Trace | None = None
     half: Trace | None = None
     kind: str = "noise"
+    known: bool = False
 
     def seen_as(
         self, reading: Reading | None, point: Trace | None = None, kind: str = "noise"
@@ -581,6 +592,8 @@ class Behaviour:
         if self.point.broken is not None or not self.point.off:
             return False
         ends = self.half is None or not self.half.wrong_end
+        if self.known and self.first != 0:
+            return self.lacking <= LATE
         return self.point.total <= OFF and self.lacking <= LATE and ends
 
     @property
@@ -669,7 +682,7 @@ class Behaviour:
         held = self.noise_of_start()
         first: Behaviour | None = None
         for way in self.ways:
-            a, b = (float(v[0]) for v in way.path.levels(self.lab.loop.times[:1]))
+            b = float(way.path.levels(self.lab.loop.times[:1])[1][0])
             if first is not None and abs(math.log(max(held, 1e-9) / max(b, 1e-9))) > DROP:
                 continue
             kept = self.lab.run(way, keep=True)

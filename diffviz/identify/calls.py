@@ -10,9 +10,11 @@ import inspect
 import math
 import random
 import time as clock
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,25 +28,26 @@ from diffviz.errors import InputError, said
 Array = NDArray[np.float64]
 Answer = Callable[[Tensor, float, bool], Tensor]
 Place = int | str
-X_NAMES = ("x", "sample", "x_t", "xt", "hidden_states", "noisy", "noisy_images", "latents")
-X_NAMES += ("noisy_sample", "z_t", "z", "img", "image", "input", "inputs")
-T_NAMES = ("t", "timestep", "timesteps", "sigma", "time", "noise_level", "sigmas", "noise_labels")
-T_NAMES += ("ts", "time_cond", "step", "noise_variances", "log_snr", "c_noise", "time_steps")
+X_NAMES = (
+    "x", "sample", "x_t", "xt", "hidden_states", "noisy", "noisy_images", "latents",
+    "noisy_sample", "z_t", "z", "img", "image", "input", "inputs",
+)  # fmt: skip
+T_NAMES = (
+    "t", "timestep", "timesteps", "sigma", "time", "noise_level", "sigmas", "noise_labels",
+    "ts", "time_cond", "step", "noise_variances", "log_snr", "c_noise", "time_steps",
+)  # fmt: skip
 MODEL_NAMES = (
-    "model",
-    "net",
-    "network",
-    "unet",
-    "nn_model",
-    "denoiser",
-    "denoise_fn",
-    "eps_model",
-)
-INNER = ("module", "unet", "model", "net", "inner_model", "transformer", "diffusion_model", "ema")
-INNER += ("apply_model", "eps_model", "ema_model", "denoise_fn", "network", "nn_model", "denoiser")
+    "model", "net", "network", "unet", "nn_model", "denoiser", "denoise_fn", "eps_model",
+)  # fmt: skip
+INNER = (
+    "module", "unet", "model", "net", "inner_model", "transformer", "diffusion_model", "ema",
+    "apply_model", "eps_model", "ema_model", "denoise_fn", "network", "nn_model", "denoiser",
+)  # fmt: skip
 SHAPE_NAMES = ("shape", "size", "sample_shape", "x_shape", "noise_shape")
-COUNT_NAMES = ("n", "b", "num", "bs", "batch", "count", "n_sample", "n_samples", "num_samples")
-COUNT_NAMES += ("batch_size", "num_images", "n_images", "nb_samples", "sample_size", "samples")
+COUNT_NAMES = (
+    "n", "b", "num", "bs", "batch", "count", "n_sample", "n_samples", "num_samples",
+    "batch_size", "num_images", "n_images", "nb_samples", "sample_size", "samples",
+)  # fmt: skip
 SIDE_NAMES = ("image_size", "img_size", "resolution", "height", "width", "h", "w", "im_size")
 STEP_NAMES = ("steps", "n_steps", "num_steps", "timesteps", "t", "n_timesteps", "num_timesteps")
 WRAP = "write it as `lambda model, shape: my_loop(...)`, which calls model(x, t) and returns x_0"
@@ -198,11 +201,11 @@ class Spy(torch.nn.Module):
                 "does not have"
             ) from None
 
-    def to(self, *arguments: object, **keywords: object) -> "Spy":  # type: ignore[override]
+    def to(self, *arguments: object, **keywords: object) -> "Spy":
         """The same, whatever the device or the type."""
         return self
 
-    cuda = half = float = double = bfloat16 = to  # type: ignore[assignment]
+    cuda = half = float = double = bfloat16 = to
 
 
 # ------------------------------------------------------------------ the arguments of a call
@@ -212,7 +215,8 @@ def called_with(
     arguments: Sequence[object], keywords: Mapping[str, object], layout: Layout = Layout()
 ) -> tuple[Any, Any]:
     """The state and the time of a call: as the layout says, by name, or by what they look like."""
-    slots: dict[Place, object] = {**dict(enumerate(arguments)), **keywords}
+    slots: dict[Place, object] = dict(enumerate(arguments))
+    slots.update(keywords)
     x = layout.x if layout.x in slots else _state_place(slots)
     t = layout.t if layout.t in slots else _time_place(slots, x)
     for place, names, kind in ((x, X_NAMES, "x"), (t, T_NAMES, "t")):
@@ -225,14 +229,14 @@ def called_with(
 
 
 def _state_place(slots: Mapping[Place, object]) -> Place | None:
-    named = next((name for name in X_NAMES if name in slots), None)
+    named: Place | None = next((name for name in X_NAMES if name in slots), None)
     if named is not None and isinstance(slots[named], Tensor | np.ndarray):
         return named
     sizes = {
         place: math.prod(np.shape(value))
         for place, value in slots.items()
         if isinstance(value, Tensor | np.ndarray)
-        and np.ndim(value) > 0  # type: ignore[arg-type]
+        and np.ndim(value) > 0
         and torch.as_tensor(value).is_floating_point()
     }
     if not sizes:
@@ -241,11 +245,12 @@ def _state_place(slots: Mapping[Place, object]) -> Place | None:
 
 
 def _time_place(slots: Mapping[Place, object], x: Place | None) -> Place | None:
-    named = [name for name in T_NAMES if name in slots and name != x]
+    named: list[Place] = [name for name in T_NAMES if name in slots and name != x]
     if named:
         return named[0]
-    order = sorted((p for p in slots if p != x and isinstance(p, int)), key=lambda p: p != 1)
-    rest = [*order, *(p for p in slots if isinstance(p, str) and p != x)]
+    order: list[Place] = [p for p in slots if p != x and isinstance(p, int)]
+    order.sort(key=lambda p: p != 1)
+    rest: list[Place] = [*order, *(p for p in slots if isinstance(p, str) and p != x)]
     fitting = [place for place in rest if scalar_of(slots[place]) is not None]
     return fitting[0] if fitting else (order[0] if order else None)
 
@@ -300,10 +305,7 @@ def ending_of(end: object, shape: tuple[int, ...]) -> Ending:
     shape. Pictures may be uint8, channels last, or a list of one per sample.
     """
     if inspect.isgenerator(end):
-        last: object = None
-        for last in end:  # noqa: B007, the last item is what counts
-            pass
-        end = last
+        end = _last(end)
     for name in ("sample", "samples", "images", "prev_sample", "x_0", "x0", "latents"):
         if not isinstance(end, Tensor | np.ndarray | Mapping) and hasattr(end, name):
             end = getattr(end, name)
@@ -339,6 +341,11 @@ def ending_of(end: object, shape: tuple[int, ...]) -> Ending:
             )
         values, kind = last, "picture"
     return Ending(values.detach().to("cpu", torch.float64), kind)
+
+
+def _last(items: Iterable[object]) -> object:
+    kept = deque(items, maxlen=1)
+    return kept[0] if kept else None
 
 
 def _array(value: object) -> Any:
@@ -399,8 +406,7 @@ def _run(call: Callable[[Spy], object], spy: Spy, here: bool) -> Ending | None:
                 stack.enter_context(_OnCpu())
             end = call(spy)
             if inspect.isgenerator(end):
-                for end in end:  # noqa: B020, the last item is what counts
-                    pass
+                end = _last(end)
         if not spy.times:
             raise InputError(
                 "the sampler never called its model; allowed is sampler(model) -> x_0"
@@ -433,7 +439,9 @@ class _Scout(Spy):
         self.at_bound = 0.0
 
     def forward(self, *arguments: object, **keywords: object) -> Any:
-        for place, value in {**dict(enumerate(arguments)), **keywords}.items():
+        slots: dict[Place, object] = dict(enumerate(arguments))
+        slots.update(keywords)
+        for place, value in slots.items():
             number = scalar_of(value)
             if number is not None and not isinstance(value, str):
                 self.slots.setdefault(place, []).append(number)
@@ -460,7 +468,7 @@ class _Scout(Spy):
 
 
 def unit(x: Tensor, value: float, floating: bool) -> Tensor:
-    """x at RMS 1, which keeps every loop finite."""
+    """The state at RMS 1, which keeps every loop finite."""
     return x / x.detach().double().square().mean().sqrt().clamp_min(1e-12).to(x.dtype)
 
 
@@ -514,10 +522,10 @@ def open_loop(
                 spy.spec = _spec(shape)
                 ending = _run(way, spy, here)
             return _opened(way, spy, ending, calls, seconds, here)
-    most, error = max(failed, key=lambda item: item[0])
-    if most == 0 and isinstance(error, Raised):
-        raise InputError(f"{error}; {_advice(sampler, model)}") from error
-    raise error
+    most, why = max(failed, key=lambda item: item[0])
+    if most == 0 and isinstance(why, Raised):
+        raise InputError(f"{why}; {_advice(sampler, model)}") from why
+    raise why
 
 
 def _opened(
@@ -572,7 +580,7 @@ def _ways(
                 "attribute; pass obj.sample and the name of the attribute that holds the network"
             )
         for values in _fillings(required, shape, steps, handed=False):
-            yield lambda spy, v=values: _with_attribute(owner, model, spy, sampler, v)
+            yield partial(_with_attribute, owner, model, sampler, values)
         return
     if required is None:
         yield lambda spy: sampler(spy)
@@ -581,10 +589,14 @@ def _ways(
         yield lambda spy: sampler(spy)
         return
     for values in _fillings(required, shape, steps, handed=True):
-        yield lambda spy, v=values: sampler(*[spy if item is _MODEL else item for item in v])
+        yield partial(_filled, sampler, values)
 
 
 _MODEL = object()
+
+
+def _filled(sampler: Callable[..., object], values: list[object], spy: Spy) -> object:
+    return sampler(*[spy if item is _MODEL else item for item in values])
 
 
 def _required(sampler: Callable[..., object]) -> list[str] | None:
@@ -629,13 +641,13 @@ def _fillings(
 
 
 def _with_attribute(
-    owner: object, name: str, spy: Spy, sampler: Callable[..., object], values: list[object]
+    owner: object, name: str, sampler: Callable[..., object], values: list[object], spy: Spy
 ) -> object:
     before = getattr(owner, name)
     try:
         setattr(owner, name, spy)
         end = sampler(*values)
-        return list(end)[-1] if inspect.isgenerator(end) else end
+        return _last(end) if inspect.isgenerator(end) else end
     finally:
         setattr(owner, name, before)
 

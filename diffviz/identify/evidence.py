@@ -105,6 +105,12 @@ class Evidence:
         few = every & clear & ~self._together(rest)
         return single | np.where(few.any(axis=0), few, every)
 
+    @property
+    def exact(self) -> bool:
+        """Every step is the known rule's, to what chance and rounding allow."""
+        apart = self.off.any() or self.depends.any() or self.clipped.any() or bool(self.shift)
+        return not apart and not self.multistep
+
     def _together(self, steps: Mask) -> Mask:
         """(4,): whether the scores of these steps (S, 4) are off taken together."""
         table = np.clip(self.scores, -5, 5) * steps

@@ -279,7 +279,7 @@ def _schedules(e: Evidence, rule: Expected) -> Iterator[Reading]:
     )
     own = expect(rule.source, replace(levels, visited=visited))
     near = _on_schedule(e, bars[:0:-1])
-    if near is not None and np.median(np.abs(near - levels.index)) >= 1.5:
+    if near is not None and np.ptp(near - levels.index) > 1:
         there = levels_of(near, e.schedule, levels.kind, levels.form, levels.answer)
         if there is not None:
             moved = expect(rule.source, replace(there, index=levels.index))

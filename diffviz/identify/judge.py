@@ -35,8 +35,8 @@ def judge(
 ) -> tuple[tuple[Finding, ...], str | None, Evidence | None]:
     """(findings, errors first and among them the most causal; the rule, or None; the evidence).
 
-    The evidence returned is next to what the rule says. Whether something is an error the behaviour
-    decides: what the law of the states can see and does not is none.
+    The evidence returned is next to what the rule says. Whether something is an error, the
+    behaviour decides: what the law of the states can see and does not is none.
     """
     rule: str | None = None
     found = _broken(law, schedule)
@@ -76,6 +76,11 @@ def _of_steps(law: Behaviour, e: Evidence) -> tuple[list[Finding], str | None, E
                  or item.t_range[0] != item.t_range[1]]  # fmt: skip
         rest = [item for item in found if item.id in VISIBLE]
         terms = [item for item in rest if item.id in TERMS]
+        ratios = [_ratio(item) for item in terms]
+        if len(terms) > 1 and max(ratios) - min(ratios) < 0.05 * abs(ratios[0] - 1):
+            # One factor on the whole step is said once.
+            found = [item for item in found if item not in terms[1:]]
+            terms = terms[:1]
         unknown = any(item.id == "rule-unknown" for item in rest)
         if len(terms) > 1 or unknown:
             # Nothing that a single change would explain, and right all the same.
@@ -226,7 +231,8 @@ def _order(law: Behaviour, schedule: NoiseSchedule) -> list[Finding]:
         evidence = {"before": float(times[stays[0]]), "after": float(times[stays[0] + 1])}
         return [Finding("time-order", "error", "", (first, last), evidence)]
     if first > schedule.T + 1:
-        named = {"name": f"{first} steps", "found": float(first), "expected": float(schedule.T)}
+        named: dict[str, float | str] = {"name": f"{first} steps", "found": float(first)}
+        named["expected"] = float(schedule.T)
         return [Finding("schedule-mismatch", "error", "", (first, last), named)]
     return []
 

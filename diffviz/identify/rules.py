@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri, stdtr
-
 from torch import Tensor
 
 from diffviz.diffusion.rules import Rule, ddim, ddpm
@@ -386,7 +385,8 @@ def closest(watched: Watched, ways: Sequence[Levels]) -> Expected:
         for rule in rules_for(fit, levels, precision):
             expected = expect(rule, levels)
             table = scores(fit, watched, expected)
-            # An answer other than ε, or dx/dt of a flow, is believed only of a loop that follows it nearly everywhere.
+            # An answer other than ε, or dx/dt of a flow, is believed only of a loop that
+            # follows it nearly everywhere.
             bound = score_threshold(len(table))
             off = np.count_nonzero((np.abs(table[:, :2]) > bound).any(axis=1))
             if (
@@ -408,8 +408,8 @@ def closest(watched: Watched, ways: Sequence[Levels]) -> Expected:
     if not found:
         first, last = watched.times[0], watched.times[-1]
         raise InputError(
-            f"the sampler passed times from {first:g} to {last:g}, whose noise levels do not fall; "
-            "see the argument time"
+            f"the sampler passed times from {first:g} to {last:g}, whose noise levels do not "
+            "fall; see the argument time"
         )
     least = min(item[0] for item in found)
     if least < FITS:
