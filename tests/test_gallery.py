@@ -1,7 +1,9 @@
 """The gallery: each script is short, uses names that users have, and shows what it claims."""
 
 import ast
+import importlib.util
 import io
+import re
 import runpy
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -18,6 +20,7 @@ import diffviz as dv
 GALLERY = Path(__file__).parent.parent / "docs" / "gallery"
 SCRIPTS = sorted(path.stem for path in GALLERY.glob("*.py"))
 LINES = 20
+SLOW = ("classes", "probe_tutorial_loop")
 
 
 def _residual(run: dv.Run, arm: int = 0):
@@ -141,7 +144,10 @@ def test_script_uses_what_users_have(script):
             assert not node.attr.startswith("_")
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize(
+    "script",
+    [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in SCRIPTS],
+)
 def test_script_shows_what_it_claims(script, capsys):
     """Kills: a docstring that its own numbers contradict."""
     printed = io.StringIO()
@@ -151,3 +157,27 @@ def test_script_shows_what_it_claims(script, capsys):
     assert isinstance(names["figure"], go.Figure | Image.Image)
     for claim, holds in FACTS[script].items():
         assert holds(names), claim
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_every_script_has_a_page_that_begins_with_its_first_line_of_code(
+    language, tmp_path, monkeypatch
+):
+    """Kills: a script without a page or without Chinese words, a docstring shown as code."""
+    spec = importlib.util.spec_from_file_location("pages", GALLERY.parent / "gallery_pages.py")
+    pages = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(pages)
+    monkeypatch.setattr(pages, "_results", lambda name, cache: None)  # they run in another test
+    monkeypatch.setattr(pages, "HERE", tmp_path)
+    (tmp_path / "zh").mkdir()
+    words = (GALLERY.parent / "zh" / "gallery.toml").read_text(encoding="utf-8")
+    (tmp_path / "zh" / "gallery.toml").write_text(words, encoding="utf-8")
+    pages.write(language, tmp_path / "cache")
+    folder = tmp_path / ("gallery" if language == "en" else "zh/gallery")
+    assert {path.stem for path in folder.glob("*.md")} == {*SCRIPTS, "index"}
+    for name in SCRIPTS:
+        page = (folder / f"{name}.md").read_text(encoding="utf-8")
+        first = int(re.search(r"\.py\n:lines: (\d+)-", page)[1])
+        lines = (GALLERY / f"{name}.py").read_text(encoding="utf-8").splitlines()
+        assert lines[first - 1].startswith(("import", "from")) and '"""' in lines[first - 3]
+        assert bool(re.search("[\u4e00-\u9fff]", page)) == (language == "zh")

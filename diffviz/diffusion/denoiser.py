@@ -37,7 +37,7 @@ LOOK_EVERY = 64
 
 
 class Denoiser(Protocol):
-    """What every sampler calls."""
+    """A function that predicts the noise in x_t, which every sampler calls."""
 
     def __call__(self, x: Tensor, t: int, context: Tensor | None = None) -> Tensor:
         """ε̂(x_t, t) for ``x`` (B, *D) at one time t = 0…T; ``context`` holds class weights (B, K).

@@ -200,7 +200,7 @@ class DataLaw:
         return directions, np.sqrt(variances + self.shares_of_points @ self.point_scales**2)
 
     def draw(self, n: int, rng: np.random.Generator) -> Array:
-        """``n`` of the data (n, d), flat; a law known whole."""
+        """``n`` draws from the data (n, d), flat, with ``rng``; for a law that is known whole."""
         if self.points is None:
             noise = rng.standard_normal((n, self.mean.size))
             return self.mean.reshape(-1) + self.std.reshape(-1) * noise

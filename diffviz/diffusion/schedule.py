@@ -126,7 +126,9 @@ class NoiseSchedule:
         beta_start: float | None = None,
         beta_end: float | None = None,
     ) -> "NoiseSchedule":
-        """The schedule of a ``kind`` in KINDS; T is 500 unless given, β the constructor's own.
+        """The schedule of a ``kind`` in KINDS; T is 500 unless given.
+
+        Without ``beta_start`` and ``beta_end``, β is the constructor's own.
 
         Raises:
             InputError: another kind, as for ``linear``, or a β for cosine, which has none.

@@ -178,8 +178,8 @@ class Deck(SphinxTransform):
 def _slides(section: nodes.section, spoken: bool) -> list[nodes.section]:
     """One slide, or one per picture; ``spoken`` text is for the speaker.
 
-    A table or a formula leaves no room for a picture, and a tall picture none for words: it gets a
-    slide of its own.
+    A table or two formulas leave no room for a picture, which is then shown with the ``short`` on
+    the next slide; a tall picture leaves no room for words.
     """
     title, *blocks = section.children
     notes, shown, pictures = speaker_notes(), [], []
@@ -193,8 +193,14 @@ def _slides(section: nodes.section, spoken: bool) -> list[nodes.section]:
             notes += block
         elif not isinstance(block, nodes.comment | nodes.target):
             shown.append(block)
-    full = any(True for block in shown for _ in block.findall(_large)) or _tall(pictures[:1])
-    contents = [shown] if full or not pictures else [[*shown, pictures.pop(0)]]
+    short = [block for block in shown if "short" in block.get("classes", ())]
+    rest = [block for block in shown if block not in short]
+    first = pictures[:1] if pictures and not _tall(pictures[:1]) else []
+    if first and sum(map(_size, rest)) > 1:  # the formulas alone, the sentence with the picture
+        contents = [rest, [*short, *first]]
+    else:
+        contents = [[*shown, *first]]
+    pictures = pictures[len(first) :]
     slides = []
     for content in [*contents, *([picture] for picture in pictures)]:
         suffix = f"-{len(slides) + 1}" if slides else ""
@@ -206,8 +212,10 @@ def _slides(section: nodes.section, spoken: bool) -> list[nodes.section]:
     return slides
 
 
-def _large(node: nodes.Node) -> bool:
-    return isinstance(node, nodes.table | nodes.math_block)
+def _size(block: nodes.Element) -> int:
+    """How many formulas a block has; a table counts for two."""
+    kinds = (nodes.math_block, nodes.table)
+    return sum(1 + isinstance(n, nodes.table) for n in block.findall() if isinstance(n, kinds))
 
 
 def _tall(pictures: list[nodes.Element]) -> bool:

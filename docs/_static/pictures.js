@@ -69,12 +69,12 @@
     if (!words) continue;
     element.setAttribute(element.tagName === "IMG" ? "alt" : "aria-label", words);
     if (element.tagName !== "IMG") element.setAttribute("role", "figure");
-    if (onSlide(element) && element.tagName !== "IMG") continue;
     const caption = document.createElement("p");
-    caption.className = "caption";
+    caption.className = "figure-caption";
     caption.setAttribute("aria-hidden", "true");
     caption.textContent = words;
-    element.after(caption);
+    if (onSlide(element) && element.tagName !== "IMG") element.before(caption);
+    else element.after(caption);
   }
   for (const element of document.querySelectorAll(".picture")) {
     views.set(element, { view: JSON.parse(element.querySelector("script").textContent) });

@@ -1,4 +1,4 @@
-"""What is left of the data in x_T.
+"""What is left of the data at t = T.
 
 The tutorial starts from N(0, I), although in training a part √ᾱ_T of the data is still in x_T.
 DDIM adds no noise and so keeps this error: the mean of its samples is off at the end. A schedule
