@@ -44,7 +44,8 @@
       for (const canvas of all("canvas[data-arm]")) {
         if (tied.has(canvas) || Number(canvas.dataset.arm) >= pictures.arms) continue;
         tied.add(canvas);
-        const rows = Math.max(1, Math.round(Math.sqrt(pictures.samples / 2)));
+        const square = Math.max(1, Math.round(Math.sqrt(pictures.samples / 2)));
+        const rows = canvas.closest(".curtains") ? square : Math.ceil(pictures.samples / 8);
         scrub.images(canvas, pictures, Number(canvas.dataset.arm), Math.ceil(pictures.samples / rows));
       }
     }
