@@ -621,7 +621,7 @@ def steps(schedule, change=lambda numbers: numbers, draw=torch.randn_like):
     [(ddpm("beta"), ancestral()), (ddpm("posterior"), ancestral("posterior", through=True))],
 )
 def test_coefficients_are_those_of_the_rule(rule, loop):
-    """Within 4 standard errors, and to 1e-6 where nothing is drawn.
+    """Within 4.5 standard errors, and to the rounding of float32 where nothing is drawn.
 
     Kills: an x-ray that looks them up instead of measuring them, errors without the 1/√n, the
     feedback of the scripted answer left in the coefficient of x.
@@ -633,7 +633,7 @@ def test_coefficients_are_those_of_the_rule(rule, loop):
     )
     for k, name in enumerate(("x", "eps", "std")):
         gap = np.abs(table[name].values - truth[:, k])
-        assert (gap < np.maximum(4.2 * table[f"{name}_error"].values, 1e-6)).all(), name
+        assert (gap < np.maximum(4.5 * table[f"{name}_error"].values, 2e-5)).all(), name
     # Both runs draw the same noise, so a and b are known to rounding under it.
     assert (table["x_error"].values[1:] < 2e-4).all()
 
@@ -647,7 +647,7 @@ def test_errors_are_standard_errors():
     for k, name in enumerate(("x", "eps", "std")):
         noisy = truth[:, 2] > 0
         scores = ((table[name] - truth[:, k]) / table[f"{name}_error"]).values[noisy]
-        assert np.abs(scores).max() < 4.2
+        assert np.abs(scores).max() < 4.5
         assert 0.75 < scores.std() < 1.25
 
 

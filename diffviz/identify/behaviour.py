@@ -311,6 +311,25 @@ class Trace:
         return cost
 
     @property
+    def beta_over_jumps(self) -> bool:
+        """For a point, every level is the one that DDPM's larger variance leaves on these times.
+
+        x_s = √ᾱ_s μ + c (x_t − √ᾱ_t μ) + √(1 − α) z with α = ᾱ_t/ᾱ_s and c = √α (1 − ᾱ_s)/(1 − ᾱ_t)
+        (arXiv 2006.11239, eq. 7). Over long jumps that is more noise than a point needs.
+        """
+        a, b, level = (np.array(v) for v in (self.a, self.b, self.level))
+        if self.spread or len(a) < 2 or self.off[0] > OFF or not np.allclose(a**2 + b**2, 1):
+            return False
+        held = level[0]
+        for k in range(len(a) - 1):
+            alpha = min((a[k] / a[k + 1]) ** 2, 1.0)
+            kept = alpha * (b[k + 1] / b[k]) ** 4
+            held = math.sqrt(kept * held**2 + 1 - alpha)
+            if abs(math.log(max(level[k + 1], 1e-12) / max(held, 1e-12))) > GOOD:
+                return False
+        return True
+
+    @property
     def wrong_end(self) -> bool:
         """The end's std is far from that of the data, after steps enough."""
         if self.end is None or len(self.off) < ENOUGH or not self.spread:
@@ -594,7 +613,8 @@ class Behaviour:
         ends = self.half is None or not self.half.wrong_end
         if self.known and self.first != 0:
             return self.lacking <= LATE
-        return self.point.total <= OFF and self.lacking <= LATE and ends
+        right = self.point.total <= OFF or self.point.beta_over_jumps
+        return right and self.lacking <= LATE and ends
 
     @property
     def lacking(self) -> float:
