@@ -22,7 +22,7 @@ help:
 	@echo "make demo    record the comparison with the shipped weights, write the report, serve the dashboard"
 	@echo "make test    run all tests       make lint    ruff, mypy, import rules"
 	@echo "make study   long studies        make bench   benchmarks, as ratios"
-	@echo "make weights make the shipped network again (hours on a CPU)"
+	@echo "make weights make the shipped network and its run again (hours on a CPU)"
 	@echo "make docs    build the lessons, slides and pages"
 	@echo "make lecture show them           make screenshots  pictures of the dashboard for them"
 	@echo "make clean   remove what was made"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import dash
+import flask
 
 import diffviz.figures
 from diffviz.errors import InputError
@@ -80,7 +81,13 @@ class Shelf:
 
 def shelf() -> Shelf:
     """The shelf of the application that answers."""
-    return dash.get_app().server.config["SHELF"]
+    return setting("SHELF")
+
+
+def setting(name: str) -> Any:
+    """A value of the server that answers; in a background process, of its parent."""
+    server = flask.current_app if flask.has_app_context() else dash.get_app().server
+    return server.config[name]
 
 
 def _combined(first_id: str, first: Run, other_id: str, other: Run) -> Run:

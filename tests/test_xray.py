@@ -452,7 +452,7 @@ def half_of_them(x):
         (ancestral(last=2, to=1), SCHEDULE, "time-ends-early", True),
         (ancestral("posterior", last=2, to=1), SCHEDULE, "time-ends-early", True),
         (ancestral(last=0), SCHEDULE, "noise-last-step", True),
-        (from_picture(off=300), LONG, "start-level", False),
+        (from_picture(off=-400), LONG, "start-level", False),
         (painted(root=False), LONG, "level-low", False),
     ],
 )

@@ -23,6 +23,7 @@
   let plane = null;
   let rest = 0;
   let pushed = new Set();
+  let slid = null;
   let lastPush = 0;
   const tied = new WeakSet();
 
@@ -43,7 +44,8 @@
       for (const canvas of all("canvas[data-arm]")) {
         if (tied.has(canvas) || Number(canvas.dataset.arm) >= pictures.arms) continue;
         tied.add(canvas);
-        const rows = Math.max(1, Math.round(Math.sqrt(pictures.samples / 2)));
+        const square = Math.max(1, Math.round(Math.sqrt(pictures.samples / 2)));
+        const rows = canvas.closest(".curtains") ? square : Math.ceil(pictures.samples / 8);
         scrub.images(canvas, pictures, Number(canvas.dataset.arm), Math.ceil(pictures.samples / rows));
       }
     }
@@ -63,10 +65,12 @@
     }
     clearTimeout(rest);
     rest = setTimeout(settled, scrub?.playing ? 1000 : 60);
-    if (!scrub?.playing || performance.now() - lastPush > 400) push(step);
+    // What comes from the slider is not sent back to it: a quick hand would be held up.
+    if (step !== slid && (!scrub?.playing || performance.now() - lastPush > 400)) push(step);
   }
   function push(step) {
     lastPush = performance.now();
+    slid = null;
     pushed.add(step);
     if (one("#step")) set("step", { value: step });
   }
@@ -121,6 +125,7 @@
     step(value) {
       if (pushed.delete(value) || !scrub || value === scrub.step) return;
       pushed.clear();
+      slid = value;
       scrub.set(value);
     },
     speed(value) {

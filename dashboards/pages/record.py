@@ -3,14 +3,13 @@
 import secrets
 from typing import Any
 
-import dash
 import dash_mantine_components as dmc
 from dash import ALL, Input, Output, State, callback, dcc, html, no_update, register_page
 from dash.development.base_component import Component
 
 from dashboards import shell
 from dashboards.jobs import FORMS, Jobs, follow
-from dashboards.shelf import RECORDED, shelf
+from dashboards.shelf import RECORDED, setting, shelf
 from dashboards.shell import View
 from diffviz.diffusion.schedule import KINDS
 from diffviz.errors import InputError
@@ -25,7 +24,7 @@ SAMPLES = {"network": 16, "sprites": 32, "gaussian": 4000, "mixture": 4000}
 
 def jobs() -> Jobs:
     """Those of the application that answers."""
-    return dash.get_app().server.config["JOBS"]
+    return setting("JOBS")
 
 
 def layout(**query: Any) -> Component:

@@ -9,13 +9,13 @@ import time
 from functools import cache
 from typing import Any
 
-import dash
 import dash_mantine_components as dmc
 from dash import Input, Output, State, callback, dcc, html, no_update, register_page
 from dash.development.base_component import Component
 
 from dashboards import shell
 from dashboards.jobs import Jobs
+from dashboards.shelf import setting
 from dashboards.shell import View
 from diffviz.errors import InputError
 from diffviz.figures.behaviour import behaviour_figure
@@ -138,7 +138,7 @@ def shown(faults: list[str], program: str, search: str) -> tuple[Any, Any, bool]
 def looked(tell: Any, order: dict[str, Any], search: str) -> Any:
     """Run the loop under the x-ray, one such at a time."""
     view = View.parse("xray", search)
-    jobs: Jobs = dash.get_app().server.config["JOBS"]
+    jobs: Jobs = setting("JOBS")
     while before := jobs.before(os.getpid(), "xray"):
         tell(view.say("record.state.waiting", before=before))
         time.sleep(0.5)

@@ -70,6 +70,7 @@ def _of_steps(law: Behaviour, e: Evidence) -> tuple[list[Finding], str | None, E
         every = np.ones(len(e.clipped), dtype=bool)
         half = finding(e, "half-precision", every, found=e.wild.precision)
         found = [half, *(i for i in found if i.id not in VISIBLE and i.id != "x0-clipped")]
+    found = _ends_early(law, e, found)
     if law.behaves and not e.multistep:
         # A single step, a little off, as float32 leaves it where a table is near its end.
         found = [item for item in found if item.id not in TERMS or abs(_ratio(item) - 1) > 1e-4
@@ -77,7 +78,7 @@ def _of_steps(law: Behaviour, e: Evidence) -> tuple[list[Finding], str | None, E
         rest = [item for item in found if item.id in VISIBLE]
         terms = [item for item in rest if item.id in TERMS]
         ratios = [_ratio(item) for item in terms]
-        if len(terms) > 1 and max(ratios) - min(ratios) < 0.05 * abs(ratios[0] - 1):
+        if len(terms) > 1 and max(ratios) - min(ratios) < 0.25 * abs(ratios[0] - 1):
             # One factor on the whole step is said once.
             found = [item for item in found if item not in terms[1:]]
             terms = terms[:1]
@@ -89,7 +90,6 @@ def _of_steps(law: Behaviour, e: Evidence) -> tuple[list[Finding], str | None, E
             last = [item for item in rest if item.id == "noise-last-step"]
             last = [replace(item, severity="information") for item in last]
             return [*found, *last, _unnamed(law, e.schedule)], None, shown
-    found = _ends_early(law, e, found)
     if not law.behaves:
         found = [*_largest_first(found), *_balance(shown)]
     return found, rule, shown
