@@ -4,6 +4,7 @@ import ast
 import builtins
 import importlib.util
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -207,6 +208,15 @@ def test_a_notebook_runs_from_top_to_bottom(page, tmp_path):
     made = _load(DOCS / "notebooks.py").notebook((DOCS / page).read_text("utf-8"), "en", {})
     client = nbclient.NotebookClient(nbformat.from_dict(made), timeout=1800)
     client.execute(cwd=str(tmp_path))
+
+
+def test_a_line_break_in_chinese_is_no_space_and_takes_nothing_with_it():
+    """Kills: a full stop that goes with the line break behind it."""
+    sys.path[:0] = [str(DOCS), str(DOCS / "_ext")]
+    joined = _load(DOCS / "_ext" / "course_pages.py").joined
+    assert joined("", "同一幅图。", "\n") == "同一幅图。"
+    assert joined("。", "\n", "第") == ""
+    assert joined("", "一行\n又一行，\nand one\nmore", "") == "一行又一行，and one\nmore"
 
 
 def test_what_the_build_needs_is_declared():

@@ -83,7 +83,10 @@ def test_a_page_asks_for_nothing_outside_and_draws_its_pictures(opened, path):
     for picture in page.query_selector_all(".picture"):
         picture.scroll_into_view_if_needed()
         page.wait_for_function("(x) => 'drawn' in x.dataset", arg=picture)
-    assert not wrong
+    page.set_viewport_size({"width": 1180, "height": 720})  # a figure stays, whatever the width
+    page.wait_for_timeout(400)
+    heights = page.evaluate("[...document.querySelectorAll('.picture')].map(x => x.clientHeight)")
+    assert not wrong and all(height > 100 for height in heights), heights
 
 
 CONTRAST = """() => {

@@ -93,8 +93,7 @@ class Join(SphinxTransform):
             place = parent.index(text)
             before = parent[place - 1].astext()[-1:] if place else ""
             after = parent[place + 1].astext()[:1] if place + 1 < len(parent) else ""
-            joined = BREAK.sub("", before + text + after)
-            parent.replace(text, nodes.Text(joined[len(before) : len(joined) - len(after)]))
+            parent.replace(text, nodes.Text(joined(before, text.astext(), after)))
 
 
 class Papers(SphinxTransform):
@@ -120,6 +119,13 @@ class Papers(SphinxTransform):
                     uri = f"https://arxiv.org/abs/{parts[i + 2]}"
                     new.append(nodes.reference(parts[i + 1], parts[i + 1], refuri=uri))
             parent.replace(text, new)
+
+
+def joined(before: str, text: str, after: str) -> str:
+    """The text without its line breaks between Chinese characters, of which two may be outside."""
+    whole, start = before + text + after, len(before)
+    breaks = {found.start() for found in BREAK.finditer(whole)}
+    return "".join(whole[i] for i in range(start, start + len(text)) if i not in breaks)
 
 
 class Fold(SphinxTransform):
@@ -196,8 +202,8 @@ def _slides(section: nodes.section, spoken: bool) -> list[nodes.section]:
     short = [block for block in shown if "short" in block.get("classes", ())]
     rest = [block for block in shown if block not in short]
     first = pictures[:1] if pictures and not _tall(pictures[:1]) else []
-    if first and sum(map(_size, rest)) > 1:  # the formulas alone, the sentence with the picture
-        contents = [rest, [*short, *first]]
+    if first and sum(map(_size, rest)) > 1:  # no room for both
+        contents = [[*rest, *(block.deepcopy() for block in short)], [*short, *first]]
     else:
         contents = [[*shown, *first]]
     pictures = pictures[len(first) :]
@@ -220,7 +226,7 @@ def _size(block: nodes.Element) -> int:
 
 def _tall(pictures: list[nodes.Element]) -> bool:
     raw = "".join(n.astext() for picture in pictures for n in picture.findall(nodes.raw))
-    return any(int(height) > 450 for height in re.findall(r"min-height:(\d+)px", raw))
+    return any(int(height) > 520 for height in re.findall(r"min-height:(\d+)px", raw))
 
 
 _SPOKEN = (nodes.paragraph, nodes.bullet_list, nodes.enumerated_list, nodes.definition_list)

@@ -27,7 +27,8 @@
       const around = layout.margin.t + layout.margin.b, before = layout.height - around;
       layout.height = (690 - element.offsetTop) / enlarged(element);
       // The legend keeps its pixels above the titles.
-      layout.legend.y = 1 + ((layout.legend.y - 1) * before) / (layout.height - around);
+      const legend = layout.legend;
+      if (legend) legend.y = 1 + ((legend.y - 1) * before) / (layout.height - around);
     }
     return { data, layout };
   }
