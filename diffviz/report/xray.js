@@ -23,6 +23,9 @@
     for (const [path, value] of Object.entries(patch)) put(layout, path.split("."), value);
     layout.shapes = (layout.shapes ?? []).filter((shape) => shape.name !== "cursor");
     layout.font = { ...layout.font, color: view.text[isDark() ? "dark" : "light"] };
+    // A height in the layout would switch off that the width follows the page.
+    element.style.height = `${layout.height}px`;
+    Object.assign(layout, { height: null, width: null, autosize: true });
     return Plotly.react(element, data, layout, view.config);
   }
 
