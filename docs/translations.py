@@ -28,6 +28,7 @@ MADE_AS_A_WHOLE = ("findings/*", "gallery/*")
 MADE = re.compile(r"(?<=<!-- made by ).*?(?=<!-- end -->)", re.DOTALL)
 TAKEN = re.compile(r"^:::\{made\} (\S+) ?(\d*)\n(.*?)^:::$", re.MULTILINE | re.DOTALL)
 STAMP = re.compile(r"^translates: ?(.*)$", re.MULTILINE)
+BREAK = re.compile(r"(?<=[，。；：、！？（）“”])\n|(?<=[一-鿿])\n(?=[一-鿿“（，。；：、！？])")
 CELL = re.compile(r"^```\{code-cell\}.*?^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -52,6 +53,13 @@ def digest(path: str) -> str:
 def made(path: str, number: int = 1) -> str:
     """What a program has written into the English page, the first, second, … time."""
     return MADE.findall((HERE / path).read_text(encoding="utf-8"))[number - 1].partition("\n")[2]
+
+
+def joined(before: str, text: str, after: str) -> str:
+    """The text without its line breaks between Chinese characters, of which two may be outside."""
+    whole, start = before + text + after, len(before)
+    breaks = {found.start() for found in BREAK.finditer(whole)}
+    return "".join(whole[i] for i in range(start, start + len(text)) if i not in breaks)
 
 
 def words(lines: Iterable[str]) -> dict[str, str]:

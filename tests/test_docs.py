@@ -4,7 +4,6 @@ import ast
 import builtins
 import importlib.util
 import re
-import sys
 import tomllib
 from pathlib import Path
 
@@ -212,8 +211,7 @@ def test_a_notebook_runs_from_top_to_bottom(page, tmp_path):
 
 def test_a_line_break_in_chinese_is_no_space_and_takes_nothing_with_it():
     """Kills: a full stop that goes with the line break behind it."""
-    sys.path[:0] = [str(DOCS), str(DOCS / "_ext")]
-    joined = _load(DOCS / "_ext" / "course_pages.py").joined
+    joined = translations.joined
     assert joined("", "同一幅图。", "\n") == "同一幅图。"
     assert joined("。", "\n", "第") == ""
     assert joined("", "一行\n又一行，\nand one\nmore", "") == "一行又一行，and one\nmore"

@@ -22,12 +22,11 @@ from sphinx.addnodes import pending_xref, toctree
 from sphinx.application import Sphinx
 from sphinx.transforms import SphinxTransform
 from sphinx.util.docutils import SphinxDirective, SphinxRole
-from translations import HERE, in_words, made, words
+from translations import HERE, in_words, joined, made, words
 
 PICTURES = ('class="picture"', 'class="still"')
 LESSONS = "lessons/"
 PAPER = re.compile(r"(arXiv[ :](\d{4}\.\d{4,5}))")
-BREAK = re.compile(r"(?<=[，。；：、！？（）“”])\n|(?<=[一-鿿])\n(?=[一-鿿“（，。；：、！？])")
 
 
 class solution(nodes.General, nodes.Element):
@@ -119,13 +118,6 @@ class Papers(SphinxTransform):
                     uri = f"https://arxiv.org/abs/{parts[i + 2]}"
                     new.append(nodes.reference(parts[i + 1], parts[i + 1], refuri=uri))
             parent.replace(text, new)
-
-
-def joined(before: str, text: str, after: str) -> str:
-    """The text without its line breaks between Chinese characters, of which two may be outside."""
-    whole, start = before + text + after, len(before)
-    breaks = {found.start() for found in BREAK.finditer(whole)}
-    return "".join(whole[i] for i in range(start, start + len(text)) if i not in breaks)
 
 
 class Fold(SphinxTransform):
