@@ -314,7 +314,7 @@ class Trace:
     def beta_over_jumps(self) -> bool:
         """For a point, every level is the one that DDPM's larger variance leaves on these times.
 
-        x_s = √ᾱ_s μ + c (x_t − √ᾱ_t μ) + √(1 − α) z with α = ᾱ_t/ᾱ_s and c = √α (1 − ᾱ_s)/(1 − ᾱ_t)
+        x_s = √ᾱ_s μ + c (x_t − √ᾱ_t μ) + √(1 − α) z, α = ᾱ_t/ᾱ_s, c = √α (1 − ᾱ_s)/(1 − ᾱ_t)
         (arXiv 2006.11239, eq. 7). Over long jumps that is more noise than a point needs.
         """
         a, b, level = (np.array(v) for v in (self.a, self.b, self.level))
