@@ -65,12 +65,15 @@ class Jobs:
         self.close()
 
     def close(self) -> None:
-        """End all processes and remove the folder."""
-        children = psutil.Process().children(recursive=True)
-        for child in children:
+        """End the processes that record or look, and remove the folder."""
+        server, ended = psutil.Process(), []
+        for child in server.children(recursive=True):
             with suppress(psutil.NoSuchProcess):
-                child.kill()
-        psutil.wait_procs(children, timeout=3)
+                # A job of Dash is a fork of the server. Other children are not ours to end.
+                if child.cmdline() == server.cmdline() or "dashboards.worker" in child.cmdline():
+                    child.kill()
+                    ended.append(child)
+        psutil.wait_procs(ended, timeout=3)
         self.cache.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 

@@ -186,8 +186,10 @@ def test_the_line_is_first_come_first_served_and_forgets_the_dead(jobs):
 
 
 def test_everything_ends_with_the_jobs():
-    """Kills: a worker that goes on without a server; runs that others on the machine can read."""
+    """Kills: a worker that goes on without a server; runs that others on the machine can read; a
+    process ended that belongs to somebody else."""
     jobs = Jobs(memory=4e9)
+    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=-1)
     assert stat.S_IMODE(jobs.folder.stat().st_mode) == 0o700
     going = jobs.record(RUN_ID, LONG, "en")
     states = []
@@ -198,6 +200,8 @@ def test_everything_ends_with_the_jobs():
     thread.join(60)
     assert not jobs.folder.exists()
     assert states[-1]["state"] in ("memory", "crash") and not worker.is_running()
+    assert other.poll() is None
+    other.communicate()
 
 
 SERVER = """
