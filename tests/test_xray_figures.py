@@ -5,10 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from scipy.stats import norm
 
 import diffviz as dv
-from diffviz.diffusion.forward import forward_data
 from diffviz.figures.xray import xray_data, xray_figure, xray_noise_figure
 from diffviz.files.catalogue import catalogue
 from diffviz.identify import zoo
@@ -63,20 +61,3 @@ def test_pictures_say_what_they_cannot_show(name, language):
             if axis.range is not None:
                 assert np.isfinite(axis.range).all() and axis.range[1] - axis.range[0] > 1e-3
         json.dumps(json.loads(figure.to_json()), allow_nan=False)
-
-
-def test_what_can_still_be_told_follows_bayes():
-    """Kills: √ᾱ left out of the distance, σ for σ², log 2 in the number of candidates."""
-    images = np.linspace(-1, 1, 5)[:, None, None]
-    schedule = dv.NoiseSchedule.cosine(50)
-    data = forward_data(schedule, images, 3, [0, 10, 30, 50], seed=2)
-    for t, bar, x, sure, left in zip(*data, strict=True):
-        assert bar == schedule.alpha_bars[t]
-        if t == 0:
-            assert (sure, left) == (1, pytest.approx(1)) and x == images[3]
-            continue
-        density = norm.pdf(x.item(), np.sqrt(bar) * images.ravel(), np.sqrt(1 - bar))
-        p = density / density.sum()
-        assert sure == pytest.approx(p[3], rel=1e-9)
-        assert left == pytest.approx(np.prod(p**-p), rel=1e-9)
-    assert data.candidates[-1] > 4.99
