@@ -317,7 +317,7 @@ def _sum_of_blocks(
     with _bar(total) if progress else nullcontext() as bar:
         for result in _blocks(job, todo, bar, executor, watch):
             try:
-                stats = result if stats is None else stats.merge(result, job.keep)
+                stats = result if stats is None else stats.merge(result)
             except ValueError:
                 raise RunFileError(f"{kept}: its arrays have other sizes than this run") from None
             del result  # tens of megabytes that the next block need not find in its way

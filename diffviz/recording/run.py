@@ -39,36 +39,97 @@ BANDS = (
 )
 """Curves with the range in which a right sampler stays, ``*_low`` and ``*_high``."""
 
-# Where each variable of every run stands. A run may hold more; these are never missing.
-_ARM_T, _QUANTITY = ("arm", "t"), ("arm", "quantity", "t")
-VARIABLES: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("mean", "std", "skewness", "kurtosis", "values"), _QUANTITY),
-    **dict.fromkeys(("ks_normal", "ks_normal_error", "ks_normal_p"), _QUANTITY),
-    **dict.fromkeys(("ks_marginal", "ks_marginal_error", "std_between", "std_within"), _ARM_T),
-    **dict.fromkeys(("distance_to_mean", "noise_level", "noise_std", "noise_ks"), _ARM_T),
-    **dict.fromkeys(("noise_ks_error", "noise_ks_p"), _ARM_T),
-    "histogram": (*_QUANTITY, "bin"),
-    **{f"{name}_{end}": ("t",) for name in BANDS for end in ("low", "high")},
-    "map": ("arm", "t", "map_sample", "plane"),
-    "map_std": ("t", "plane"),
-    "map_data": ("point", "plane"),
-    "frames": ("arm", "frame", "frame_sample"),
-    "frame_t": ("frame",),
-    "snapshots": ("arm", "snapshot", "sample"),
-    "samples": ("arm", "sample"),
-    **dict.fromkeys(("reference_mean", "reference_std", "reference_std_between"), ("t",)),
-    **dict.fromkeys(("reference_std_within", "reference_distance_to_mean"), ("t",)),
-    "reference_noise_level": ("t",),
-    "reference_histogram": ("t", "bin"),
-    **dict.fromkeys(("schedule_beta", "schedule_alpha", "schedule_alpha_bar"), ("schedule_t",)),
-    "class_count": ("arm", "class"),
-    "reference_class_share": ("class",),
-    **dict.fromkeys(("nearest_distance", "distinct_nearest"), ("arm",)),
-    **dict.fromkeys(("answer_repeat_difference", "answer_batch_difference"), ("arm",)),
-    "reference_distinct_nearest": (),
-    **{name: (name,) for name in ("arm", "t", "quantity", "bin", "snapshot", "schedule_t")},
-    "class": ("class",),
+_T, _ARM, _ARM_T, _QUANTITY = ("t",), ("arm",), ("arm", "t"), ("arm", "quantity", "t")
+_SCHEDULE = ("schedule_t",)
+VARIABLES: dict[str, tuple[tuple[str, ...], str]] = {
+    "arm": (_ARM, "way of sampling"),
+    "t": (_T, "time, T is noise and 0 is data"),
+    "quantity": (("quantity",), "what is measured"),
+    "bin": (("bin",), "middle of the bin"),
+    "snapshot": (("snapshot",), "time of the snapshot"),
+    "schedule_t": (_SCHEDULE, "time, all of 0…T"),
+    "class": (("class",), "class of the data"),
+    "frame_t": (("frame",), "time of the frame"),
+    "mean": (_QUANTITY, "mean over all coordinates"),
+    "std": (_QUANTITY, "standard deviation over all coordinates"),
+    "skewness": (_QUANTITY, "skewness"),
+    "kurtosis": (_QUANTITY, "excess kurtosis"),
+    "values": (_QUANTITY, "number of values behind the statistics"),
+    "ks_normal": (_QUANTITY, "KS distance D from N(0, 1)"),
+    "ks_normal_error": (_QUANTITY, "half-width of the bounds of D, 0 when exact"),
+    "ks_normal_p": (_QUANTITY, "KS p-value, where values are independent under the null"),
+    "histogram": ((*_QUANTITY, "bin"), "counts; the outer bins reach to infinity"),
+    "ks_marginal": (_ARM_T, "KS distance D of x_t from the marginal q(x_t)"),
+    "ks_marginal_error": (_ARM_T, "half-width of the bounds, 0 when exact"),
+    "std_between": (_ARM_T, "std between samples, root mean square over coordinates"),
+    "std_within": (_ARM_T, "std within a sample, root mean square over samples"),
+    "distance_to_mean": (
+        _ARM_T,
+        "RMS distance per coordinate from x_t to √ᾱ_t times the data's mean",
+    ),
+    "noise_level": (
+        _ARM_T,
+        "noise per unit of signal in x_t, measured against its own end point",
+    ),
+    "noise_std": (_ARM_T, "std of the noise injected in the step that leaves t"),
+    "noise_ks": (_ARM_T, "KS distance D of the injected noise, scaled to std 1, from N(0, 1)"),
+    "noise_ks_error": (_ARM_T, "half-width of the bounds"),
+    "noise_ks_p": (_ARM_T, "KS p-value of the injected noise"),
+    "snapshots": (("arm", "snapshot", "sample"), "x_t at the snapshot times"),
+    "samples": (("arm", "sample"), "end points x_0"),
+    "frames": (
+        ("arm", "frame", "frame_sample"),
+        "x_t of a few samples as pictures, −1 to 1 as 0 to 255",
+    ),
+    "map": (
+        ("arm", "t", "map_sample", "plane"),
+        "x_t less √ᾱ_t times the data's mean, along the data's first principal components",
+    ),
+    "map_std": (("t", "plane"), "std of q(x_t) along them"),
+    "map_data": (("point", "plane"), "the data themselves along them, less their mean"),
+    "nearest_distance": (
+        _ARM,
+        "RMS distance per coordinate from an end point to the nearest data, averaged",
+    ),
+    "distinct_nearest": (_ARM, "how many different data are nearest to some end point"),
+    "reference_distinct_nearest": (
+        (),
+        "the same, expected of as many random draws from the data",
+    ),
+    "class_count": (("arm", "class"), "end points by class"),
+    "reference_class_share": (("class",), "share of the class in the data"),
+    "answer_repeat_difference": (
+        _ARM,
+        "RMS difference of the denoiser's answers to two equal calls, as a share of their RMS",
+    ),
+    "answer_batch_difference": (
+        _ARM,
+        "the same about one sample when the rest of its batch changes, as a share of their RMS",
+    ),
+    "reference_mean": (_T, "mean of q(x_t)"),
+    "reference_std": (_T, "std of q(x_t) over all coordinates"),
+    "reference_std_between": (_T, "std of q(x_t) between samples"),
+    "reference_std_within": (_T, "std within a sample of q(x_t)"),
+    "reference_distance_to_mean": (
+        _T,
+        "RMS distance per coordinate of q(x_t) to √ᾱ_t times the data's mean",
+    ),
+    "reference_noise_level": (_T, "the level the denoiser is told"),
+    "reference_histogram": (("t", "bin"), "probability of the bin under q(x_t)"),
+    **{
+        f"{name}_{end}": (
+            _T,
+            f"{end} end of the range of {name} in 95 % of right samplers with this n",
+        )
+        for name in BANDS
+        for end in ("low", "high")
+    },
+    **{
+        f"schedule_{name}": (_SCHEDULE, f"{name}_t for every t")
+        for name in ("beta", "alpha", "alpha_bar")
+    },
 }
+"""Of every variable of a run: its dimensions, and what it is. A run may hold more."""
 OPTIONAL = (
     ("class_count", "reference_class_share", "class"),
     ("nearest_distance", "distinct_nearest", "reference_distinct_nearest"),
@@ -76,8 +137,10 @@ OPTIONAL = (
     ("map", "map_std", "map_data"),
     ("frames", "frame_t"),
 )
-"""Together or not at all."""
+"""Together or not at all; what else is in ``VARIABLES`` is in every run."""
 WORDS = ("arm", "quantity", "class")
+PICTURES = ("samples", "snapshots", "frames")
+"""Over the dimensions of a sample as well."""
 
 
 Count = Annotated[int, Field(strict=True, ge=1, lt=2**63)]
@@ -318,13 +381,13 @@ def _check_sizes(dataset: xr.Dataset) -> None:
     sizes = dict(zip(("arm", "quantity"), (len(spec.arms), len(QUANTITIES)), strict=True))
     sizes["t"] = spec.steps + 1
     absent = {n for group in OPTIONAL for n in group if not {*group} & {*dataset.variables}}
-    for name, dims in VARIABLES.items():
+    for name, (dims, _) in VARIABLES.items():
         if name in absent:
             continue
         if name not in dataset.variables:
             raise RunFileError(f"the variable {name!r} is missing")
         variable = dataset.variables[name]
-        shape = spec.sample_shape if name in ("samples", "snapshots", "frames") else ()
+        shape = spec.sample_shape if name in PICTURES else ()
         if variable.dims[: len(dims)] != dims or variable.shape[len(dims) :] != shape:
             raise RunFileError(
                 f"{name} is over {variable.dims} {variable.shape}; allowed is {(*dims, *shape)}"
