@@ -28,7 +28,7 @@ from torch import Tensor
 
 from diffviz.diffusion.law import DataLaw
 from diffviz.diffusion.schedule import NoiseSchedule
-from diffviz.errors import InputError, NonfiniteError, said
+from diffviz.errors import InputError, NonfiniteError, said, shown
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """What a denoiser may answer in."""
@@ -101,7 +101,7 @@ def describe(denoiser: object) -> Description:
         InputError: it cannot be called, or a part has another type than the module says.
     """
     if not callable(denoiser):
-        raise InputError(f"the denoiser is {said_value(denoiser)}; allowed is (x, t, context) → ε̂")
+        raise InputError(f"the denoiser is {shown(denoiser)}; allowed is (x, t, context) → ε̂")
     given: dict[str, Any] = {}
     for field in fields(Description):
         value = getattr(denoiser, field.name, None)
@@ -112,7 +112,7 @@ def describe(denoiser: object) -> Description:
     for name, kind in (("law", DataLaw), ("name", str), ("digest", str)):
         if name in given and not isinstance(given[name], kind):
             raise InputError(
-                f"the denoiser's {name} is {said_value(given[name])}; allowed is {kind.__name__}"
+                f"the denoiser's {name} is {shown(given[name])}; allowed is {kind.__name__}"
             )
     for name, part in (("sample_shape", Integral), ("classes", str)):
         if name in given:
@@ -128,7 +128,7 @@ def _tuple(name: str, value: object, kind: type) -> tuple:
     parts = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else None
     if parts is None or not all(isinstance(part, kind) for part in parts):
         raise InputError(
-            f"the denoiser's {name} is {said_value(value)}; allowed is a tuple of {kind.__name__}"
+            f"the denoiser's {name} is {shown(value)}; allowed is a tuple of {kind.__name__}"
         )
     return parts
 
@@ -159,7 +159,7 @@ def one_time(t: int | Tensor, T: int) -> int:
         number = float(value)
         if number.is_integer() and 0 <= number <= T:
             return int(number)
-    raise InputError(f"t is {said_value(value)}; allowed are the integers 0…T = {T}")
+    raise InputError(f"t is {shown(value)}; allowed are the integers 0…T = {T}")
 
 
 class Checked:
@@ -225,11 +225,3 @@ def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def said_value(value: object) -> str:
-    """A value of any kind in at most 80 characters."""
-    try:
-        return f"{value!r:.80}"
-    except Exception:  # other people's code
-        return f"a {type(value).__name__}"

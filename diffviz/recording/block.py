@@ -14,10 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffviz.diffusion.law import DataLaw
+from diffviz.measure.ks import CELLS
 from diffviz.measure.moments import Moments
 from diffviz.recording.run import NOTHING
 
 BINS = 128
+MEMORY = 64 * 2**20
+"""Bytes that a block may keep of its trajectories."""
 MAPPED = 256
 """Samples whose way through the plane of the data is kept."""
 FRAMED = 8
@@ -190,6 +193,18 @@ ARRAYS: dict[str, Layout] = {
     for name, kind in get_type_hints(BlockStats, include_extras=True).items()
     if hasattr(kind, "__metadata__")
 }
+
+
+def block_bytes(arms: int, block: int, size: int, points: int, merged: bool) -> int:
+    """About what a block of ``arms`` × ``block`` samples of ``size`` values needs in memory.
+
+    Its states a few times over, its curves and spreads at all ``points``, the trajectories kept,
+    and the counts by which it is merged.
+    """
+    states = 80 * arms * block * size
+    curves = arms * points * (6000 + 32 * min(size, 4096))
+    counts = 10 * 4 * CELLS * (4 * arms + 1) * points if merged else 0
+    return states + curves + counts + min(MEMORY, 4 * arms * block * size * points)
 
 
 def find_nearest(stats: BlockStats, ends: NDArray[np.float32], law: DataLaw) -> None:

@@ -20,7 +20,7 @@ from diffviz.diffusion.sampler import Step
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.measure.ks import CELLS, NORMAL
 from diffviz.measure.moments import Moments
-from diffviz.recording.block import BINS, FRAMED, MAPPED, BlockStats, find_nearest
+from diffviz.recording.block import BINS, FRAMED, MAPPED, MEMORY, BlockStats, find_nearest
 from diffviz.recording.dataset import SHOWN, bin_edges, frame_times, snapshot_times
 from diffviz.recording.run import QUANTITIES, SNAPSHOT_UNIT
 from diffviz.recording.statistics import (
@@ -31,8 +31,6 @@ from diffviz.recording.statistics import (
     to_device,
 )
 
-MEMORY = 64 * 2**20
-"""Bytes that a block may keep of its trajectories."""
 MAX_COORDINATES = 4096
 """Coordinates on which the spread between samples is followed."""
 TOGETHER = {"cpu": 2**17}

@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -22,7 +22,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from diffviz.diffusion.schedule import NoiseSchedule
-from diffviz.errors import InputError, RunFileError
+from diffviz.errors import InputError, RunFileError, shown
 from diffviz.files.atomic import read_bytes, sealing, unseal
 
 FORMAT = "diffviz-run-2"
@@ -277,16 +277,6 @@ class Run:
     def _repr_html_(self) -> str:
         return import_module("diffviz.figures.notebook").run_html(self)
 
-    def without_broken(self) -> "Run | None":
-        """The run of the arms that are finite throughout; None when there is none."""
-        if not self.broken:
-            return self
-        kept = [i for i, name in enumerate(self.arms) if name not in self.broken]
-        if not kept:
-            return None
-        spec = replace(self.spec, arms=tuple(self.spec.arms[i] for i in kept))
-        return Run(self.dataset.isel(arm=kept).assign_attrs(spec=spec.to_json()))
-
     def save(self, path: str | Path) -> None:
         """Write the run to ``path``, whole or not at all.
 
@@ -367,7 +357,18 @@ def check_run(run: Run) -> None:
         RunFileError: a variable is missing or of other sizes, or names and times are others.
     """
     _check_sizes(run.dataset)
-    _check_values(run)
+    data, spec = run.dataset, run.spec
+    names = [str(arm["name"]) for arm in spec.arms]
+    if run.arms != names or list(data["quantity"].values) != list(QUANTITIES):
+        raise RunFileError(f"its arms are {shown(run.arms)}; its specification has {shown(names)}")
+    t, T, edges = data["t"].values, data.sizes["schedule_t"] - 1, data["bin"].values
+    some = [data[name].values for name in ("snapshot", "frame_t") if name in data.variables]
+    falling = all((np.diff(times) < 0).all() and np.isin(times, t).all() for times in (t, *some))
+    counted = np.array_equal(data["schedule_t"].values, np.arange(T + 1))
+    if not falling or not counted or t[0] > T or t[-1] != 0:
+        raise RunFileError(f"its times do not fall to 0, or lie outside 0…{T}")
+    if len(edges) < 2 or (np.diff(edges) <= 0).any():
+        raise RunFileError("its bins do not rise")
 
 
 def _check_sizes(dataset: xr.Dataset) -> None:
@@ -378,8 +379,7 @@ def _check_sizes(dataset: xr.Dataset) -> None:
             f"its format is {found!r} and this diffviz reads {FORMAT!r}; record the run again"
         )
     spec = RunSpec.from_json(str(dataset.attrs.get("spec")))
-    sizes = dict(zip(("arm", "quantity"), (len(spec.arms), len(QUANTITIES)), strict=True))
-    sizes["t"] = spec.steps + 1
+    sizes = {"arm": len(spec.arms), "quantity": len(QUANTITIES), "t": spec.steps + 1}
     absent = {n for group in OPTIONAL for n in group if not {*group} & {*dataset.variables}}
     for name, (dims, _) in VARIABLES.items():
         if name in absent:
@@ -393,42 +393,12 @@ def _check_sizes(dataset: xr.Dataset) -> None:
                 f"{name} is over {variable.dims} {variable.shape}; allowed is {(*dims, *shape)}"
             )
         if (variable.dtype.kind in "fiu") == (name in WORDS):
-            raise RunFileError(
-                f"{name} holds {variable.dtype}; allowed are "
-                + ("words" if name in WORDS else "numbers")
-            )
-    for dim, size in sizes.items():
-        if dataset.sizes[dim] != size:
-            raise RunFileError(
-                f"{dim} has size {dataset.sizes[dim]}; its specification has {size}"
-            )
-    if not 1 <= dataset.sizes["sample"] <= spec.n or dataset.sizes["schedule_t"] < 2:
-        raise RunFileError(f"its sizes are {dict(dataset.sizes)}, of {spec.n} samples")
-
-
-def _check_values(run: Run) -> None:
-    """Names and times are those that every figure relies on."""
-    data, spec = run.dataset, run.spec
-    names = [str(arm["name"]) for arm in spec.arms]
-    if run.arms != names or list(data["quantity"].values) != list(QUANTITIES):
-        raise RunFileError(f"its arms are {run.arms!r:.80}; its specification has {names!r:.80}")
-    t, T = data["t"].values, data.sizes["schedule_t"] - 1
-    snapshots = data["snapshot"].values
-    frames = data["frame_t"].values if "frame_t" in data.variables else snapshots
-    if (
-        t[0] > T
-        or t[-1] != 0
-        or (np.diff(t) >= 0).any()
-        or not np.isin(snapshots, t).all()
-        or (np.diff(snapshots) >= 0).any()
-        or not np.isin(frames, t).all()
-        or (np.diff(frames) >= 0).any()
-        or not np.array_equal(data["schedule_t"].values, np.arange(T + 1))
-    ):
-        raise RunFileError(f"its times do not fall to 0, or lie outside 0…{T}")
-    edges = np.diff(data["bin"].values)
-    if len(edges) < 1 or not (edges > 0).all():
-        raise RunFileError("its bins do not rise")
+            allowed = "words" if name in WORDS else "numbers"
+            raise RunFileError(f"{name} holds {variable.dtype}; allowed are {allowed}")
+    wrong = {dim: size for dim, size in sizes.items() if dataset.sizes[dim] != size}
+    kept = dataset.sizes["sample"]
+    if wrong or not 1 <= kept <= spec.n or dataset.sizes["schedule_t"] < 2:
+        raise RunFileError(f"its sizes are {dict(dataset.sizes)}; its specification has {sizes}")
 
 
 def array_digest(*arrays: NDArray[np.generic]) -> str:
