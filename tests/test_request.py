@@ -70,7 +70,7 @@ MISTAKES = {
     "arm is 'magic'; allowed": {"arms": "ddpm,magic"},
     "arms is 3; allowed": {"arms": 3},
     "each with its own name": {"arms": ["ddpm", "ddpm/beta"]},
-    "steps is 13; allowed are the integers 1…T = 12": {"steps": 13},
+    "steps is 13; allowed are the integers 1…12": {"steps": 13},
     "class is 'hero'; allowed: none": {"label": "hero"},
     "class is 'dragon'; allowed: hero": {"denoiser": "dataset:sprites", "label": "dragon"},
     "no such file": {"denoiser": "nothing.pth"},

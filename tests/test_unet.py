@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from diffviz.diffusion.law import DataLaw
 from diffviz.diffusion.schedule import NoiseSchedule
-from diffviz.diffusion.unet import SHORTCUTS, ContextUnet, CourseShortcut, NetworkDenoiser
+from diffviz.diffusion.unet import SHORTCUTS, ContextUnet, Shortcut, NetworkDenoiser
 from diffviz.errors import InputError
 
 SCHEDULE = NoiseSchedule.linear(T=7)
@@ -186,7 +186,7 @@ def test_frozen_is_the_first_draw_of_course() -> None:
 
 def test_a_drawn_shortcut_has_the_law_of_a_new_layer() -> None:
     # nn.Conv2d(3, o, 1) draws both from U(−1/√3, 1/√3). Kills: the bounds 1/3, 1/√o, √3.
-    weight, bias = CourseShortcut(3, 20_000, seed=0).draw()
+    weight, bias = Shortcut(3, 20_000, 0, anew=True).draw()
     for values in (weight.flatten().numpy(), bias.numpy()):
         assert kstest(values, "uniform", (-(3**-0.5), 2 * 3**-0.5)).pvalue > 0.01
     reference = nn.Conv2d(3, 20_000, 1)
@@ -322,7 +322,7 @@ def test_wrong_calls_are_refused() -> None:
     denoiser = NetworkDenoiser(network_of(), SCHEDULE)
     x = images()
     for arguments, message in (
-        ((x, -1), "t is -1; allowed are the integers 0…T = 7"),
+        ((x, -1), "t is -1; allowed are the integers 0…7"),
         ((x, 8), "t is 8"),
         ((x[:, :2], 1), r"x has shape \(3, 2, 16, 16\); allowed is \(B, 3, 16, 16\)"),
         ((x, 1, torch.zeros(3, 4)), r"context has shape \(3, 4\); allowed is \(3, 5\)"),

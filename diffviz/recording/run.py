@@ -63,64 +63,34 @@ VARIABLES: dict[str, tuple[tuple[str, ...], str]] = {
     "ks_marginal_error": (_ARM_T, "half-width of the bounds, 0 when exact"),
     "std_between": (_ARM_T, "std between samples, root mean square over coordinates"),
     "std_within": (_ARM_T, "std within a sample, root mean square over samples"),
-    "distance_to_mean": (
-        _ARM_T,
-        "RMS distance per coordinate from x_t to √ᾱ_t times the data's mean",
-    ),
-    "noise_level": (
-        _ARM_T,
-        "noise per unit of signal in x_t, measured against its own end point",
-    ),
+    "distance_to_mean": (_ARM_T, "RMS over coordinates of x_t less √ᾱ_t times the data's mean"),
+    "noise_level": (_ARM_T, "noise per unit of signal in x_t, against its own end point"),
     "noise_std": (_ARM_T, "std of the noise injected in the step that leaves t"),
     "noise_ks": (_ARM_T, "KS distance D of the injected noise, scaled to std 1, from N(0, 1)"),
     "noise_ks_error": (_ARM_T, "half-width of the bounds"),
     "noise_ks_p": (_ARM_T, "KS p-value of the injected noise"),
     "snapshots": (("arm", "snapshot", "sample"), "x_t at the snapshot times"),
     "samples": (("arm", "sample"), "end points x_0"),
-    "frames": (
-        ("arm", "frame", "frame_sample"),
-        "x_t of a few samples as pictures, −1 to 1 as 0 to 255",
-    ),
-    "map": (
-        ("arm", "t", "map_sample", "plane"),
-        "x_t less √ᾱ_t times the data's mean, along the data's first principal components",
-    ),
+    "frames": (("arm", "frame", "frame_sample"), "a few samples as pictures, [−1, 1] as 0…255"),
+    "map": (("arm", "t", "map_sample", "plane"), "x_t less its mean, along the data's main axes"),
     "map_std": (("t", "plane"), "std of q(x_t) along them"),
     "map_data": (("point", "plane"), "the data themselves along them, less their mean"),
-    "nearest_distance": (
-        _ARM,
-        "RMS distance per coordinate from an end point to the nearest data, averaged",
-    ),
+    "nearest_distance": (_ARM, "RMS distance over coordinates from end points to nearest data"),
     "distinct_nearest": (_ARM, "how many different data are nearest to some end point"),
-    "reference_distinct_nearest": (
-        (),
-        "the same, expected of as many random draws from the data",
-    ),
+    "reference_distinct_nearest": ((), "the same, expected of as many draws from the data"),
     "class_count": (("arm", "class"), "end points by class"),
     "reference_class_share": (("class",), "share of the class in the data"),
-    "answer_repeat_difference": (
-        _ARM,
-        "RMS difference of the denoiser's answers to two equal calls, as a share of their RMS",
-    ),
-    "answer_batch_difference": (
-        _ARM,
-        "the same about one sample when the rest of its batch changes, as a share of their RMS",
-    ),
+    "answer_repeat_difference": (_ARM, "relative RMS difference of answers to two equal calls"),
+    "answer_batch_difference": (_ARM, "the same where only the rest of the batch differs"),
     "reference_mean": (_T, "mean of q(x_t)"),
     "reference_std": (_T, "std of q(x_t) over all coordinates"),
     "reference_std_between": (_T, "std of q(x_t) between samples"),
     "reference_std_within": (_T, "std within a sample of q(x_t)"),
-    "reference_distance_to_mean": (
-        _T,
-        "RMS distance per coordinate of q(x_t) to √ᾱ_t times the data's mean",
-    ),
+    "reference_distance_to_mean": (_T, "RMS over coordinates of q(x_t) less its mean"),
     "reference_noise_level": (_T, "the level the denoiser is told"),
     "reference_histogram": (("t", "bin"), "probability of the bin under q(x_t)"),
     **{
-        f"{name}_{end}": (
-            _T,
-            f"{end} end of the range of {name} in 95 % of right samplers with this n",
-        )
+        f"{name}_{end}": (_T, f"{end} end of {name} in 95 % of right samplers with this n")
         for name in BANDS
         for end in ("low", "high")
     },
