@@ -106,7 +106,7 @@ def test_every_statistic_by_its_definition():
             d = scipy.stats.kstest(x.reshape(-1), "norm").statistic
             assert stats.ks[a, 0, i] == pytest.approx(d, abs=1e-9)
             between = x.var(axis=0, ddof=1).mean()
-            assert stats.pixels.variance[a, i].mean() == pytest.approx(between, rel=1e-9)
+            assert stats.between.variance[a, i].mean() == pytest.approx(between, rel=1e-9)
             within = x.var(axis=1, ddof=1).mean()
             assert stats.within[a, i] / stats.n == pytest.approx(within, rel=1e-9)
     for i, step in enumerate(steps):
@@ -117,7 +117,7 @@ def test_every_statistic_by_its_definition():
             r.reshape(3, -1).std(axis=1, ddof=1), rel=1e-5
         )
         z = step.z.numpy().astype(np.float64)
-        assert stats.noise.std[i] == pytest.approx(z.std(ddof=1), rel=1e-9)
+        assert stats.drawn.std[i] == pytest.approx(z.std(ddof=1), rel=1e-9)
         d = scipy.stats.kstest(z.reshape(-1), "norm").statistic
         assert stats.noise_ks[i] == pytest.approx(d, abs=1e-9)
 
@@ -268,7 +268,7 @@ def test_a_subset_of_steps_names_the_times_visited():
     d = record(GAUSSIAN, SCHEDULE, n=64, steps=7, **QUIET).dataset
     np.testing.assert_array_equal(d["t"], SCHEDULE.times(7))
     np.testing.assert_allclose(
-        d["reference_std"], [GAUSSIAN.law.marginal_std(b) for b in SCHEDULE.alpha_bars[d["t"]]]
+        d["reference_std"], GAUSSIAN.law.moments(SCHEDULE.alpha_bars[d["t"]])["std"]
     )
 
 
@@ -373,8 +373,7 @@ def share_inside(law, n, runs, times, seed=1):
                 "residual_ks": scipy.stats.kstest(r.reshape(-1), "norm", method="asymp").statistic,
             }
             for name, value in values.items():
-                low, high = found[name]
-                inside[name][k] += low[i] <= value <= high[i]
+                inside[name][k] += found[f"{name}_low"][i] <= value <= found[f"{name}_high"][i]
     return {name: share / runs for name, share in inside.items() if name != "std_within" or d > 1}
 
 
@@ -389,8 +388,8 @@ def test_bands_hold_right_runs(name):
     for curve in BANDS:
         if curve == "std_within" and name == "number":
             continue
-        ratio = [high[10] - low[10] for low, high in (wide[curve], narrow[curve])]
-        assert 8 < ratio[0] / ratio[1] < 12.5, curve
+        one, other = (some[f"{curve}_high"] - some[f"{curve}_low"] for some in (wide, narrow))
+        assert 8 < one[10] / other[10] < 12.5, curve
 
 
 @pytest.mark.slow
@@ -613,26 +612,23 @@ def test_blocks_that_are_not_what_they_say_are_refused(tmp_path):
     assert partial.read_bytes() == b"something else"
 
 
-COMMAND = [sys.executable, "-m", "diffviz.cli", "record", "--denoiser", "gaussian:1,0.5"]
-
-
 def test_killed_recording_resumes_to_the_same_bits(tmp_path):
     """A real process, really killed between blocks. Kills: a partial file written in place, a lock
     that a killed process leaves."""
-    out = tmp_path / "run.nc"
-    command = [*COMMAND, "--n", "1000", "--block", "100", "--T", "40", "--out", str(out)]
+    out, partial = tmp_path / "run.nc", tmp_path / "run.nc.partial"
+    command = [sys.executable, "-m", "diffviz.cli", "record", "--denoiser", "gaussian:1,0.5"]
+    command += ["--n", "1000", "--block", "50", "--T", "40", "--out", str(out)]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    partial = tmp_path / "run.nc.partial"
     deadline = time.monotonic() + 120
     while not partial.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert partial.exists() and not out.exists(), "killed too late to test anything"
-    subprocess.run([*command, "--resume"], check=True, capture_output=True)
     schedule = NoiseSchedule.course(40)
-    denoiser = GaussianDenoiser(schedule, 1.0, 0.5)
-    assert Run.load(out) == record(denoiser, schedule, n=1000, block=100, **QUIET)
+    given = GaussianDenoiser(schedule, 1.0, 0.5), schedule
+    resumed = record(*given, n=1000, block=50, out=out, resume=True, **QUIET)
+    assert Run.load(out) == resumed == record(*given, n=1000, block=50, **QUIET)
     assert [path.name for path in tmp_path.iterdir()] == ["run.nc"]
 
 
@@ -660,20 +656,6 @@ def test_two_recordings_into_one_file_are_refused(tmp_path):
     assert Run.load(out) == first
     assert record(GAUSSIAN, SCHEDULE, n=4, seed=2, out=out, **QUIET) == Run.load(out)
     assert [path.name for path in tmp_path.iterdir()] == ["run.nc"]
-
-
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
-def test_a_stream_that_cannot_be_written_costs_no_run(tmp_path):
-    """Standard error full, or a pipe that is closed. Kills: a progress bar that ends the run."""
-    for name, shell in (("a.nc", "2>/dev/full"), ("b.nc", "2>&1 >/dev/null | true")):
-        line = " ".join([*COMMAND, "--T", "10", "--n", "8", "--out", str(tmp_path / name), shell])
-        done = subprocess.run(["sh", "-c", line], check=False)
-        assert done.returncode == 0
-        for _ in range(200):
-            if (tmp_path / name).exists():
-                break
-            time.sleep(0.1)  # of the pipe only the last command is waited for
-        assert Run.load(tmp_path / name).spec.n == 8
 
 
 # ------------------------------------------------------------------ bad input
@@ -721,7 +703,7 @@ class Nonsense:
         ({"sample_shape": 5}, "sample_shape is 5; allowed"),
         ({"sample_shape": (0,)}, "sample_shape is (0,); allowed"),
         ({"sample_shape": (2.0,)}, "sample_shape is (2.0,); allowed"),
-        ({"sample_shape": (2, True)}, "sample_shape is (2, True); allowed"),
+        ({"sample_shape": "ab"}, "sample_shape is 'ab'; allowed"),
         ({"sample_shape": (1,) * 17}, "up to 16 whole numbers"),
         ({"sample_shape": (2**20, 2**20)}, "allowed are 2³² in all"),
         ({"executor": 3}, "executor is 3; allowed is a concurrent.futures.Executor"),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from diffviz.diffusion.exact import GaussianDenoiser, MixtureDenoiser
 from diffviz.diffusion.gaussian import gaussian_trajectory
-from diffviz.diffusion.rules import DEFAULT_ARMS, Arm, ddim, ddpm, parse_arms
+from diffviz.diffusion.rules import DEFAULT_ARMS, Arm, ddim, ddpm
 from diffviz.diffusion.sampler import sample
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError
@@ -369,14 +369,16 @@ def test_an_arm_is_read_as_it_is_written(rule, scale):
 
 
 def test_the_usual_arms_in_words():
-    assert parse_arms("ddpm, z=0,ddim") == DEFAULT_ARMS
-    assert parse_arms("ddpm/posterior,ddim(eta=0.5),ddpm*0.5,ddim(eta=1)*2") == (
+    assert tuple(map(Arm.parse, ("ddpm", " z=0", "ddim"))) == DEFAULT_ARMS
+    for arm in (
         Arm("ddpm/posterior", ddpm("posterior")),
         Arm("ddim(eta=0.5)", ddim(0.5)),
         Arm("ddpm*0.5", ddpm(), 0.5),
         Arm("ddim(eta=1)*2", ddim(1.0), 2.0),
-    )
-    assert parse_arms("ddpm-posterior*2,ddim:0.5") == parse_arms("ddpm/posterior*2,ddim(eta=.5)")
+    ):
+        assert Arm.parse(arm.name) == arm
+    assert Arm.parse("ddpm-posterior*2") == Arm.parse("ddpm/posterior*2")
+    assert Arm.parse("ddim:0.5") == Arm.parse("ddim(eta=.5)")
     assert str(Arm.parse("ddpm/beta*1.0")) == "ddpm" and str(Arm.parse("ddpm*0")) == "z=0"
 
 

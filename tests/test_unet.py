@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from diffviz.diffusion.law import DataLaw
 from diffviz.diffusion.schedule import NoiseSchedule
-from diffviz.diffusion.unet import SHORTCUTS, ContextUnet, Shortcut, NetworkDenoiser
+from diffviz.diffusion.unet import SHORTCUTS, ContextUnet, NetworkDenoiser, Shortcut
 from diffviz.errors import InputError
 
 SCHEDULE = NoiseSchedule.linear(T=7)

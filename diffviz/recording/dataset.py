@@ -15,7 +15,7 @@ from diffviz.diffusion.law import DataLaw
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.measure.ks import NORMAL, Mixture, ks_of_counts, ks_pvalue
 from diffviz.recording.block import BINS, BlockStats
-from diffviz.recording.references import bands, references
+from diffviz.recording.references import bands
 from diffviz.recording.run import (
     FORMAT,
     NOTHING,
@@ -80,7 +80,7 @@ def assemble(
         **_curves(stats, law, bars),
         **_noise(stats, step_std),
         **_samples(stats, framed),
-        **references(law, bars),
+        **_references(law, bars),
         **bands(law, bars, stats.n, math.prod(shape), residuals),
         "reference_histogram": _histogram(law, bars, edges),
         **_map(stats, law, bars),
@@ -217,6 +217,12 @@ def _sample_dims(shape: tuple[int, ...]) -> tuple[str, ...]:
     if len(shape) == 3:
         return ("channel", "height", "width")
     return tuple(f"coordinate_{i}" if len(shape) > 1 else "coordinate" for i in range(len(shape)))
+
+
+def _references(law: DataLaw | None, bars: Array) -> Values:
+    names = ("mean", "std", "std_between", "std_within", "distance_to_mean")
+    known = {} if law is None else law.moments(bars)
+    return {f"reference_{name}": known.get(name, np.full(len(bars), np.nan)) for name in names}
 
 
 def _histogram(law: DataLaw | None, bars: Array, edges: Array) -> NDArray[np.float32]:

@@ -217,7 +217,7 @@ class Recorder:
             part = list(alike)
             here = slice(start, start + len(part))
             there = slice(steps.start + start, steps.start + here.stop)
-            apart, cells = measure_marginal(ordered[:, here], part, self._mergeable)
+            apart, cells = measure_marginal(ordered[:, here].contiguous(), part, self._mergeable)
             found["ks_marginal"][:, there] = apart
             if cells is not None:
                 found["marginal_cells"][:, there] = cells

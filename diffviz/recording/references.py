@@ -68,22 +68,6 @@ class Features(NamedTuple):
     square: float | None
 
 
-def references(law: DataLaw | None, bars: Array) -> dict[str, Array]:
-    """By the name of the variable, over the times of ᾱ_t = ``bars``."""
-    return {
-        f"reference_{name}": np.array(
-            [np.nan if law is None else of(law, float(bar)) for bar in bars]
-        )
-        for name, of in (
-            ("mean", DataLaw.marginal_mean),
-            ("std", DataLaw.marginal_std),
-            ("std_between", DataLaw.marginal_std_between),
-            ("std_within", DataLaw.marginal_std_within),
-            ("distance_to_mean", DataLaw.distance_to_mean),
-        )
-    }
-
-
 def bands(law: DataLaw | None, bars: Array, n: int, d: int, residuals: int) -> dict[str, Array]:
     """``*_low`` and ``*_high`` of each curve that has a band, over the times of ᾱ_t = ``bars``.
 
