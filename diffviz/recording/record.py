@@ -14,7 +14,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future
-from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, SupportsIndex
@@ -220,19 +219,14 @@ def _checked_shape(shape: Iterable[SupportsIndex], n: int) -> tuple[int, ...]:
 # ------------------------------------------------------------------------------ one block
 
 
-def record_block(
-    job: _Job,
-    block: int,
-    progress: Callable[[], object] | None = None,
-    watch: Watch | None = None,
-) -> BlockStats:
+def record_block(job: _Job, block: int, watch: Watch | None = None) -> BlockStats:
     """Sample and record one block of a run. Depends on nothing but its arguments.
 
     An arm that stops being finite ends there; its ``ends`` say so.
     """
     try:
         with np.errstate(invalid="ignore", over="ignore"):  # named below, not warned of
-            return _sample_block(job, block, None, progress, watch)
+            return _sample_block(job, block, watch=watch)
     except NonfiniteError:
         guard = FiniteArms(job.fresh(block), len(job.arms), job.spec.steps)
         stats = _sample_block(job, block, guard)
@@ -242,11 +236,7 @@ def record_block(
 
 
 def _sample_block(
-    job: _Job,
-    block: int,
-    guard: FiniteArms | None,
-    progress: Callable[[], object] | None = None,
-    watch: Watch | None = None,
+    job: _Job, block: int, guard: FiniteArms | None = None, watch: Watch | None = None
 ) -> BlockStats:
     spec, device, words = job.spec, torch.device(job.device), job.words(block)
     generator = torch.Generator(device).manual_seed(int(words[0]) << 31 ^ int(words[1]))
@@ -266,8 +256,6 @@ def _sample_block(
     )
     for index, step in enumerate(steps):
         recorder.observe(step)
-        if progress is not None:
-            progress()
         if watch is not None:
             watch(block, index, recorder)
     if guard is not None:
@@ -290,8 +278,7 @@ def _sum_of_blocks(
 ) -> BlockStats:
     """The blocks that are still to do, added to ``stats``; up to the first that breaks."""
     todo = range(0 if stats is None else stats.blocks, job.spec.blocks)
-    total = len(todo) * job.spec.steps
-    with _bar(total) if progress else nullcontext() as bar:
+    with _bar(len(todo) * job.spec.steps, progress) as bar:
         for result in _blocks(job, todo, bar, executor, watch):
             try:
                 stats = result if stats is None else stats.merge(result)
@@ -307,14 +294,19 @@ def _sum_of_blocks(
 
 
 def _blocks(
-    job: _Job, todo: range, bar: tqdm | None, executor: Executor | None, watch: Watch | None
+    job: _Job, todo: range, bar: tqdm, executor: Executor | None, watch: Watch | None
 ) -> Iterator[BlockStats]:
     """The blocks ``todo`` in their order."""
+
+    def told(block: int, index: int, recorder: Recorder) -> None:
+        bar.update()
+        if watch is not None:
+            watch(block, index, recorder)
+
     if executor is None:
         for block in todo:
-            if bar is not None:
-                bar.set_description(f"block {block + 1} of {job.spec.blocks}")
-            yield record_block(job, block, None if bar is None else bar.update, watch)
+            bar.set_description(f"block {block + 1} of {job.spec.blocks}")
+            yield record_block(job, block, told)
         return
     # Sent ahead only so far, so that results waiting for their turn stay few.
     ahead = 2 * int(getattr(executor, "_max_workers", 0) or os.cpu_count() or 4)
@@ -325,8 +317,7 @@ def _blocks(
             while upcoming and len(waiting) < ahead:
                 waiting.append(executor.submit(_block_of_worker, job, upcoming.popleft()))
             result = waiting.popleft().result()
-            if bar is not None:
-                bar.update(job.spec.steps)
+            bar.update(job.spec.steps)
             done += 1
             yield result
     except BrokenExecutor as error:
@@ -346,10 +337,10 @@ def _block_of_worker(job: _Job, block: int) -> BlockStats:
     return record_block(job, block)
 
 
-def _bar(total: int) -> tqdm:
+def _bar(total: int, visible: bool) -> tqdm:
     """A bar on standard error that never ends a recording."""
     file = None if sys.stderr is None else SafeStream(sys.stderr)
-    return tqdm(total=total, unit="step", file=file, disable=file is None)
+    return tqdm(total=total, unit="step", file=file, disable=not visible or file is None)
 
 
 def _finished(
@@ -364,17 +355,11 @@ def _finished(
     Raises:
         NonfiniteError: an arm stopped being finite.
     """
-    times = job.schedule.times(job.spec.steps)
-    run = assemble(
-        stats,
-        replace(job.spec, n=stats.n),
-        job.schedule,
-        times,
-        job.law,
-        coefficient_table(job.arms, job.schedule, times)[:, :, 2].T,
-        time.perf_counter() - start,
-        _answers(job),
-    )
+    schedule, spec = job.schedule, replace(job.spec, n=stats.n)
+    times = schedule.times(spec.steps)
+    std = coefficient_table(job.arms, schedule, times)[:, :, 2].T
+    seconds = time.perf_counter() - start
+    run = assemble(stats, spec, schedule, times, job.law, std, seconds, _answers(job))
     if out is not None and kept is not None:
         run.save(out)
         kept.unlink(missing_ok=True)
