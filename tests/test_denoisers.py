@@ -167,17 +167,6 @@ def test_marginal_statistics_against_simulation(name, t):
     assert near < 2.2 / np.sqrt(n) and far > 4 / np.sqrt(n)
 
 
-def test_edges_lie_between_the_atoms():
-    """At ᾱ = 1 pixels are atoms, and a count on an edge of a bucket would belong to two. Kills:
-    a grid from −1 to 1, whose edges meet the levels of 8-bit images."""
-    levels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=3)
-    law = DataLaw.of_images(from_uint8(levels))
-    edges = law.marginal(1.0).edges
-    edges = edges[np.isfinite(edges)]
-    assert edges[0] < -1 and edges[-1] > 1
-    assert np.abs(edges[:, None] - law.locations).min() > 1e-3
-
-
 def test_gathered_components_keep_the_cdf():
     """Within 1e-5 of all 256 atoms. Kills: gathering without the variance inside a group."""
     rng = np.random.default_rng(1)

@@ -102,7 +102,7 @@ LAWS = {
     "normal": NORMAL,
     "two modes": Mixture(np.array([-1.0, 2.0]), np.array([0.2, 0.5]), np.array([0.3, 0.7])),
     "pixels, noised": Mixture(np.linspace(-1, 1, 40), np.full(40, 0.1), np.full(40, 1 / 40)),
-    "pixels": Mixture(np.linspace(-1, 1, 40), np.zeros(40), np.full(40, 1 / 40)),
+    "pixels": Mixture(np.linspace(-1, 1, 256), np.zeros(256), np.full(256, 1 / 256)),
     "a point": Mixture(np.array([0.5]), np.zeros(1), np.ones(1)),
 }
 
