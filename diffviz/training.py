@@ -34,7 +34,14 @@ from diffviz.diffusion.rules import Arm, ddim
 from diffviz.diffusion.sampler import check_device, sample
 from diffviz.diffusion.schedule import NoiseSchedule, check_schedule
 from diffviz.diffusion.unet import ContextUnet, NetworkDenoiser, channels_last, weights_digest
-from diffviz.errors import CheckpointError, InputError, check_integer, check_number
+from diffviz.errors import (
+    CheckpointError,
+    InputError,
+    check_integer,
+    check_names,
+    check_number,
+    shown,
+)
 from diffviz.files.atomic import check_writable, read_bytes, replacing, sealing, unseal
 from diffviz.files.images import (
     checked_images,
@@ -105,7 +112,12 @@ def train(
     Raises:
         InputError: unusable data or settings, or a checkpoint of another training.
     """
-    x = torch.from_numpy(checked_images(images))
+    x, classes = torch.from_numpy(checked_images(images)), check_names("classes", classes)
+    for name, function in (("start", start), ("progress", progress)):
+        right = isinstance(function, ContextUnet) if name == "start" else callable(function)
+        if function is not None and not right:
+            allowed = "a ContextUnet" if name == "start" else "a function (step, steps)"
+            raise InputError(f"{name} is {shown(function)}; allowed is {allowed}")
     context = torch.zeros(len(x), max(1, len(classes)), dtype=torch.float32)
     if labels is not None:
         kinds = checked_labels(labels, len(x), len(classes))

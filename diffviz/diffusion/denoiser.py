@@ -28,7 +28,7 @@ from torch import Tensor
 
 from diffviz.diffusion.law import DataLaw
 from diffviz.diffusion.schedule import NoiseSchedule
-from diffviz.errors import InputError, NonfiniteError, check_integer, said, shown
+from diffviz.errors import InputError, NonfiniteError, check_integer, check_names, said, shown
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """What a denoiser may answer in."""
@@ -111,15 +111,15 @@ def describe(denoiser: object) -> Description:
             raise InputError(
                 f"the denoiser's {name} is {shown(given[name])}; allowed is {kind.__name__}"
             )
-    for name, inner in (("sample_shape", Integral), ("classes", str)):
-        part = given.get(name, ())
-        listed = isinstance(part, Sequence) and not isinstance(part, str)
-        if not listed or not all(isinstance(one, inner) for one in part):
+    if "classes" in given:
+        given["classes"] = check_names("the denoiser's classes", given["classes"])
+    if "sample_shape" in given:
+        shape = given["sample_shape"]
+        if not isinstance(shape, Sequence) or not all(isinstance(i, Integral) for i in shape):
             raise InputError(
-                f"the denoiser's {name} is {shown(part)}; allowed is a tuple of {inner.__name__}"
+                f"the denoiser's sample_shape is {shown(shape)}; allowed is a tuple of integers"
             )
-        if name in given:
-            given[name] = tuple(part)
+        given["sample_shape"] = tuple(shape)
     given.setdefault("name", type(denoiser).__name__)
     if "digest" not in given and isinstance(denoiser, torch.nn.Module):
         state = denoiser.state_dict().items()

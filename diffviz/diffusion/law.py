@@ -13,7 +13,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from diffviz.errors import InputError
+from diffviz.errors import InputError, check_array, check_names
+from diffviz.files.images import checked_labels
 from diffviz.measure.ks import SIMPLE, Mixture
 
 Array = NDArray[np.float64]
@@ -57,8 +58,15 @@ class DataLaw:
         ``labels`` (N,) index ``classes``, when there are any.
 
         More than 1,022 different pixel values are gathered into as many equally filled atoms.
+
+        Raises:
+            InputError: no real numbers, no images, or labels that are not one class each.
         """
-        images = np.asarray(images, dtype=np.float32)
+        images = check_array("images", images).astype(np.float32)
+        if images.ndim < 1 or not images.size:
+            raise InputError(f"images have shape {images.shape}; allowed is (N, *D) with N ≥ 1")
+        classes = check_names("classes", classes)
+        kinds = None if labels is None else checked_labels(labels, len(images), len(classes))
         values, counts = np.unique(images, return_counts=True)
         if len(values) > MAX_ATOMS:
             parts = np.array_split(np.sort(images, axis=None).astype(np.float64), MAX_ATOMS)
@@ -72,8 +80,8 @@ class DataLaw:
             weights=counts / counts.sum(),
             points=images,
             shares=np.full(len(images), 1 / len(images)),
-            labels=None if labels is None else np.asarray(labels, dtype=np.int64),
-            classes=tuple(classes),
+            labels=kinds,
+            classes=classes,
         )
 
     def only(self, label: int) -> "DataLaw":

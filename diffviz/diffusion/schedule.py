@@ -15,7 +15,7 @@ from numbers import Real
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from diffviz.errors import InputError, check_integer, check_number, shown
+from diffviz.errors import InputError, check_array, check_integer, check_number, shown
 
 Array = NDArray[np.float64]
 MAX_T = 10_000
@@ -45,7 +45,7 @@ class NoiseSchedule:
 
     def __post_init__(self) -> None:
         for field in ("betas", "alphas", "alpha_bars"):
-            array = np.array(getattr(self, field), dtype=np.float64)
+            array = check_array(field, getattr(self, field))
             if array.ndim != 1 or array.shape != np.shape(self.betas) or len(array) < 2:
                 raise InputError(f"{field} has shape {array.shape}; allowed is (T+1,) with T ≥ 1")
             array.setflags(write=False)
@@ -147,10 +147,7 @@ class NoiseSchedule:
         Raises:
             InputError: another shape, or not 0 < β_t < 1, naming the first t.
         """
-        try:
-            values = np.asarray(betas, dtype=np.float64)
-        except (TypeError, ValueError):
-            raise InputError("betas are not numbers; allowed is 0 < β_t < 1") from None
+        values = check_array("betas", betas)
         if values.ndim != 1:
             raise InputError(f"betas have shape {values.shape}; allowed is (T,)")
         check_integer("T", len(values), 1, MAX_T)

@@ -27,7 +27,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from diffviz.diffusion.denoiser import one_time, tensors_digest
 from diffviz.diffusion.law import DataLaw
 from diffviz.diffusion.schedule import NoiseSchedule, check_schedule
-from diffviz.errors import InputError, check_integer, shown
+from diffviz.errors import InputError, check_integer, check_names, shown
 
 HEIGHTS = (16, 20, 24, 28)
 SHORTCUTS = ("course", "frozen", "learned")
@@ -260,12 +260,12 @@ class NetworkDenoiser:
         if not isinstance(network, ContextUnet):
             raise InputError(f"the network is {shown(network)}; allowed is a ContextUnet")
         check_schedule(schedule)
+        self.classes = check_names("classes", classes)
         if classes and len(classes) != network.n_cfeat:
             raise InputError(f"{len(classes)} classes; the network has n_cfeat={network.n_cfeat}")
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
         self.schedule = schedule
         self.sample_shape: tuple[int, ...] = (network.in_channels, network.height, network.height)
-        self.classes = tuple(classes)
         self.facts: Mapping[str, Any] = MappingProxyType(dict(facts or {}))
         # t/T is what the network is told, so T decides about its answers as the weights do.
         fact = f"{weights_digest(network)} T={schedule.T}"

@@ -117,6 +117,8 @@ def record(
         raise InputError(
             f"executor is {shown(executor)}; allowed is a concurrent.futures.Executor"
         )
+    if not (watch is None or callable(watch)):
+        raise InputError(f"watch is {shown(watch)}; allowed is a function")
     job = _job(denoiser, schedule, arms, n, seed, block, steps, label, device, sample_shape)
     if out is None:
         return _finished(job, _sum_of_blocks(job, None, None, progress, executor, watch), start)
