@@ -29,7 +29,10 @@ LINE = 500
 TIMES = ("auto", "index", "index0", "fraction", "sigma")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 99})
+HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 99, "show_default": True}
+
+
+@click.group(context_settings=HELP)
 @click.version_option(package_name="diffviz")
 def cli() -> None:
     """See, and prove with numbers, what a diffusion sampler does at every step."""
@@ -40,10 +43,7 @@ def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
 
 
 _schedule_options = _options(
-    option(
-        "--schedule",
-        help="course, linear, cosine or scaled-linear [the network's own, else course].",
-    ),
+    option("--schedule", help="course, linear, cosine or scaled-linear [own, else course]."),
     option("--T", "T", type=int, help="Number of steps of the schedule [500]."),
     option("--beta-start", type=float, help="β at the first step."),
     option("--beta-end", type=float, help="β at t = T."),
@@ -56,23 +56,16 @@ _record_options = _options(
         "or a checkpoint [the shipped network].",
     ),
     _schedule_options,
-    option(
-        "--arms",
-        help="Also ddpm/posterior, ddim(eta=ETA), and ddpm*SCALE for SCALE times the noise "
-        "[ddpm,z=0,ddim].",
-    ),
+    option("--arms", help="Also ddpm/posterior, ddim(eta=ETA), ARM*SCALE [ddpm,z=0,ddim]."),
     option("--n", type=int, help="Samples per arm [64]."),
     option("--block", type=int, help="Samples per block [64 images]."),
     option("--seed", type=int, help="Of x_T and z [0]."),
     option("--steps", type=int, help="Steps to take, evenly spaced [all T]."),
     option("--class", "label", help="Sample this class only, for example hero."),
     option("--device", help="cpu or cuda [cpu]."),
-    option(
-        "--executor",
-        help="processes:N computes blocks in N processes, dask://HOST:PORT in a cluster.",
-    ),
+    option("--executor", help="processes:N on this machine, or dask://HOST:PORT."),
 )
-_language = option("--lang", type=click.Choice(LANGUAGES), default="en", show_default=True)
+_language = option("--lang", type=click.Choice(LANGUAGES), default="en")
 
 
 def _request(options: dict[str, Any]) -> Any:
@@ -106,7 +99,7 @@ def _load_runs(paths: tuple[str, ...]) -> dict[str, Any]:
 
 @cli.command()
 @_record_options
-@option("--out", "-o", default="run.nc", show_default=True, help="The run file to write.")
+@option("--out", "-o", default="run.nc", help="The run file to write.")
 @option("--resume", is_flag=True, help="Go on from the finished blocks beside --out.")
 def record(out: str, resume: bool, **options: Any) -> None:
     """Sample all arms from the same noise and record every step.
@@ -125,7 +118,7 @@ def record(out: str, resume: bool, **options: Any) -> None:
 @cli.command()
 @click.argument("runs", metavar="[RUN]...", nargs=-1)
 @_record_options
-@option("--out", "-o", default="report.html", show_default=True, help="The page to write.")
+@option("--out", "-o", default="report.html", help="The page to write.")
 @option("--json", "numbers", help="Also write the report's numbers to this file.")
 @_language
 @option("--title", help="Heading of the page.")
@@ -175,7 +168,7 @@ def report(
 @option("--out", "-o", required=True, help="NAME.png, .svg, .pdf, .html or .gif.")
 @_language
 @option("--dark", is_flag=True, help="For a dark slide.")
-@option("--width", type=click.IntRange(100, 4000), default=1100, show_default=True)
+@option("--width", type=click.IntRange(100, 4000), default=1100)
 @option("--height", type=click.IntRange(100, 4000), help="Else what the picture needs.")
 @option("--t", "t", type=int, help="The step shown, for histogram and strips.")
 def figure(name: str, run_file: str, out: str, lang: str, dark: bool, **options: Any) -> None:
@@ -224,9 +217,9 @@ def schedule(out: str | None, lang: str, **options: Any) -> None:
 
 
 @cli.command()
-@option("--n", default=1000, show_default=True, help="How many.")
-@option("--seed", default=0, show_default=True)
-@option("--out", "-o", default="sprites.npy", show_default=True, help="uint8 images.")
+@option("--n", default=1000, help="How many.")
+@option("--seed", default=0)
+@option("--out", "-o", default="sprites.npy", help="uint8 images.")
 @option("--labels", help="Also write the classes, one-hot, as the tutorial does.")
 @option("--sheet", help="Also write a PNG that shows some of them.")
 def sprites(n: int, seed: int, out: str, labels: str | None, sheet: str | None) -> None:
@@ -258,17 +251,17 @@ def sprites(n: int, seed: int, out: str, labels: str | None, sheet: str | None) 
 @_schedule_options
 @option("--images", help="A folder of pictures or a .npy file [procedural sprites].")
 @option("--labels", help="A .npy file of classes, integers or one-hot, for --images.")
-@option("--n", default=12_000, show_default=True, help="Procedural sprites.")
-@option("--data-seed", default=0, show_default=True, help="Of the sprites.")
-@option("--epochs", default=50, show_default=True)
-@option("--batch", default=100, show_default=True)
-@option("--lr", default=1e-3, show_default=True, help="At the start.")
-@option("--seed", default=0, show_default=True, help="Of weights and noise.")
-@option("--context-drop", default=0.1, show_default=True, help="Part shown without its class.")
+@option("--n", default=12_000, help="Procedural sprites.")
+@option("--data-seed", default=0, help="Of the sprites.")
+@option("--epochs", default=50)
+@option("--batch", default=100)
+@option("--lr", default=1e-3, help="At the start.")
+@option("--seed", default=0, help="Of weights and noise.")
+@option("--context-drop", default=0.1, help="Part shown without its class.")
 @option("--start", help="Weights to go on from, with batch norm held.")
-@option("--features", "n_feat", default=64, show_default=True, help="Width of the network.")
-@option("--device", default="cpu", show_default=True, help="cpu or cuda.")
-@option("--out", "-o", default="weights.safetensors", show_default=True)
+@option("--features", "n_feat", default=64, help="Width of the network.")
+@option("--device", default="cpu", help="cpu or cuda.")
+@option("--out", "-o", default="weights.safetensors")
 @option("--resume", is_flag=True, help="Go on from the last finished epoch.")
 @option("--preview", metavar="FOLDER", help="Write samples and the loss, now and then, there.")
 def train(out: str, resume: bool, preview: str | None, start: str | None, **options: Any) -> None:
@@ -381,12 +374,11 @@ def diagnose(run_file: str, lang: str, out: str | None) -> None:
     "--time",
     type=click.Choice(TIMES),
     default="auto",
-    show_default=True,
     help="What t is passed as: index (T…1), index0 (T−1…0), fraction (i/T), sigma.",
 )
-@option("--shape", default="64,3,16,16", show_default=True, help="Of the states, B,C,H,W.")
-@option("--seed", default=0, show_default=True)
-@option("--seconds", default=60.0, show_default=True, help="Time limit of a run.")
+@option("--shape", default="64,3,16,16", help="Of the states, B,C,H,W.")
+@option("--seed", default=0)
+@option("--seconds", default=60.0, help="Time limit of a run.")
 @_language
 @option("--json", "out", help="Also write the whole verdict, step by step, to this file.")
 @option("--report", "page", help="Also write it as a page, NAME.html, with its curves.")
@@ -441,22 +433,10 @@ def _function(name: str) -> Callable[..., Any]:
 
 @cli.command()
 @click.argument("runs", metavar="[RUN]...", nargs=-1)
-@option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@option("--port", type=click.IntRange(1, 65535), default=8050, show_default=True)
-@option(
-    "--checkpoint",
-    "checkpoints",
-    metavar="FILE",
-    multiple=True,
-    help="Weights that may be recorded with in the browser; can be given several times.",
-)
-@option(
-    "--workers",
-    type=click.IntRange(1, 64),
-    default=1,
-    show_default=True,
-    help="Recordings at a time, each in a process of its own; the others wait.",
-)
+@option("--host", default="127.0.0.1", help="Address to listen on.")
+@option("--port", type=click.IntRange(1, 65535), default=8050)
+@option("--checkpoint", "checkpoints", multiple=True, help="Weights to record with; repeatable.")
+@option("--workers", type=click.IntRange(1, 64), default=1, help="Recordings at a time.")
 def dashboard(runs: tuple[str, ...], host: str, port: int, **options: Any) -> None:
     """Serve runs in the browser: scrub through all arms at once, turn the noise dial, record.
 
@@ -529,13 +509,11 @@ def _run(arguments: list[str]) -> tuple[int, str]:
         cli.main(arguments, prog_name="diffviz", standalone_mode=False)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 0, ""
-    except InputError as error:
-        return 2, str(error)
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.format_message())
         return 2, ""
-    except click.ClickException as error:
-        return 2, error.format_message()
+    except (InputError, click.ClickException) as error:
+        return 2, getattr(error, "format_message", error.__str__)()
     except (KeyboardInterrupt, click.Abort):
         kept = {"record", "train"} & set(arguments)
         what = "; what is finished is kept, --resume goes on from it" if kept else ""
