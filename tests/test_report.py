@@ -309,11 +309,9 @@ def test_terms_are_explained_where_they_stand(shown):
 
 def test_forms_of_a_figure_restore_it():
     """Kills: a text that differs and is not shipped; shipping the data twice."""
-    from diffviz.figures.ks import ks_data, ks_figure
-
     schedule = dv.NoiseSchedule.linear(20)
     run = dv.record(dv.GaussianDenoiser(schedule, 2.0, 0.5), schedule, n=64, progress=False)
-    forms = {language: ks_figure(ks_data(run), language) for language in LANGUAGES}
+    forms = {language: dv.plot(run, "ks", language=language) for language in LANGUAGES}
     shipped = figure_json(forms)
     for language in ("zh", "en", "zh"):
         for path, value in shipped["texts"][language]:
