@@ -29,7 +29,7 @@ def _sources() -> str:
     folders = ("diffviz", "weights", "docs/gallery")
     files = [p for folder in folders for p in (ROOT / folder).rglob("*")]
     for path in sorted([*files, HERE / "_ext" / "lesson.py"]):
-        if path.suffix in (".py", ".toml", ".safetensors"):
+        if path.suffix in (".py", ".toml", ".safetensors", ".nc"):
             digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 
