@@ -123,12 +123,14 @@ def record(out: str, resume: bool, **options: Any) -> None:
 @click.option("--json", "numbers", help="Also write the report's numbers to this file.")
 @_language_option
 @click.option("--title", help="Heading of the page.")
+@click.option("--lessons", help="Where the built lessons are; terms lead there.")
 def report(
     runs: tuple[str, ...],
     out: str,
     numbers: str | None,
     lang: str,
     title: str | None,
+    lessons: str | None,
     **options: Any,
 ) -> None:
     """Write one self-contained HTML page about a run, or record one first.
@@ -159,7 +161,7 @@ def report(
         run = request.run()
         given_runs = {"": run}
         about = f"{len(run.arms)} arms × {run.spec.n} samples of {run.spec.denoiser}"
-    write_report(given_runs, out, language=lang, title=heading)
+    write_report(given_runs, out, language=lang, title=heading, lessons=lessons)
     if numbers is not None:
         write_numbers(given_runs, numbers)
     _say(f"{out}: about {about}; open it in a browser")

@@ -8,9 +8,10 @@ from html import escape
 import numpy as np
 
 from diffviz.figures import available
-from diffviz.figures.strips import png, strips_data, tile_sheet
+from diffviz.figures.strips import strips_data, tile_sheet
 from diffviz.figures.theme import colour
 from diffviz.files.catalogue import text
+from diffviz.files.images import data_uri
 from diffviz.recording.run import Run
 
 SAMPLES = 8
@@ -19,7 +20,9 @@ SAMPLES = 8
 def run_html(run: Run) -> str:
     """The run as a piece of HTML without scripts; it follows the page's colours."""
     strips = strips_data(run, range(SAMPLES), [0])
-    images = [] if strips is None else [png(tile_sheet(tiles).pixels) for tiles in strips.tiles]
+    images = (
+        [] if strips is None else [data_uri(tile_sheet(tiles).pixels) for tiles in strips.tiles]
+    )
     chinese = _part(run, [], "zh")
     return (
         _part(run, images, "en")
