@@ -347,7 +347,7 @@ def test_terms_lead_to_their_lesson(harmless, words, shown):
             assert said == words_.format(number_)
             folder = "docs/lessons" if language == "en" else "docs/zh/lessons"
             lesson = Path(folder, f"{number_}-{name}.md").read_text("utf-8").lower()
-            key = {"lambda": "λ", "arm": "arm", "p_value": "p"}.get(term)
+            key = {"p_value": "p-value"}.get(term)
             assert language == "zh" or (key or term.split("_")[0]) in lesson, term
     assert "Lesson 4" in shown.text and "lessons/" not in shown.text
     with pytest.raises(dv.InputError, match="lessons is 'javascript:x'"):
