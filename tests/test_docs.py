@@ -217,6 +217,40 @@ def test_a_line_break_in_chinese_is_no_space_and_takes_nothing_with_it():
     assert joined("", "一行\n又一行，\nand one\nmore", "") == "一行又一行，and one\nmore"
 
 
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning", "ignore::DeprecationWarning")
+def test_a_word_is_linked_and_explained_where_it_is_first_used_and_formulas_have_numbers(
+    tmp_path, monkeypatch
+):
+    """Kills: a link in a heading or in code, a second link, a number that the page does not show."""
+    application = pytest.importorskip("sphinx.application")
+    monkeypatch.syspath_prepend(str(DOCS))
+    monkeypatch.syspath_prepend(str(DOCS / "_ext"))
+    pages = {
+        "index": "# Start\n\n```{toctree}\nwords\nlessons/1-noising\n```\n",
+        "words": "# Words\n\n| word | meaning |\n|---|---|\n| **law** | how often $x_t$ is what |\n",
+        "lessons/1-noising": "# A law\n\n`law` and laws and law, lesson one, [](#equation-b).\n\n"
+        "$$a$$\n\n$$b$$ (b)\n\nSee {eq}`b`, arXiv 2010.02502.\n",
+    }
+    for name, text in pages.items():
+        path = tmp_path / f"{name}.md"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    settings = {
+        "extensions": ["myst_nb", "course_pages"],
+        "myst_enable_extensions": ["dollarmath"],
+        "html_math_renderer": "mathml",
+    }
+    where = [str(tmp_path / part) for part in ("html", "trees")]
+    application.Sphinx(str(tmp_path), None, *where, "html", settings, status=None).build()
+    made = (tmp_path / "html" / "lessons" / "1-noising.html").read_text(encoding="utf-8")
+    words = re.findall(r'<a class="word[^>]*>\w+</a>', made)
+    assert len(words) == 1 and 'title="how often xₜ is what"' in words[0]
+    assert 'href="../words.html#word-1"' in words[0] and words[0].endswith(">laws</a>")
+    assert re.findall(r'"number">\((\d)\)<', made) == ["1", "2"]
+    assert '<a class="reference internal" href="#equation-b">(2)</a>' in made
+    assert "https://arxiv.org/abs/2010.02502" in made and "lesson one</a>" not in made
+
+
 def test_what_the_build_needs_is_declared():
     project = tomllib.loads((DOCS.parent / "pyproject.toml").read_text(encoding="utf-8"))[
         "project"
