@@ -43,6 +43,9 @@ TEX = {
     r"\nabla_x\log": "∇ log",
     r"\sigma": "σ",
     r"\lambda": "λ",
+    "_{t-1}": "ₜ₋₁",
+    "_t": "ₜ",
+    "_0": "₀",
 }
 """What stands in the formulas of the page ``words``."""
 
@@ -194,7 +197,7 @@ def _plain(said: str) -> str:
     """Markdown with formulas as text for a tooltip."""
     for tex, letter in TEX.items():
         said = said.replace(tex, letter)
-    return re.sub(r"_\{([^}]*)\}", r"_\1", re.sub(r"[$*]|\\,", "", said)).replace("_t", "ₜ")
+    return re.sub(r"[$*`]|\\,", "", said)
 
 
 class Fold(SphinxTransform):
