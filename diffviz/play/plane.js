@@ -543,7 +543,7 @@ export function mount(host, o) {
 			for (const [colour, text, step] of [[ink.ink, "ε̂", pull], [HUE[name], "z", kick]]) {
 				const [x, y] = from, dx = step[0] * scale, dy = -step[1] * scale;
 				stroke(ctx, colour, 3, () => arrow(ctx, x, y, dx, dy, 9));
-				if (hypot(dx, dy) > 18) write(ctx, colour, text, x + dx / 2 - 4 - (12 * dy) / hypot(dx, dy), y + dy / 2 + 5 + (12 * dx) / hypot(dx, dy));
+				if (hypot(dx, dy) > 28) write(ctx, colour, text, x + dx / 2 - 4 - (12 * dy) / hypot(dx, dy), y + dy / 2 + 5 + (12 * dx) / hypot(dx, dy));
 				from = [x + dx, y + dy];
 			}
 		}
@@ -558,7 +558,7 @@ export function mount(host, o) {
 		ctx.setLineDash([3, 3]);
 		trace(ink.soft, 1.2, s.T, (j) => reference(j)[name]);
 		ctx.setLineDash([]);
-		s.arms.forEach((arm, i) => trace(HUE[arm], s.arms.length - i, chain(arm).k, (j) => chain(arm).numbers[j][name]));
+		s.arms.forEach((arm, i) => trace(HUE[arm], 0.9 * (s.arms.length - i + 1), chain(arm).k, (j) => chain(arm).numbers[j][name]));
 		stroke(ctx, ink.ink, 1, () => line(ctx, X(k), 0, 0, h), 0.6);
 	}
 	function numbers() {
