@@ -639,9 +639,10 @@ export function mount(host, o) {
 			previous = crosshair = [clamp(x, -R, R), clamp(y, -R, R)];
 			return set({ points: [...s.points, previous] });
 		}
-		if (!run.law) return;
+		const pane = panes.find(({ canvas }) => canvas === target);
+		if (!run.law || !pane) return;
 		let best = 0, least = Infinity;
-		for (const name of panes.find((pane) => pane.canvas === target).arms) chain(name).states[there(name)].forEach((v, i, all) => {
+		for (const name of pane.arms) chain(name).states[there(name)].forEach((v, i, all) => {
 			const d = i % 2 ? Infinity : (v - x) ** 2 + (all[i + 1] - y) ** 2;
 			if (d < least) { least = d; best = i / 2; }
 		});

@@ -114,11 +114,6 @@ def laws() -> dict[str, Law]:
     }
 
 
-def as_data(law: Law) -> dict[str, object]:
-    """The law as plain data for plane.js."""
-    return asdict(law)
-
-
 @dataclass(frozen=True)
 class Preset:
     """Where the plane starts. ``scale`` and ``pull`` are λ and c of the arm ``own``."""
@@ -221,13 +216,13 @@ def options(
     if language not in LANGUAGES:
         raise InputError(f"language is {language!r}; allowed: {', '.join(LANGUAGES)}")
     chosen, changes = asdict(PRESETS[preset]), dict(settings or {})
-    state = {**STATE, **chosen, "preset": preset, "points": laws()["drawn"].means, **changes}
-    if any(name in chosen for name in changes):
-        state["preset"] = ""
+    named = "" if chosen.keys() & changes.keys() else preset
+    drawn = {"points": laws()["drawn"].means}
+    shown = {"preset": named, "language": language, "theme": theme}
     return {
-        "state": {**state, "language": language, "theme": theme},
+        "state": {**STATE, **chosen, **drawn, **changes, **shown},
         "address": address,
-        "laws": {name: as_data(law) for name, law in laws().items()},
+        "laws": {name: asdict(law) for name, law in laws().items()},
         "presets": {name: asdict(choice) for name, choice in PRESETS.items()},
         "limits": LIMITS,
         "drawn": DRAWN,

@@ -1,5 +1,6 @@
 """The live plane in a notebook, as an anywidget."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,7 +55,7 @@ def play_options(denoiser: object, schedule: NoiseSchedule | None) -> dict[str, 
         given = {"given": _steps(schedule)}
     schedules = [*given, *plane.SCHEDULES]
     options = plane.options(settings=settings)
-    data = {name: plane.as_data(law) for name, law in laws.items()}
+    data = {name: asdict(law) for name, law in laws.items()}
     return {**options, **given, "laws": data, "html": plane.page(laws, schedules)}
 
 
