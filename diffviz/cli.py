@@ -521,7 +521,7 @@ def dashboard(
       diffviz dashboard run.nc other.nc --port 8050
       diffviz dashboard --checkpoint mine.safetensors --checkpoint course.pth
     """
-    from dashboards import serve
+    from dashboards.app import serve
 
     serve(runs, host, port, checkpoints=checkpoints, workers=workers)
 
