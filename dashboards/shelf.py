@@ -26,7 +26,7 @@ from diffviz.recording.run import Run
 
 RECORDED = re.compile("[A-Za-z0-9_-]{20,40}")
 FILES = {"run.nc": "application/x-netcdf", "curves.csv": "text/csv", "report.html": "text/html"}
-PANEL, BETWEEN = 210, 118
+PANEL, BETWEEN = 210, 138
 """Heights in pixels of a panel and of what is between two, where panels stand in one column."""
 _DRAWING = threading.Lock()
 
@@ -144,7 +144,7 @@ def fitted(made: go.Figure, big: bool, narrow: bool) -> go.Figure:
         for i, (x, y) in enumerate(axes):
             top = 1 - i * (PANEL + BETWEEN) / inner
             x.domain, y.domain = (0, 1), (top - PANEL / inner, top)
-        made.update_layout(height=inner + 180)
+        made.update_layout(height=inner + 165)
     return made
 
 

@@ -148,6 +148,7 @@ def page(view: View, *children: Component | None) -> dmc.MantineProvider:
             dcc.Location(id="go", refresh="callback-nav"),
             dcc.Store(id="mine", storage_type="local", data=[]),
             dcc.Store(id="view", data=said),
+            html.Div(view.say("label.gone"), className="gone", role="alert"),
             frame,
         ],
         forceColorScheme=view.theme,

@@ -228,6 +228,21 @@ def test_a_guess_lifts_the_curtains(visit):
     assert "z=0" in page.locator(".curtains h2").nth(lost).inner_text()
 
 
+def test_a_server_that_is_gone_is_said(browser, guest):
+    """Kills: a click after which nothing happens, for ever."""
+    page = browser.new_page()
+    page.goto(f"{guest.address}/?lang=zh")
+    ready(page)
+    assert page.locator(".gone").is_hidden()
+    page.route("**/_dash-update-component", lambda route: route.abort())
+    page.click("nav a:nth-child(4)")
+    page.wait_for_selector(".gone >> text=服务器没有应答")
+    page.unroute("**/_dash-update-component")
+    page.go_back()
+    page.wait_for_selector(".gone", state="hidden")
+    page.close()
+
+
 # --------------------------------------------------------------- other pages
 
 

@@ -6,13 +6,25 @@
   const ns = (window.dash_clientside ??= {});
   const one = (selector) => document.querySelector(selector);
   const all = (selector) => [...document.querySelectorAll(selector)];
-  const set = (id, props) => window.dash_clientside.set_props(id, props);
   const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
   const floats = (text) => new Float32Array(bytes(text).buffer);
   // The server draws panels in one column for a phone; it cannot know the width otherwise.
   const width = () => (document.cookie = `narrow=${innerWidth < 600 ? 1 : 0}; SameSite=Lax`);
   addEventListener("resize", width);
   width();
+  // A server that is gone, or has been started anew with another token, is said on every page.
+  const ask = window.fetch;
+  const gone = (is) => document.documentElement.toggleAttribute("data-gone", is);
+  window.fetch = async (...asked) => {
+    try {
+      const answer = await ask(...asked);
+      gone(answer.status === 401);
+      return answer;
+    } catch (error) {
+      if (error.name !== "AbortError") gone(true);
+      throw error;
+    }
+  };
   const address = (values) => {
     const now = new URL(location.href);
     for (const [name, value] of Object.entries(values)) {
@@ -76,7 +88,9 @@
   /** What changes only when the time stands still: sentences, and the address. */
   function settled() {
     if (!scrub || scrub.playing) return;
-    if (slid !== scrub.step && one("#step")) set("step", { value: (slid = scrub.step) });
+    if (slid !== scrub.step && one("#step")) {
+      window.dash_clientside.set_props("step", { value: (slid = scrub.step) });
+    }
     for (const element of all("[data-plot]")) {
       const said = clock.sentences[element.dataset.plot];
       if (said) element.textContent = said.texts[said.at[scrub.step]];
@@ -142,12 +156,11 @@
       if (scrub) scrub.speed = Number(value);
     },
     press() {
-      const pressed = window.dash_clientside.callback_context.triggered_id;
-      if (!scrub || !window.dash_clientside.callback_context.triggered[0]?.value) return;
+      const { triggered, triggered_id: pressed } = window.dash_clientside.callback_context;
+      if (!scrub || !triggered[0]?.value) return;
       if (pressed === "play") scrub.toggle();
-      if (pressed === "back") scrub.by(-1);
-      if (pressed === "next") scrub.by(1);
-      if (pressed === "reset") scrub.reset();
+      else if (pressed === "reset") scrub.reset();
+      else scrub.by(pressed === "next" ? 1 : -1);
     },
   });
 

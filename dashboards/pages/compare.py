@@ -141,7 +141,7 @@ def _table(view: View, now: dict[str, Any]) -> Component:
     head = html.Tr([html.Td(), *(html.Th(word, scope="col") for word in now["head"])])
     title = html.Caption([view.say("compare.numbers"), " ", html.B(className="now")])
     table = html.Table([title, html.Thead(head), html.Tbody(body)], className="numbers")
-    return shell.card(table, className="scrolls")
+    return shell.card(html.Div(table, className="scrolls", tabIndex=0))
 
 
 def _more(view: View, run: Run) -> Component:
