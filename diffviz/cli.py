@@ -449,7 +449,7 @@ def dashboard(runs: tuple[str, ...], host: str, port: int, **options: Any) -> No
       diffviz dashboard run.nc other.nc --port 8050
       diffviz dashboard --checkpoint mine.safetensors --checkpoint course.pth
     """
-    from dashboards import serve
+    from dashboards.app import serve
 
     serve(runs, host, port, **options)
 
