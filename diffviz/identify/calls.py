@@ -50,6 +50,15 @@ COUNT_NAMES = (
 )  # fmt: skip
 SIDE_NAMES = ("image_size", "img_size", "resolution", "height", "width", "h", "w", "im_size")
 STEP_NAMES = ("steps", "n_steps", "num_steps", "timesteps", "t", "n_timesteps", "num_timesteps")
+OWN_WORDS = (
+    "config",
+    "sample_size",
+    "channels",
+    "in_channels",
+    "out_channels",
+    "dtype",
+    "hparams",
+)
 WRAP = "write it as `lambda model, shape: my_loop(...)`, which calls model(x, t) and returns x_0"
 
 
@@ -200,6 +209,8 @@ class Spy(torch.nn.Module):
                 return spec[name]
             if name in INNER:
                 return self
+            if name in self.__dict__.get("stands_for", {}):
+                return self.__dict__["stands_for"][name]
             raise AttributeError(
                 f"the model of the sampler is asked for .{name}, which the x-ray's stand-in "
                 "does not have"
@@ -649,6 +660,9 @@ def _with_attribute(
 ) -> object:
     before = getattr(owner, name)
     try:
+        spy.__dict__["stands_for"] = {
+            key: getattr(before, key) for key in OWN_WORDS if hasattr(before, key)
+        }
         setattr(owner, name, spy)
         end = sampler(*values)
         return _last(end) if inspect.isgenerator(end) else end

@@ -38,6 +38,8 @@ VISIBLE = {
 TERMS = ("x-coefficient", "eps-coefficient", "noise-scale")
 LAST = {"x-coefficient", "eps-coefficient", "noise-scale", "noise-last-step", "schedule-mismatch"}
 """What may look wrong of a last step that does not end at 0."""
+SPREAD_APART = 0.25
+"""|log| of the end's std over that of the data which is worth a warning after 30 calls."""
 ALONE = 0.03
 """One of two terms is off alone if the other is off by less than this share."""
 
@@ -71,6 +73,10 @@ def judge(
     """(findings, the behaviour, the rule or None, what it says); errors and causes come first."""
     rule: str | None = None
     shown: Expected | None = None
+    if law.behaves is None:
+        span = (schedule.T, 0)
+        found = [Finding("path-unknown", "information", "", span), *_about(law, None, schedule)]
+        return tuple(found), law, None, None
     broken = _broken(law, schedule)
     found = [] if broken else _order(law, schedule)
     if seen is not None:
@@ -231,6 +237,12 @@ def _about(law: Behaviour, rule: str | None, schedule: NoiseSchedule) -> list[Fi
         found.append(Finding("nothing-returned", "information", "", (span[1], 0)))
     elif law.pictures:
         found.append(Finding("pictures-returned", "information", "", (span[1], 0)))
+    half = law.half
+    if law.behaves and half is not None and half.end is not None and len(half.off) >= 30:
+        apart = abs(math.log(max(half.end.noise, 1e-9) / half.spread))
+        if apart > SPREAD_APART and not law.pictures:
+            told = {"found": float(half.end.noise), "expected": half.spread}
+            found.append(Finding("spread-off", "warning", "", span, told))
     if law.fixed:
         found.append(Finding("seed-fixed", "information", "", span))
     largest = float(schedule.alphas[1:].min() ** -0.5)
@@ -278,6 +290,14 @@ def _of_steps(
     """What the coefficients, the noise and the start say; a cause that shows is a fault."""
     steps, near = seen.steps, seen.near
     found, rule, shown = _terms_and_causes(law, seen, schedule)
+    if np.allclose(steps.coefficients[-1], [0, 1, 0, 0, 0], atol=1e-6) and not steps.noisy[-1]:
+        # Whatever the rule, a last step that leaves x as it is does not lead to the data.
+        end = np.arange(len(steps)) == len(steps) - 1
+        told = round(float(near.levels.index[-1]), 2)
+        one = round(told), round(told)
+        found = [item for item in found if item.id not in LAST or item.t_range != one]
+        found = [item for item in found if item.id != "time-ends-early"]
+        found = [_finding(near, "time-ends-early", end, found=told), *found]
     if any(item.id in CAUSES for item in found):
         law = replace(law, caused=True)
     every = np.ones(len(steps), dtype=bool)
@@ -297,10 +317,7 @@ def _of_steps(
     if not law.behaves:
         return [*found, *_balance(seen)], law, rule, shown
     # A single step, a little off, as float32 leaves it where a table is near its end.
-    found = [
-        item for item in found
-        if item.id not in TERMS or abs(_ratio(item) - 1) > 1e-4 or item.t_range[0] != item.t_range[1]
-    ]  # fmt: skip
+    found = [item for item in found if item.id not in TERMS or not _slight(item)]
     terms = [item for item in found if item.id in TERMS]
     if len(terms) > 1 or (rule is None and not terms and not any(i.id in VISIBLE for i in found)):
         # Nothing that a single change would explain, and right all the same.
@@ -319,9 +336,9 @@ def _terms_and_causes(
     """What the steps do wrong, the rule, and what it says of every step."""
     steps, near = seen.steps, seen.near
     noise = _noise_law(steps, near)
-    if steps.bent.any() and (not noise or noise[0].id == "noise-not-normal"):
-        if steps.bent.mean() > 0.5 or steps.partly.any() or not noise:
-            return [_finding(near, "not-linear", steps.bent)], None, near
+    mostly = steps.bent.mean() > 0.5 or steps.partly.any() or not noise
+    if steps.bent.any() and mostly and (not noise or noise[0].id == "noise-not-normal"):
+        return [_finding(near, "not-linear", steps.bent)], None, near
     if steps.memory.mean() > 0.2:
         return _with_memory(seen, noise)
     wrong = off(steps, near)
@@ -363,9 +380,6 @@ def _terms_and_causes(
     biased = wrong[:, 2]
     if biased.any() and not uneven:
         found.append(_finding(near, "bias", biased, **_gap(steps, near, 2, biased)))
-    picture = _maps_to_unit(steps, near, wrong)
-    if picture:
-        found = [replace(item, severity="warning") for item in found]
     terms = [item for item in (*found, *sizes) if item.id in TERMS]
     ratios = [_ratio(item) for item in terms]
     found = [*found, *sizes]
@@ -405,7 +419,7 @@ def _with_memory(
     if not wrong.any():
         return [], MULTISTEP, None
     return (
-        [_finding(shown, "x-coefficient", wrong, **_gap(steps, shown, 0, wrong))],
+        [_finding(shown, "x-coefficient", wrong, term="x_t", **_gap(steps, shown, 0, wrong))],
         MULTISTEP,
         None,
     )
@@ -421,55 +435,50 @@ def _twice(seen: Measured, wrong: Mask) -> list[Finding]:
     return [_finding(seen.near, "time-order", np.ones(len(times), bool), **told)]
 
 
-def _maps_to_unit(steps: Steps, near: Expected, wrong: Mask) -> bool:
-    """Nothing is off but the end, which is (x + 1)/2: images for the screen, in [0, 1]."""
-    if wrong[:-1, :3].any() or not wrong[-1, 2]:
-        return False
-    wanted = [0.5, *near.numbers[-1, :2] / 2]
-    return bool(np.allclose(steps.coefficients[-1, :3], wanted, rtol=1e-3, atol=1e-4))
-
-
-def _terms(steps: Steps, near: Expected, wrong: Mask) -> list[Finding]:
-    """Which term is off: in the form (x, m), (x̂_0, ε̂) or (x̂_0, x) where only one is.
+def _forms(near: Expected, of_x: Array, of_m: Array) -> list[tuple[tuple[str, str], Array]]:
+    """A step in the terms (x, m), (x̂_0, ε̂) and (x̂_0, x), each (2, S).
 
     x_s = A·x_t + B·ε̂ is also (A·a)·x̂_0 + (B + A·b)·ε̂ and −(B·a/b)·x̂_0 + (A + B/b)·x_t.
     """
-    levels, rows = near.levels, wrong[:, :2].any(axis=1)
-    if not rows.any():
-        return []
-    a, b = np.sqrt(levels.now), np.sqrt(1 - levels.now)
+    a, b = np.sqrt(near.levels.now), np.sqrt(1 - near.levels.now)
+    A, B = near.levels.plain(of_x, of_m)
+    return [
+        (("x_t", "ε̂"), np.stack([of_x, of_m])),
+        (("x̂_0", "ε̂"), np.stack([A * a, B + A * b])),
+        (("x̂_0", "x_t"), np.stack([-B * a / b, A + B / b])),
+    ]
 
-    def forms(of_x: Array, of_m: Array) -> list[tuple[tuple[str, str], Array]]:
-        A, B = levels.plain(of_x, of_m)
-        return [
-            (("x_t", "ε̂"), np.stack([of_x, of_m])),
-            (("x̂_0", "ε̂"), np.stack([A * a, B + A * b])),
-            (("x̂_0", "x_t"), np.stack([-B * a / b, A + B / b])),
-        ]
 
-    measured = forms(steps.coefficients[:, 1], steps.coefficients[:, 2])
-    wanted = forms(near.numbers[:, 0], near.numbers[:, 1])
-    best: tuple[float, int] = (math.inf, 0)
-    for k, ((_, found), (_, right)) in enumerate(zip(measured, wanted, strict=True)):
-        away = np.abs(found - right)[:, rows]
-        weight = np.array([0.5 if name == "x̂_0" else 1.0 for name in measured[k][0]])
-        one, two = np.median(away, axis=1) * weight
-        share = float(min(one, two) / max(one, two, 1e-300))
+def alone(steps: Steps, near: Expected, rows: Mask) -> tuple[float, int]:
+    """(share, form) of the form in which one term is off and the other least, by that share."""
+    measured = _forms(near, steps.coefficients[:, 1], steps.coefficients[:, 2])
+    wanted = _forms(near, near.numbers[:, 0], near.numbers[:, 1])
+    best = math.inf, 0
+    for k, ((names, found), (_, right)) in enumerate(zip(measured, wanted, strict=True)):
+        weight = np.array([0.5 if name == "x̂_0" else 1.0 for name in names])
+        away = np.median(np.abs(found - right)[:, rows], axis=1) * weight
+        share = float(away.min() / max(away.max(), 1e-300))
         if share < best[0] - (ALONE if k else 0):
             best = share, k
-    k = best[1] if best[0] < ALONE else 0
-    names, found = measured[k]
-    right, out = wanted[k][1], []
+    return best
+
+
+def _terms(steps: Steps, near: Expected, wrong: Mask) -> list[Finding]:
+    """Which term is off, in the form in which only one is."""
+    rows = wrong[:, :2].any(axis=1)
+    if not rows.any():
+        return []
+    share, k = alone(steps, near, rows)
+    k = k if share < ALONE else 0
+    names, found = _forms(near, steps.coefficients[:, 1], steps.coefficients[:, 2])[k]
+    right, out = _forms(near, near.numbers[:, 0], near.numbers[:, 1])[k][1], []
+    away = np.median(np.abs(found - right)[:, rows], axis=1)
     for j, name in enumerate(names):
         mask = rows if k else wrong[:, j]
-        if not mask.any() or (
-            k
-            and np.median(np.abs(found - right)[j, rows]) * 2
-            < np.median(np.abs(found - right)[1 - j, rows])
-        ):
+        if not mask.any() or (k and 2 * away[j] < away[1 - j]):
             continue
         identity = "eps-coefficient" if name == "ε̂" else "x-coefficient"
-        told = _numbers(levels.index, found[j], right[j], mask)
+        told = _numbers(near.levels.index, found[j], right[j], mask)
         out.append(_finding(near, identity, mask, term=name, **told))
     if len(out) == 2:
         # A factor on the whole mean moves both; it is said once.
@@ -537,6 +546,10 @@ def _ratio(item: Finding) -> float:
         found, expected = float(item.evidence["found"]), float(item.evidence["expected"])
         ratio = found / expected if expected else math.inf
     return ratio if math.isfinite(ratio) else 1e9
+
+
+def _slight(item: Finding) -> bool:
+    return abs(_ratio(item) - 1) <= 1e-4 and item.t_range[0] == item.t_range[1]
 
 
 def _size(item: Finding) -> float:
@@ -667,9 +680,9 @@ def _start(law: Behaviour, steps: Steps, near: Expected, schedule: NoiseSchedule
         for width in widths
     )
     together = max(np.nan_to_num(start.batch_score), np.nan_to_num(start.grid_score))
-    law = not start.there or start.ks_p < 2 * ndtr(-steps.threshold)
+    uneven = not start.there or start.ks_p < 2 * ndtr(-steps.threshold)
     first = np.arange(len(steps)) == 0
-    if max(wide, together) > steps.threshold or law:
+    if max(wide, together) > steps.threshold or uneven:
         correlation = start.batch if start.batch_score >= start.grid_score else start.grid
         evidence = {
             "mean": mean, "std": start.std, "expected": widths[0],

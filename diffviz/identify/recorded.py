@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError
 from diffviz.identify.paths import Time, readings_for
-from diffviz.identify.rules import MULTISTEP, Levels, Rule, levels_along
+from diffviz.identify.rules import MULTISTEP, Levels, Rule, levels_along, second_order
 from diffviz.identify.steps import least_squares
 
 Array = NDArray[np.float64]
@@ -217,21 +217,16 @@ def _weights(seen: Recorded) -> tuple[float, ...]:
         return tuple(np.nanmedian(found[:, 3 : 2 + count] / found[:, 2:3], axis=0).tolist())
 
 
-@np.errstate(all="ignore")
 def _multistep(seen: Recorded, levels: Levels, used: Array) -> float:
-    """The share of steps of DPM-Solver++(2M) (2211.01095, algorithm 2), of either order."""
-    a, b = (np.sqrt(np.append(v, end)) for v, end in ((levels.now, 1), (1 - levels.now, 0)))
-    x = seen.x / np.append(levels.size, 1.0)[:, None]
-    clean = levels.clean(slice(None), x[:-1], levels.noise(slice(None), seen.x[:-1], used))
-    h, good = np.diff(np.log(a / b)), []
-    for i in range(len(clean)):
-        best = [clean[i]]
-        if i and np.isfinite(h[i]):
-            best.append(clean[i] + h[i] / h[i - 1] / 2 * (clean[i] - clean[i - 1]))
-        rests = [x[i + 1] - b[i + 1] / b[i] * x[i] + a[i + 1] * np.expm1(-h[i]) * D for D in best]
-        size = np.sqrt((x[i] ** 2).mean() + (x[i + 1] ** 2).mean() + (clean[i] ** 2).mean())
-        good.append(min(np.sqrt((r**2).mean()) for r in rests) < 64 * seen.rounding * size)
-    return float(np.mean(good))
+    """The share of steps of DPM-Solver++(2M), of either order."""
+    now = np.stack([seen.x[:-1], used], 1)
+    columns = np.concatenate([now, np.roll(now, 1, axis=0)], 1)
+    least = np.inf
+    for rows in second_order(levels):
+        left = seen.x[1:] - np.einsum("sc,sck->sk", rows, columns)
+        size = np.sqrt((np.square(rows)[..., None] * columns**2).sum(1).mean(-1))
+        least = np.minimum(least, np.sqrt((left**2).mean(-1)) / size)
+    return float((np.nan_to_num(least, nan=np.inf) < 64 * seen.rounding).mean())
 
 
 def _plausible(seen: Recorded, ways: Sequence[Levels], used: Array) -> Levels:

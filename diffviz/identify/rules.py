@@ -135,7 +135,7 @@ class Rule:
 
 @dataclass(frozen=True, eq=False)
 class Expected:
-    """What a rule says of every step in the loop's form, and what rounding may do to it, (S, 3)."""
+    """What a rule says of every step in the loop's form, and what rounding does to it, (S, 3)."""
 
     rule: Rule
     levels: Levels
@@ -343,32 +343,36 @@ def closest(steps: Steps, ways: Sequence[Levels]) -> Expected | None:
     return min((item for item in best if item[0] <= least + 0.5), key=cost)[2]
 
 
-def multistep(steps: Steps, ways: Sequence[Levels]) -> tuple[Levels, NDArray[np.bool_]] | None:
-    """(levels, steps that are so) of a loop that is DPM-Solver++(2M) (2211.01095, algorithm 2).
+@np.errstate(all="ignore")
+def second_order(levels: Levels) -> tuple[Array, Array]:
+    """DPM-Solver++(2M) (2211.01095, algorithm 2) in the loop's form: x_s of (x, m, x, m before).
 
-    x_s = (σ_s/σ_t)·x_t + √ᾱ_s(1 − e^{−h})·D, D = (1 + w)·x̂_0(t) − w·x̂_0(before), w = h/(2h_before),
-    h = λ_s − λ_t, λ = log(√ᾱ/√(1−ᾱ)). A step of first order has w = 0.
+    x_s = (σ_s/σ_t)·x_t + √ᾱ_s(1 − e^{−h})·D, D = (1 + w)·x̂_0(t) − w·x̂_0(before), where
+    w = h/(2h_before), h = λ_s − λ_t, λ = log(√ᾱ/√(1−ᾱ)). Also the steps of first order, w = 0.
     """
+    now, then = levels.now, levels.then
+    h = 0.5 * np.log(then / (1 - then)) - 0.5 * np.log(now / (1 - now))
+    gain = np.where(then < 1, np.sqrt(then) * -np.expm1(-h), 1.0) * levels.size_then
+    keep = np.sqrt((1 - then) / (1 - now)) * levels.size_then / levels.size
+    a, b = np.sqrt(now) * levels.size, np.sqrt(1 - now) * levels.size
+    e_x, e_m = levels.reading.noise(a, b)
+    clean = np.stack([(1 - b * e_x) / a, -b * e_m / a])  # x̂_0 of x and m
+    rows = []
+    for w in (np.append(0.0, np.nan_to_num(h[1:] / h[:-1] / 2, posinf=0.0)), np.zeros(len(h))):
+        mine, before = (1 + w) * gain * clean, -w * gain * np.roll(clean, 1, axis=1)
+        rows.append(np.stack([keep + mine[0], mine[1], *before], 1))
+    return rows[0], rows[1]
+
+
+def multistep(steps: Steps, ways: Sequence[Levels]) -> tuple[Levels, NDArray[np.bool_]] | None:
+    """(levels, steps that are so) of a loop that is DPM-Solver++(2M), of either order."""
     for levels in ways:
-        now, then, count = levels.now, levels.then, len(steps)
-        with np.errstate(all="ignore"):
-            h = 0.5 * np.log(then / (1 - then)) - 0.5 * np.log(now / (1 - now))
-            gain = np.where(then < 1, np.sqrt(then) * -np.expm1(-h), 1.0) * levels.size_then
-            keep = np.sqrt((1 - then) / (1 - now)) * levels.size_then / levels.size
-            second = np.append(0.0, np.nan_to_num(h[1:] / h[:-1] / 2, posinf=0.0))
-            a, b = np.sqrt(now) * levels.size, np.sqrt(1 - now) * levels.size
-            e_x, e_m = levels.reading.noise(a, b)
-            of_x, of_m = (1 - b * e_x) / a, -b * e_m / a  # x̂_0 of x and m
-        good = np.zeros(count, dtype=bool)
-        for w in (second, np.zeros(count)):
-            before = np.roll(np.stack([of_x, of_m], 1), 1, axis=0) * (-w * gain)[:, None]
-            row = np.column_stack([keep + (1 + w) * gain * of_x, (1 + w) * gain * of_m, before])
-            tables = 64 * ROUNDING * (1 + levels.index) / np.sqrt(1 - now)
-            away = np.abs(row - steps.coefficients[:, 1:])
-            allowed = (
-                tables[:, None] * np.abs(row).max(axis=1, keepdims=True) + 5 * steps.errors[:, 1:]
-            )
-            good |= (np.nan_to_num(away, nan=np.inf) < allowed).all(axis=1)
+        good = np.zeros(len(steps), dtype=bool)
+        tables = 64 * ROUNDING * (1 + levels.index) / np.sqrt(1 - levels.now)
+        for row in second_order(levels):
+            away = np.nan_to_num(np.abs(row - steps.coefficients[:, 1:]), nan=np.inf)
+            size = np.abs(row).max(axis=1, keepdims=True)
+            good |= (away < tables[:, None] * size + 5 * steps.errors[:, 1:]).all(axis=1)
         if good.mean() > 0.7 and steps.memory.any():
             return levels, good
     return None

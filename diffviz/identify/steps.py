@@ -313,10 +313,18 @@ class Recorder(Spy):
             noise = _describe(rest.reshape(self.shape), floor_of(coefficients) / 2)
         bent = False
         if not kind and noise.there:
-            theirs = other.kept[i + 1][0] - coefficients[:2] @ other.kept[i]
-            bent = _alike(rest[places], theirs, self._threshold()) or (
-                _bent(rest, full) > self._threshold()
-            )
+            most = self._threshold()
+            if i:
+                longer = np.stack([*full, *mine[2:4]])
+                less = after - least_squares(longer, after) @ longer
+                gain = float(rest @ rest / max(less @ less, 1e-300)) - 1
+                kind = "memory" if gain * rest.size > 2 * most**2 else ""
+            if kind:
+                noise = Noise(0.0, math.inf)
+            bent = _bent(rest, full) > most
+            if not kind and not (self.found and self.found[0]["exact"]):
+                theirs = other.kept[i + 1][0] - coefficients[:2] @ other.kept[i]
+                bent |= _alike(rest[places], theirs, most)
         self.found.append({
             "coefficients": np.append(bias, coefficients), "sizes": rms, "noise": noise,
             "errors": np.sqrt(np.maximum(np.diag(covariance), 0)),
@@ -330,10 +338,6 @@ class Recorder(Spy):
 
     def result(self) -> Steps:
         """What was measured."""
-        if len(self.found) > 2 and np.mean([row["memory"] for row in self.found[2:]]) > 0.2:
-            # Both runs start from one x_T, so that the difference does not show its part in the
-            # second step of a rule with a memory.
-            self.found[1] |= {"memory": True, "exact": False, "noise": Noise(0.0, math.inf)}
         rows = {name: np.array([row[name] for row in self.found]) for name in _ROWS}
         for name, width in (("coefficients", 5), ("errors", 5), ("sizes", 3)):
             rows[name] = rows[name].reshape(-1, width)
@@ -343,7 +347,7 @@ class Recorder(Spy):
             noise=tuple(row["noise"] for row in self.found),
             clipped=np.zeros(len(self.found), dtype=bool),
             start=self.start, start_mean=self.start_mean, broken=self.broken,
-            **{name: values.astype(bool) if name in _FLAGS else values for name, values in rows.items()},
+            **{k: v.astype(bool) if k in _FLAGS else v for k, v in rows.items()},
         )  # fmt: skip
 
 
@@ -374,6 +378,24 @@ def merge(wide: Steps, inside: Steps) -> Steps:
         rows[name] = mine
     noise = tuple(inside.noise[k] if take[k] else wide.noise[k] for k in range(len(wide)))
     return replace(wide, noise=noise, clipped=take, **rows)
+
+
+def settle(steps: Steps) -> Steps:
+    """With what two runs say together: a rule with a long memory leaves over what is no noise.
+
+    If the runs drew the same noise in the first step, they did in all; a later step that the call
+    before does not explain either depends on more calls than that.
+    """
+    paired = bool(len(steps) and (steps.exact | steps.partly)[0])
+    longer = ~(steps.exact | steps.memory | steps.partly | steps.bent) & paired
+    if (steps.memory | longer)[2:].mean() > 0.2:
+        # Both runs start from one x_T, so that the difference does not show its part in the next.
+        longer[1:5] = True
+    noise = tuple(
+        Noise(0.0, math.inf) if long else kept
+        for long, kept in zip(longer, steps.noise, strict=True)
+    )
+    return replace(steps, noise=noise, memory=steps.memory | longer)
 
 
 def _mostly(apart: Array, change: Array, floor: float) -> tuple[Array, Mask | None]:
