@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import brentq, least_squares
+from scipy.optimize import least_squares
 
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError
@@ -189,7 +189,10 @@ def _indices(steps: Steps, base: Expected, schedule: NoiseSchedule) -> Iterator[
     if S < 2:
         return
     stride = int(places[0] - ends[0])
-    for width in {0, 1, stride // 2, 2 * stride} - ({stride} if stride == 1 else set()):
+    # Where a deterministic step ends, by √(ᾱ_s/ᾱ_t).
+    reached = bars[places] * steps.coefficients[:, 1] ** 2
+    seen = int(np.median(places - np.argmin(np.abs(bars - reached[:, None]), axis=1)))
+    for width in {0, 1, stride // 2, 2 * stride, max(seen, 0)} - {stride}:
         to = np.maximum(places - width, 0)
         if (to != ends)[~last].any() and (width or base.rule == Rule("ddim")):
             i = int(np.argmax(to != ends))
@@ -203,16 +206,6 @@ def _elsewhere(steps: Steps, base: Expected, schedule: NoiseSchedule) -> Iterato
     off = np.flatnonzero((np.abs(base.scores(steps)[:, :2]) > steps.threshold).any(axis=1))
     if not 0 < len(off) <= max(1, FEW * len(steps)):
         return
-    numbers = base.numbers.copy()
-    if off.tolist() == [last]:
-        end = _end_of_last(steps, base)
-        own = schedule.alpha_bars[1] / schedule.alphas[1]  # the course's own last step, with noise
-        if end is not None and not (steps.noisy[last] and abs(1 / (1 + end**2) - own) < 1e-5):
-            numbers[last] = _last_step(base, end)
-            place = float(np.interp(end, schedule.sigma, np.arange(schedule.T + 1)))
-            told: dict[str, float | str] = {"found": round(place, 2)}
-            moved = replace(base, numbers=numbers)
-            yield Hypothesis(base, moved, "time-ends-early", told, 2 * PRICE)
     if not (levels.vp and levels.whole):
         return
     bars, every = schedule.alpha_bars, np.arange(schedule.T + 1)
@@ -245,27 +238,6 @@ def _elsewhere(steps: Steps, base: Expected, schedule: NoiseSchedule) -> Iterato
         wanted = float(np.argmin(np.abs(bars - levels.then[i])))
         told = {"t": float(now[i]), "found": float(ends[i]), "expected": wanted}
         yield Hypothesis(base, moved, "step-skipped", told, price)
-
-
-def _last_step(base: Expected, end: float) -> Array:
-    """The last step to a level σ = ``end`` above 0, in the loop's form."""
-    one = {name: getattr(base.levels, name)[-1:] for name in ("now", "alpha", "size", "index")}
-    then = np.array([1 / (1 + end**2)])
-    size = np.ones(1) if base.levels.vp else np.sqrt(1 + end**2) * np.ones(1)
-    levels = replace(base.levels, **one, then=then, size_then=size)
-    return levels.form(base.rule.numbers(one["now"], then, one["now"] / then))[0]
-
-
-def _end_of_last(steps: Steps, base: Expected) -> float | None:
-    """The level σ at which the last step ends, by its coefficient of the answer."""
-    sigma = float(np.sqrt((1 - base.levels.now[-1]) / base.levels.now[-1]))
-
-    def miss(share: float) -> float:
-        return float(_last_step(base, share * sigma)[1] - steps.coefficients[-1, 2])
-
-    if not miss(1e-6) * miss(1 + 1e-6) < 0:
-        return None
-    return float(brentq(miss, 1e-6, 1 + 1e-6, xtol=1e-14)) * sigma
 
 
 def _tables(steps: Steps, base: Expected, schedule: NoiseSchedule) -> Iterator[Hypothesis]:

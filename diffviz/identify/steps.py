@@ -228,7 +228,7 @@ class Recorder(Spy):
         elif self._other is not None:
             self.start_mean = float(state.mean())
             self.start = _describe((state - self.start_mean).reshape(tuple(x.shape)), 0.0)
-        self.precision = max(float(torch.finfo(x.dtype).eps), self.precision)
+        self.precision = max(_precision(x), self.precision)
         self._now = [state, *self._now[:2]]
 
     def answered(self, answer: Tensor) -> None:
@@ -454,6 +454,14 @@ def _bent(left: Array, full: Array) -> float:
     free = max(seen.size - 10, 1)
     tail = float(fdtrc(7, free, share / (1 - share) * free / 7))
     return float(-ndtri(min(tail, 0.5))) if tail > 1e-300 else 37.0
+
+
+def _precision(x: Tensor) -> float:
+    """The last place of a state, which may have been rounded before it was handed on."""
+    for kind in (torch.bfloat16, torch.float16):
+        if x.dtype == torch.float32 and torch.equal(x.to(kind).float(), x) and x.any():
+            return float(torch.finfo(kind).eps)
+    return float(torch.finfo(x.dtype).eps)
 
 
 def _flat(x: Tensor) -> Array:

@@ -25,7 +25,7 @@ from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError
 from diffviz.identify.behaviour import GOOD, Behaviour, behave
 from diffviz.identify.calls import Loop, Randomness, open_loop
-from diffviz.identify.judge import Measured, alone, judge
+from diffviz.identify.judge import Measured, judge, shares_of
 from diffviz.identify.paths import Reading, Time
 from diffviz.identify.rules import Expected, Levels, closest, levels_along
 from diffviz.identify.steps import (
@@ -172,7 +172,7 @@ def _likelier(
     other = examine(loop, replace(law, reading=first), schedule, generator, randomness)
     if other is None or not other.steps.exact.all():
         return law, seen
-    if alone(other.steps, other.near, np.ones(len(other.steps), bool))[0] > 1e-3:
+    if min(shares_of(other.steps, other.near, np.ones(len(other.steps), bool))) > 1e-3:
         return law, seen
     return law.seen_as(first), other
 
@@ -251,6 +251,8 @@ def ways_of(law: Behaviour, steps: Steps, schedule: NoiseSchedule) -> tuple[list
     if reading is not None and reading.path.name in ("index", "index0"):
         names = ("index", "index0")  # which one shows in the coefficients only
         readings = [w for w in law.ways if w.answer == reading.answer and w.path.name in names]
+    if reading is None:
+        readings = [way for way in readings if law.starts_at(way)] or readings
     readings = [way for way in readings if way.answer in PLAIN] or readings
     told, count = steps.told, len(steps)
     found = [one for way in readings for one in levels_along(way, told, schedule, count)]
