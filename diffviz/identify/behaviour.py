@@ -30,7 +30,7 @@ from torch import Tensor
 
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError
-from diffviz.identify.calls import Ending, Loop, Randomness, Spy, unit
+from diffviz.identify.calls import Ending, Loop, Randomness, Spy, in_reach, unit
 from diffviz.identify.paths import UNKNOWN, Reading, Time, readings_for
 
 Array = NDArray[np.float64]
@@ -389,7 +389,7 @@ class Experiment:
         trace = model.trace
         trace.broken = model.broken
         if ending is not None:
-            if ending.values is not None and not bool(torch.isfinite(ending.values).all()):
+            if ending.values is not None and not in_reach(ending.values):
                 trace.broken = trace.told[-1]
             elif ending.values is not None:
                 trace.end = _end_of(ending.values, mean)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy.special import fdtrc, ndtr, ndtri, stdtr, stdtrit
 from torch import Tensor
 
-from diffviz.identify.calls import Answer, Loop, Spy
+from diffviz.identify.calls import Answer, Loop, Spy, in_reach
 from diffviz.measure.ks import ks_pvalue, ks_statistic
 
 Array = NDArray[np.float64]
@@ -241,7 +241,7 @@ class Recorder(Spy):
         """Take in the end, where it is a state."""
         if end is None or self.broken is not None:
             return
-        if not bool(torch.isfinite(end).all()):
+        if not in_reach(end):
             self.broken = self.times[-1]
             return
         state = _flat(end)
