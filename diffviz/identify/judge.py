@@ -330,7 +330,10 @@ def _of_steps(
         if law.behaves:
             found = [i for i in found if i.id not in TERMS or abs(_ratio(i) - 1) > 0.01]
         found = [_finding(near, "time-ends-early", end, found=told), *found]
-    if any(item.id in CAUSES for item in found):
+    # Times that are no whole numbers may stand for levels that nobody here knows.
+    whole = np.array_equal(steps.told, np.rint(steps.told))
+    sure = CAUSES if whole else ("time-off-by-one", "step-skipped")
+    if any(item.id in sure for item in found):
         law = replace(law, caused=True)
     every = np.ones(len(steps), dtype=bool)
     if seen.shift:
