@@ -122,12 +122,14 @@ def record(out: str, resume: bool, **options: Any) -> None:
 @option("--json", "numbers", help="Also write the report's numbers to this file.")
 @_language
 @option("--title", help="Heading of the page.")
+@option("--lessons", help="Where the built lessons are; terms lead there.")
 def report(
     runs: tuple[str, ...],
     out: str,
     numbers: str | None,
     lang: str,
     title: str | None,
+    lessons: str | None,
     **order: Any,
 ) -> None:
     """Write one self-contained HTML page about a run, or record one first.
@@ -155,7 +157,7 @@ def report(
         run = request.run()
         shown_runs = {"": run}
         about = f"{len(run.arms)} arms × {run.spec.n} samples of {run.spec.denoiser}"
-    write_report(shown_runs, out, language=lang, title=heading)
+    write_report(shown_runs, out, language=lang, title=heading, lessons=lessons)
     if numbers is not None:
         write_numbers(shown_runs, numbers)
     _say(f"{out}: about {about}; open it in a browser")
@@ -447,7 +449,7 @@ def dashboard(runs: tuple[str, ...], host: str, port: int, **options: Any) -> No
       diffviz dashboard run.nc other.nc --port 8050
       diffviz dashboard --checkpoint mine.safetensors --checkpoint course.pth
     """
-    from dashboards import serve
+    from dashboards.app import serve
 
     serve(runs, host, port, **options)
 

@@ -29,7 +29,7 @@ def _sources() -> str:
     folders = ("diffviz", "weights", "docs/gallery")
     files = [p for folder in folders for p in (ROOT / folder).rglob("*")]
     for path in sorted([*files, HERE / "_ext" / "lesson.py"]):
-        if path.suffix in (".py", ".toml", ".safetensors"):
+        if path.suffix in (".py", ".toml", ".safetensors", ".nc"):
             digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -45,6 +45,11 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
     [str(ROOT), str(HERE / "_ext"), os.environ.get("PYTHONPATH", "")]
 )
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# A kernel of this machine may talk over TCP, and need not warn of it.
+profile = BUILT / "ipython" / "profile_default"
+profile.mkdir(parents=True, exist_ok=True)
+(profile / "ipython_kernel_config.py").write_text("c.IPKernelApp.log_level = 40\n")
+os.environ["IPYTHONDIR"] = str(profile.parent)
 
 STATIC = BUILT / "static"
 STATIC.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ import json
 import re
 import sys
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,13 @@ SOURCES = {"en": HERE, "zh": HERE / "zh"}
 PART = re.compile(r"^```\{code-cell\}\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NUMBER = re.compile(r"\{n\}`(\w+)(?::([^`]*))?`")
 FRONT = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
-FENCE = re.compile(r"^::::?:?(?:\{[\w-]+\}.*)?$\n?", re.MULTILINE)
+FENCE = re.compile(r"^:::.*$\n?|^:\w+: .*$\n?", re.MULTILINE)
+PLANE = re.compile(r"^:::\{plane\}.*?^:::$", re.MULTILINE | re.DOTALL)
+LIVE = {
+    "en": '(Live on the page; here: `dv.play()`, after `pip install "diffviz[notebook]"`.)',
+    "zh": '（网页上可实时操作；这里先 `pip install "diffviz[notebook]"`，再用 `dv.play()`。）',
+}
+FORMULA = re.compile(r"\$\$(?: \((\w+)\))?$", re.MULTILINE)
 LINK = re.compile(r"\]\((?!https?:)[^)]*\)")
 
 
@@ -44,6 +51,20 @@ def numbers(folder: Path) -> dict[str, dict[str, object]]:
     return found
 
 
+@cache
+def equations() -> dict[str, int]:
+    """The number of each formula that has a label, as the pages count them."""
+    found = {}
+    for page in (HERE / "lessons").glob("[0-9]*.md"):
+        ends = FORMULA.findall(page.read_text(encoding="utf-8"))
+        found |= {label: number for number, label in enumerate(ends, 1) if label}
+    return found
+
+
+def _tag(label: str | None) -> str:
+    return rf"\tag{{{equations()[label]}}}$$" if label else "$$"
+
+
 def notebook(text: str, language: str, values: Mapping[str, object]) -> dict[str, Any]:
     """The page ``text`` as a notebook; a number without a value keeps its name."""
     helpers = (HERE / "_ext" / "notebook_helpers.py").read_text(encoding="utf-8")
@@ -61,7 +82,10 @@ def notebook(text: str, language: str, values: Mapping[str, object]) -> dict[str
                 cells.append(("code", code))
         elif piece.strip():
             prose = NUMBER.sub(lambda found: _written(found, values), piece)
+            prose = PLANE.sub(LIVE[language], prose)
             prose = LINK.sub("]", FENCE.sub("", prose))
+            prose = FORMULA.sub(lambda found: _tag(found[1]), prose)
+            prose = re.sub(r"\{eq\}`(\w+)`", lambda found: f"({equations()[found[1]]})", prose)
             cells.append(("markdown", prose.strip()))
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     return {

@@ -1,7 +1,8 @@
-"""Pictures of every page of the dashboard, in both themes and languages, for the documentation.
+"""Pictures for the documentation: two of a run, and every page of the dashboard.
 
-``python -m tests.screenshots [RUN]`` shows the run, or one that it records with the shipped
-network, and leaves ``docs/images/dashboard/PAGE-THEME-LANGUAGE.webp``.
+``python -m tests.screenshots [RUN]`` shows the run, or the one that is shipped, and leaves
+``docs/images/strips.png``, ``map-LANGUAGE.webp`` and ``dashboard/PAGE-THEME-LANGUAGE.webp``, in
+both themes and languages. With ``--first`` it draws the two pictures of the run alone.
 """
 
 import io
@@ -12,8 +13,9 @@ from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
 import diffviz as dv
-from diffviz.diffusion.checkpoints import load_denoiser
-from diffviz.diffusion.names import shipped_weights
+from diffviz.diffusion.names import shipped
+from diffviz.figures import export
+from diffviz.figures.strips import strips_data, strips_figure
 from diffviz.files.atomic import replacing
 from tests.browser import FLAGS, find_chromium
 from tests.dashboard import served
@@ -35,12 +37,20 @@ PATIENCE = 180_000
 """Milliseconds that a page may take."""
 
 
-def shown(path: str | None) -> dv.Run:
-    """The run at ``path``, or a new one."""
-    if path is not None:
-        return dv.Run.load(path)
-    network = load_denoiser(shipped_weights())
-    return dv.record(network, network.schedule, n=16)
+def first(run: dv.Run) -> None:
+    """What each arm makes, and where its samples go: the pictures that a reader sees first."""
+    ends = strips_figure(strips_data(run, range(10), [0]))
+    ends.update_layout(title=None, margin={"t": 4, "b": 4}, width=900, height=256)
+    ends.update_xaxes(title=None, showticklabels=False)
+    maps = {language: dv.plot(run, "map", language=language) for language in ("en", "zh")}
+    for figure in maps.values():
+        figure.update_layout(title=None, width=900, height=420)
+    drawn = export.render([ends, *maps.values()], "png", scale=2)
+    with replacing(FOLDER.parent / "strips.png") as temporary:
+        temporary.write_bytes(drawn[0])
+    for language, taken in zip(maps, drawn[1:], strict=True):
+        with replacing(FOLDER.parent / f"map-{language}.webp") as temporary:
+            Image.open(io.BytesIO(taken)).save(temporary, "WEBP", quality=80)
 
 
 def picture(browser: Browser, address: str, place: str, look: str) -> bytes:
@@ -63,8 +73,12 @@ def picture(browser: Browser, address: str, place: str, look: str) -> bytes:
 
 def main(words: list[str]) -> None:
     """All of them."""
-    run = shown(words[0] if words else None)
+    given = [word for word in words if word != "--first"]
+    run = dv.Run.load(given[0] if given else shipped("sprites.nc"))
     FOLDER.mkdir(parents=True, exist_ok=True)
+    first(run)
+    if "--first" in words:
+        return
     with served({"run": run}) as guest, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=FLAGS)
         for name, place in VIEWS.items():

@@ -95,7 +95,7 @@ def made(shape=(1,), linear=True, banded=True):
     variables |= {"distinct_nearest": ("arm", fill(A)), "nearest_distance": ("arm", fill(A))}
     variables["reference_distinct_nearest"] = ((), fill(1)[0])
     variables["class_count"] = (("arm", "class"), (1000 * fill(A, 2)).astype(int))
-    variables["reference_class_share"] = ("class", fill(2))
+    variables["reference_class_share"] = ("class", np.array([0.3001, 0.6999]))
     variables["map"] = (("arm", "t", "sample", "plane"), fill(A, N, K, 2).astype(np.float32))
     variables["map_std"] = (("t", "plane"), 20 + fill(N, 2))
     variables["map_data"] = (("point", "plane"), fill(5, 2))
@@ -774,6 +774,14 @@ def test_stretched_strips_are_there_by_name_only():
     assert len(strips_figure(strips_data(grey, [0], [7, 4])).data) == 1
 
 
+def test_shares_of_classes_show_what_chance_does():
+    """Of 100 samples. Kills: a variance for a std, whiskers on the arms, of another n."""
+    bars = [t for t in plot(made(), "diversity").data if t.error_y.array is not None]
+    (share,) = values(made(), "reference_class_share")[None]
+    assert [t.marker.color for t in bars] == [GREY]
+    np.testing.assert_allclose(bars[0].error_y.array, 1.96 * np.sqrt(share * (1 - share)) / 10)
+
+
 def _shaped(shape):
     return replace(made(IMAGES).spec, sample_shape=shape).to_json()
 
@@ -919,8 +927,9 @@ def test_a_run_in_a_notebook_shows_its_ends():
     run = made(IMAGES)
     page = run._repr_html_()
     assert page == run_html(run)
-    rows = page.split("<tr>")[2:]
-    assert len(rows) == A
+    english, _, chinese = page.partition("<details")
+    rows, again = english.split("<tr>")[2:], chinese.split("<tr>")[2:]
+    assert len(rows) == len(again) == A
     for a, row in enumerate(rows):
         assert f">{html.escape(ARMS[a][0])}</th>" in row and COLOURS[a] in row
         source = row.partition("base64,")[2].partition('"')[0]
@@ -930,7 +939,11 @@ def test_a_run_in_a_notebook_shows_its_ends():
         between = values(run, "std_between")[a, -1]
         share = between / values(run, "reference_std_between")[-1]
         mean = values(run, "mean", "x")[a, -1]
-        assert f"<td>{mean:.3g}</td><td>{between:.3g}</td><td>{share:.0%}</td>" in row
+        numbers = f"<td>{mean:.3g}</td><td>{between:.3g}</td><td>{share:.0%}</td>"
+        assert numbers in row and numbers in again[a]
+    for part, language in ((english, "en"), (chinese, "zh")):
+        for name in ("mean", "between", "share"):
+            assert f"<th>{words_of(language)[f'notebook.{name}']}</th>" in part
     assert "<img" not in run_html(made()) and "run.plot" in page
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -191,6 +192,30 @@ def test_the_pictures_are_the_samples(harmless):
         assert np.abs(data[arm, 1].astype(int) - wanted).max() <= 3
 
 
+def test_what_moves_is_the_runs_own(harmless, shown):
+    """Kills: dots in other units or of other arms, densities of another step or arm."""
+
+    def shipped(name, *shape):
+        packed = shown.data(name)
+        raw = np.frombuffer(gzip.decompress(base64.b64decode(packed["data"])), "<i2")
+        return packed, np.where(raw == -32768, np.nan, raw * packed["unit"]).reshape(shape)
+
+    data, steps = harmless.dataset, harmless.dataset.sizes["t"]
+    packed, dots = shipped("dots", 3, steps, 8, 2)
+    right = data["map"].values / data["map_std"].values[:, None]
+    np.testing.assert_allclose(dots, right, atol=1e-3)
+    assert packed["samples"] == 8
+    packed, densities = shipped("densities", steps, 4, -1)
+    bins = data["bin"].values
+    counts = data["histogram"].sel(quantity="x").values
+    for arm in range(3):
+        density = counts[arm] / counts[arm].sum(-1, keepdims=True) / (bins[1] - bins[0])
+        np.testing.assert_allclose(densities[:, arm], density, atol=1e-3)
+    right = data["reference_histogram"].values / (bins[1] - bins[0])
+    np.testing.assert_allclose(densities[:, 3], right, atol=1e-3)
+    assert packed["bins"] == len(bins)
+
+
 def test_tables_hold_the_runs_numbers(harmless, shown):
     """Kills: columns swapped, a share without its range, p of another arm, rows reordered."""
     rows = key_numbers(harmless)
@@ -246,7 +271,7 @@ def test_several_runs_are_named(words):
     assert len(Page(found).rows("end-table")) == 7
     assert found.count("&lt;yours&gt;</h3>") == 1
     alone = page.render({"mine": runs["mine"]})
-    assert text("report.page.lead_runs", "en", runs="mine") in alone
+    assert text("report.page.lead_run", "en", runs="mine") in alone
     assert text("report.page.lead_same", "en") in alone
     assert len(Page(alone).rows("end-table")) == 4
 
@@ -307,13 +332,33 @@ def test_terms_are_explained_where_they_stand(shown):
     assert 'href="#term-residual"' in both("ks.caption")
 
 
+def test_terms_lead_to_their_lesson(harmless, words, shown):
+    """Where the lessons are is told. Kills: a link to another lesson or language, one that no
+    term has, a link into nothing, an address that is a program."""
+    terms = {key.split(".")[2] for key in catalogue("en") if key.startswith("report.terms.")}
+    found = page.render(harmless, lessons="https://x.org/<a>/")
+    for term in terms:
+        row = re.search(rf'<div id="term-{term}">.*?</div>', found, re.S)[0]
+        for language, words_ in (("en", "Lesson {}"), ("zh", "第 {} 课")):
+            pattern = (
+                rf'<a href="https://x.org/&lt;a&gt;/{language}/lessons/(\d)-(\w+).html">(.*?)<'
+            )
+            number_, name, said = re.search(pattern, row).groups()
+            assert said == words_.format(number_)
+            folder = "docs/lessons" if language == "en" else "docs/zh/lessons"
+            lesson = Path(folder, f"{number_}-{name}.md").read_text("utf-8").lower()
+            key = {"p_value": "p-value"}.get(term)
+            assert language == "zh" or (key or term.split("_")[0]) in lesson, term
+    assert "Lesson 4" in shown.text and "lessons/" not in shown.text
+    with pytest.raises(dv.InputError, match="lessons is 'javascript:x'"):
+        page.render(harmless, lessons="javascript:x")
+
+
 def test_forms_of_a_figure_restore_it():
     """Kills: a text that differs and is not shipped; shipping the data twice."""
-    from diffviz.figures.ks import ks_data, ks_figure
-
     schedule = dv.NoiseSchedule.linear(20)
     run = dv.record(dv.GaussianDenoiser(schedule, 2.0, 0.5), schedule, n=64, progress=False)
-    forms = {language: ks_figure(ks_data(run), language) for language in LANGUAGES}
+    forms = {language: dv.plot(run, "ks", language=language) for language in LANGUAGES}
     shipped = figure_json(forms)
     for language in ("zh", "en", "zh"):
         for path, value in shipped["texts"][language]:

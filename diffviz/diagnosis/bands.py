@@ -3,38 +3,55 @@
 A run records its bands as ``NAME_low`` and ``NAME_high``.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
 from diffviz.recording.run import Run
 
 Array = NDArray[np.float64]
+
+
+class Names(NamedTuple):
+    """The variables of a curve and of its reference, and which quantity it is of."""
+
+    variable: str
+    quantity: str | None = None
+    reference: str | None = None
+
+
 CURVES = {
-    "mean": ("mean", "x", "reference_mean"),
-    "std": ("std", "x", "reference_std"),
-    "std_between": ("std_between", None, "reference_std_between"),
-    "std_within": ("std_within", None, "reference_std_within"),
-    "distance_to_mean": ("distance_to_mean", None, "reference_distance_to_mean"),
-    "ks_normal": ("ks_normal", "x", None),
-    "ks_marginal": ("ks_marginal", None, None),
-    "residual_std": ("std", "residual", None),
-    "residual_ks": ("ks_normal", "residual", None),
+    "mean": Names("mean", "x", "reference_mean"),
+    "std": Names("std", "x", "reference_std"),
+    "std_between": Names("std_between", None, "reference_std_between"),
+    "std_within": Names("std_within", None, "reference_std_within"),
+    "distance_to_mean": Names("distance_to_mean", None, "reference_distance_to_mean"),
+    "ks_normal": Names("ks_normal", "x"),
+    "ks_marginal": Names("ks_marginal"),
+    "residual_std": Names("std", "residual"),
+    "residual_ks": Names("ks_normal", "residual"),
 }
-"""Name of a curve → variable, quantity, and the variable that is its reference."""
 
 
 def curve(run: Run, name: str) -> Array:
     """(A, N), the curve of that name for every arm."""
-    variable, quantity, _ = CURVES[name]
-    values = run.dataset[variable]
-    return (values if quantity is None else values.sel(quantity=quantity)).values
+    return _values(run, CURVES[name].variable, CURVES[name].quantity)
+
+
+def half_width(run: Run, name: str) -> Array:
+    """(A, N), by how much a value can be off that is known from counts of merged blocks."""
+    variable = f"{CURVES[name].variable}_error"
+    if variable not in run.dataset:
+        return np.zeros(curve(run, name).shape)
+    return _values(run, variable, CURVES[name].quantity)
 
 
 def reference(run: Run, name: str) -> Array:
     """(N,), what theory says; 1 for the residual's std, 0 for distances D, NaN where unknown."""
-    given = CURVES[name][2]
+    given = CURVES[name].reference
     if given is not None:
-        return run.dataset[given].values
+        return _values(run, given)
     value = {"residual_std": 1.0, "ks_normal": np.nan}.get(name, 0.0)
     return np.full(run.dataset.sizes["t"], value)
 
@@ -44,4 +61,9 @@ def band(run: Run, name: str) -> tuple[Array, Array]:
     if f"{name}_low" not in run.dataset:
         unknown = np.full(run.dataset.sizes["t"], np.nan)
         return unknown, unknown
-    return run.dataset[f"{name}_low"].values, run.dataset[f"{name}_high"].values
+    return _values(run, f"{name}_low"), _values(run, f"{name}_high")
+
+
+def _values(run: Run, variable: str, quantity: str | None = None) -> Array:
+    values = run.dataset[variable]
+    return (values if quantity is None else values.sel(quantity=quantity)).values

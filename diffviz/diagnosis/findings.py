@@ -21,6 +21,7 @@ from diffviz.diagnosis.verdicts import (
     LEVEL,
     NEARER,
     Verdicts,
+    at_least,
     keeps_noise,
     on_the_way,
     verdicts,
@@ -226,8 +227,7 @@ def _modes(data: xr.Dataset, arm: str) -> Iterator[Finding]:
 
 def _marginal(run: Run, i: int, seen: Verdicts) -> Iterator[Finding]:
     """D from q(x_t), beyond what n samples give if all coordinates of one move together."""
-    data, times = run.dataset.isel(arm=i), _times(run.dataset)
-    distance = (data["ks_marginal"] - data["ks_marginal_error"]).values
+    distance, times = at_least(run, "ks_marginal")[i], _times(run.dataset)
     inner = (times > 0.02 * times[0]) & (times < times[0])
     off = inner & (seen.marginal[i] == "far") & (distance > 3 / np.sqrt(run.spec.n))
     if off.any():

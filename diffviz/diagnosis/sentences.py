@@ -102,7 +102,7 @@ def step_table(run: Run, language: str) -> StepTable:
     columns = []
     for name in TABLE:
         values = [[number(v) for v in arm] for arm in curve(run, name)]
-        known = CURVES[name][2] is not None
+        known = CURVES[name].reference is not None
         right = [number(v) if known else "–" for v in reference(run, name)]
         low, high = band(run, name)
         edges = zip(low, high, strict=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from diffviz.diagnosis.bands import band, curve, reference
+from diffviz.diagnosis.bands import band, curve, half_width, reference
 from diffviz.recording.run import Run
 
 Array = NDArray[np.float64]
@@ -81,7 +81,7 @@ def verdicts(run: Run) -> Verdicts:
         ("free", (np.abs(residual - 1) > LEVEL) & free),
         ("kept", True),
     )
-    d = _at_least(run, "ks_normal", "residual")
+    d = at_least(run, "residual_ks")
     left = d > LEVEL + band(run, "residual_ks")[1]
     joint = _first(
         np.isfinite(d), ("end", end), ("free", left & free), ("left", left), ("kept", True)
@@ -107,7 +107,7 @@ def _distance(run: Run) -> Codes:
 
 
 def _marginal(run: Run) -> Codes:
-    d, chance = _at_least(run, "ks_marginal"), band(run, "ks_marginal")[1]
+    d, chance = at_least(run, "ks_marginal"), band(run, "ks_marginal")[1]
     # Clean pixels have few values, each with a share of its own: a jump of the distribution
     # function, beside which the smallest deviation counts in full.
     clean = (run.dataset["t"].values == 0) & (len(run.spec.sample_shape) == 3)
@@ -133,10 +133,9 @@ def _mean(run: Run) -> Codes:
     )
 
 
-def _at_least(run: Run, variable: str, quantity: str | None = None) -> Array:
+def at_least(run: Run, name: str) -> Array:
     """D less the half-width of its bounds: what it is at least, where blocks were merged."""
-    d = run.dataset[variable] - run.dataset[f"{variable}_error"]
-    return (d if quantity is None else d.sel(quantity=quantity)).values
+    return curve(run, name) - half_width(run, name)
 
 
 def _free(run: Run) -> NDArray[np.bool_]:

@@ -1,7 +1,8 @@
 """Pictures of a run: ``plot(run, name)`` gives a plotly figure.
 
-One file per picture. ``x_data(run)`` picks the numbers into a frozen tuple and ``x_figure(data)``
-draws them; what all figures share is in `theme`. To read one whole, begin with `mean`.
+``x_data(run)`` picks the numbers into a frozen tuple and ``x_figure(data)`` draws them, one file
+per picture, or per kind of picture. What all figures share is in `theme`. To read one whole, begin
+with `curves`.
 """
 
 from collections.abc import Callable
@@ -11,17 +12,14 @@ import numpy as np
 import plotly.graph_objects as go
 
 from diffviz.errors import InputError
+from diffviz.figures.curves import curves_data, curves_figure
 from diffviz.figures.dial import dial_data, dial_figure
-from diffviz.figures.distance import distance_data, distance_figure
 from diffviz.figures.diversity import diversity_data, diversity_figure
 from diffviz.figures.histogram import histogram_data, histogram_figure
-from diffviz.figures.ks import ks_data, ks_figure
 from diffviz.figures.map import map_data, map_figure
-from diffviz.figures.mean import mean_data, mean_figure
 from diffviz.figures.noise import noise_data, noise_figure
 from diffviz.figures.schedule import schedule_data, schedule_figure
 from diffviz.figures.staircase import staircase_data, staircase_figure
-from diffviz.figures.stds import stds_data, stds_figure
 from diffviz.figures.strips import strips_data, strips_figure
 from diffviz.figures.theme import CONFIG, TEMPLATES, add_cursor
 from diffviz.figures.trajectories import trajectories_data, trajectories_figure
@@ -44,10 +42,10 @@ def _strips(run: Run, t: Time) -> Any:
 _PICTURES: dict[str, tuple[Callable[[Run, Time], Any], Callable[[Any, str], go.Figure]]] = {
     "map": (map_data, map_figure),
     "strips": (_strips, strips_figure),
-    "ks": (lambda run, t: ks_data(run), ks_figure),
-    "stds": (lambda run, t: stds_data(run), stds_figure),
-    "mean": (lambda run, t: mean_data(run), mean_figure),
-    "distance": (lambda run, t: distance_data(run), distance_figure),
+    "ks": (lambda run, t: curves_data(run, "ks"), curves_figure),
+    "stds": (lambda run, t: curves_data(run, "stds"), curves_figure),
+    "mean": (lambda run, t: curves_data(run, "mean"), curves_figure),
+    "distance": (lambda run, t: curves_data(run, "distance"), curves_figure),
     "dial": (lambda run, t: dial_data(run), dial_figure),
     "staircase": (lambda run, t: staircase_data(run), staircase_figure),
     "histogram": (lambda run, t: histogram_data(run, "x", t), histogram_figure),

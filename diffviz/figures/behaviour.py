@@ -23,25 +23,13 @@ def behaviour_figure(
     titles = [text(f"figures.behaviour.{name}", language) for name in ("level", "signal")]
     call = text("figures.behaviour.call", language)
     figure = theme.panels(titles, language, x_titles=[call], y_titles=[""])
+    words = {key: text(f"figures.behaviour.{key}", language) for key in ("told", "held")}
     for panel, name in enumerate(("level", "signal")):
-        told, held = curves[f"{name}_told"][0], curves[name][0]
-        x, y = theme.axes(panel)
-        calls = np.arange(1, len(held) + 1)
-        lines = (
-            ("told", told, theme.REFERENCE, "dot"),
-            ("held", held, theme.colour(0), "solid"),
+        told, held = (
+            np.where(np.isfinite(v), v, np.nan)
+            for v in (curves[f"{name}_told"][0], curves[name][0])
         )
-        for key, values, ink, dash in lines:
-            figure.add_scatter(
-                x=calls,
-                y=np.where(np.isfinite(values), values, np.nan),
-                mode="lines",
-                name=text(f"figures.behaviour.{key}", language),
-                legendgroup=key,
-                showlegend=panel == 0,
-                line={"color": ink, "dash": dash, "width": theme.WIDTH},
-                hovertemplate="%{x}<br>%{fullData.name}: %{y:.3g}<extra></extra>",
-                xaxis=x,
-                yaxis=y,
-            )
+        calls = np.arange(1, len(held) + 1)
+        theme.add_reference(figure, panel, calls, told, words["told"], hover="%{x}")
+        theme.add_curve(figure, panel, calls, held, words["held"], 0, hover="%{x}")
     return figure.update_yaxes(rangemode="tozero")

@@ -49,7 +49,7 @@ def dial_data(run: Run) -> DialData:
     return DialData(
         run.arms,
         data["t"].values,
-        recorded(run, "std", "residual", band="residual_std"),
+        recorded(run, "residual_std"),
         np.unique([1.0, *scales[noisy]]) if run.spec.denoiser.startswith(LINEAR) else np.empty(0),
         {run.arms.index(name): reading for name, reading in dial_readings(run).items()},
     )

@@ -15,12 +15,15 @@ from diffviz.files.catalogue import text
 from diffviz.recording.run import Run
 
 Array = NDArray[np.float64]
+NORMAL_95 = 1.96
+"""95 of 100 values of N(0, 1) are not further from 0."""
 
 
 class DiversityData(NamedTuple):
     """Per arm (A,) what end points are nearest to; shares of classes (A, C), C = 0 without any.
 
-    ``expected`` is the number of different data among as many random draws from the data.
+    As many random draws from the data have ``expected`` different ones, and 95 of 100 such sets
+    have shares of the classes within ``chance`` of the data's.
     """
 
     arms: list[str]
@@ -30,6 +33,7 @@ class DiversityData(NamedTuple):
     classes: list[str]
     share: Array
     reference_share: Array
+    chance: Array
 
 
 def diversity_data(run: Run) -> DiversityData | None:
@@ -53,6 +57,7 @@ def diversity_data(run: Run) -> DiversityData | None:
         classes,
         share,
         reference,
+        NORMAL_95 * np.sqrt(reference * (1 - reference) / run.spec.n),
     )
 
 
@@ -89,6 +94,7 @@ def diversity_figure(data: DiversityData, language: str = "en") -> go.Figure:
         figure.add_bar(
             x=[theme.label(name) for name in data.classes],
             y=data.reference_share,
+            error_y={"array": data.chance, "color": theme.REFERENCE},
             name=text("figures.diversity.share", language),
             offsetgroup="data",
             marker_color=theme.REFERENCE,

@@ -11,7 +11,7 @@ from PIL import Image
 
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError
-from diffviz.figures import NAMES, plot
+from diffviz.figures import plot
 from diffviz.figures.schedule import schedule_data, schedule_figure
 from diffviz.figures.theme import CONFIG, NARROW
 from diffviz.files.atomic import check_writable, replacing
@@ -65,12 +65,14 @@ def export(
         recorded = run.dataset["t"].values
         places = np.unique(np.rint(np.linspace(0, len(recorded) - 1, FRAMES)).astype(int))
         times = recorded[places].tolist()
-    title = text(f"figures.{name}.title", language) if name in NAMES else ""
-    figures = [_titled(plot(run, name, language=language, theme=theme, t=t), title) for t in times]
-    for figure in figures:
-        figure.update_layout(width=width)
+    figures = []
+    for t in times:
+        figure = plot(run, name, language=language, theme=theme, t=t)
+        key = "title_at" if name == "strips" and t is not None else "title"
+        _titled(figure, text(f"figures.{name}.{key}", language, t=t)).update_layout(width=width)
         if height is not None:
             figure.update_layout(height=height)
+        figures.append(figure)
     _write(figures, path, language)
 
 

@@ -101,7 +101,10 @@ def staircase_figure(data: StaircaseData, language: str = "en") -> go.Figure:
         own = i if data.default else i + len(data.arms)
         theme.add_curve(figure, 0, x, level, text(f"figures.staircase.{key}", language), own)
     figure.update_traces(mode="lines+markers", marker_size=6, legendgroup="steps")
-    theme.own_legend(figure, 0, "left")
+    if data.default:  # the legend of the run names these colours
+        figure.update_traces(showlegend=False)
+    else:
+        theme.own_legend(figure, 0, "left")
     told = text("figures.staircase.told", language)
     theme.add_reference(figure, 1, data.t, data.reference, told)
     theme.add_curves(figure, 1, data.t, data.level, data.arms, language)

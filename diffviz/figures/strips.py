@@ -5,19 +5,16 @@ or contrast can be seen. ``stretched=True`` stretches every channel of every ima
 range, as the tutorial does, and hides exactly that.
 """
 
-import base64
-import io
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
-from PIL import Image
 
 from diffviz.figures import theme
 from diffviz.files.catalogue import text
-from diffviz.files.images import stretch, to_uint8
+from diffviz.files.images import data_uri, stretch, to_uint8
 from diffviz.recording.run import Run
 
 ACROSS = {"wide": 760, "narrow": 290}
@@ -94,7 +91,7 @@ def strips_figure(data: StripsData, language: str = "en") -> go.Figure:
     columns = [str(i + 1) for i in data.samples] if one else [str(t) for t in data.t]
     above = text("figures.strips.samples", language, t=data.t[0]) if one else ""
     figure = go.Figure()
-    figure.add_image(source=png(sheet.pixels), x0=0.5, y0=0.5, hoverinfo="skip")
+    figure.add_image(source=data_uri(sheet.pixels), x0=0.5, y0=0.5, hoverinfo="skip")
     middle = sheet.rows.reshape(-1, per_arm).mean(axis=1) + sheet.tile[0] / 2
     plain = {"showgrid": False, "showline": False, "zeroline": False, "ticks": ""}
     plain["ticklabelstandoff"] = 5
@@ -142,10 +139,3 @@ def tile_sheet(tiles: NDArray[np.uint8], per_group: int = 1) -> Sheet:
             pixels[top : top + high, left : left + wide, :3] = tiles[r, c]
             pixels[top : top + high, left : left + wide, 3] = 255
     return Sheet(pixels, rows, columns, (high, wide))
-
-
-def png(pixels: NDArray[np.uint8]) -> str:
-    """Pixels as a data URI."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -14,6 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from diffviz.figures import theme
+from diffviz.figures.curves import QUANTILE_95
 from diffviz.files.catalogue import text
 
 Array = NDArray[np.float64]
@@ -60,7 +61,7 @@ def xray_data(coefficients: xr.Dataset) -> XRayData:
 
     std, error = rows("std", "std_error")
     with np.errstate(divide="ignore", invalid="ignore"):
-        values = 0.5 * np.square(std / error)  # the error is std/√(2·values)
+        bound = QUANTILE_95 * np.sqrt(2) * error / std  # the error is std/√(2·values)
     return XRayData(
         coefficients["t"].values,
         rows(*NAMES),
@@ -70,7 +71,7 @@ def xray_data(coefficients: xr.Dataset) -> XRayData:
         rows("bias")[0],
         rows("bias_error")[0],
         rows("noise_ks")[0],
-        np.where(std > NOTHING, 1.358 / np.sqrt(values), np.nan),
+        np.where(std > NOTHING, bound, np.nan),
         rows("batch_correlation", "grid_correlation", "step_correlation"),
     )
 

@@ -60,9 +60,9 @@ def contact_sheet(images: NDArray[np.uint8], columns: int, scale: int = 4) -> Im
 
 
 def data_uri(image: NDArray[np.uint8]) -> str:
-    """A stored image (H, W, 3), or (H, W) in grey, as a PNG in a data URI."""
+    """A stored image (H, W, 3), (H, W, 4) or (H, W) in grey, as a PNG in a data URI."""
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG")
+    Image.fromarray(image).save(buffer, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 

@@ -8,7 +8,7 @@ from diffviz.figures.strips import is_image
 from diffviz.recording.run import Run
 from diffviz.report.embedding import packed
 
-BUDGET = 2_400_000
+BUDGET = 2_000_000
 """Characters of all frames together."""
 OPTIONS = (
     (8, 1),

@@ -65,28 +65,36 @@
 
   // ---------------------------------------------------------------- what is unpacked
 
-  async function unpack(id) {
-    const packed = atob(byId(id).textContent);
+  function unpack(text) {
+    const packed = atob(text);
     const bytes = new Uint8Array(packed.length);
     for (let i = 0; i < bytes.length; i++) bytes[i] = packed.charCodeAt(i);
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
     return new Response(stream);
   }
 
+  /** Whole numbers times their unit; the least of them stands for NaN. */
+  async function numbers(id) {
+    const packed = read(id);
+    const whole = new Int16Array(await (await unpack(packed.data)).arrayBuffer());
+    return { ...packed, data: Float32Array.from(whole, (n) => (n === -32768 ? NaN : n * packed.unit)) };
+  }
+
   async function drawPictures() {
     if (!frames) return;
-    frames.data = new Uint8Array(await (await unpack("frame-data")).arrayBuffer());
+    frames.data = new Uint8Array(await (await unpack(byId("frame-data").textContent)).arrayBuffer());
     for (const canvas of all("canvas[data-arm]")) {
       scrub.images(canvas, frames, Number(canvas.dataset.arm), Math.min(frames.samples, 4));
     }
   }
 
+  let dots = null;
   let densities = null;
   async function loadPlotly() {
     const script = document.createElement("script");
-    script.textContent = await (await unpack("plotly")).text();
+    script.textContent = await (await unpack(byId("plotly").textContent)).text();
     document.head.append(script);
-    densities = new Float32Array(await (await unpack("histogram-data")).arrayBuffer());
+    [dots, densities] = await Promise.all([numbers("dots"), numbers("densities")]);
   }
 
   // ---------------------------------------------------------------- figures
@@ -101,8 +109,8 @@
   }
 
   function densityAt(arm) {
-    const start = (scrub.step * (view.arms.length + 1) + arm) * view.bins;
-    return Array.from(densities.subarray(start, start + view.bins));
+    const start = (scrub.step * (view.arms.length + 1) + arm) * densities.bins;
+    return Array.from(densities.data.subarray(start, start + densities.bins));
   }
 
   function moveHistogram() {
@@ -140,7 +148,7 @@
     if (!first) return;
     scrub.cursors(element);
     if (element.dataset.figure === "map") {
-      const points = { ...view.map, times: view.times, arms: view.arms.length };
+      const points = { ...dots, times: view.times, arms: view.arms.length };
       scrub.dots(element, points, figure.layout.meta.panels);
     }
   }

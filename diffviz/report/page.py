@@ -14,10 +14,11 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from latex2mathml.converter import convert
 from markupsafe import Markup
+from numpy.typing import NDArray
 
 from diffviz import figures
 from diffviz.diagnosis.bands import band
-from diffviz.diagnosis.numbers import dial_readings, finite, key_numbers, mark_times
+from diffviz.diagnosis.numbers import dial_readings, key_numbers, mark_times
 from diffviz.diagnosis.sentences import listed, number, step_sentences, step_table, story
 from diffviz.diagnosis.verdicts import on_the_way
 from diffviz.errors import InputError
@@ -55,7 +56,8 @@ const seen = () => ({ language: html.dataset.language, theme: html.dataset.shade
 new IntersectionObserver((entries, near) => {
   if (!entries.some((entry) => entry.isIntersecting)) return;
   near.disconnect();
-  const live = mount(box, { ...options, ...seen() });
+  const live = mount(box, options);
+  live.set(seen());
   new MutationObserver(() => live.set(seen())).observe(html, {
     attributeFilter: ["data-language", "data-shade"],
   });
@@ -64,6 +66,16 @@ new IntersectionObserver((entries, near) => {
 """Shows the live plane when the window comes near it, in the page's language and theme."""
 FEW = 32
 """Below so many samples the page warns of chance."""
+LESSONS = {
+    3: ("arm",),
+    4: ("pooled", "between", "ks_distance", "marginal", "residual", "ancestral", "p_value"),
+    5: ("noise_level", "lambda", "score"),
+    6: ("band",),
+}
+"""Lesson → the terms that it explains."""
+LESSON_PAGES = {3: "3-experiment", 4: "4-measuring", 5: "5-why", 6: "6-training"}
+NAMED = {"ddpm/beta": "DDPM", "ddpm/posterior": "DDPM (√β̃ₜ)", "ddim(eta=0)": "DDIM"}
+"""Rules by the names that a reader knows."""
 
 
 def write_report(
@@ -72,25 +84,35 @@ def write_report(
     *,
     language: str = "en",
     title: str | None = None,
+    lessons: str | None = None,
 ) -> None:
     """Write a run to ``path`` as one HTML file that opens anywhere and needs nothing else.
 
     Several runs, each under its name, are shown arm beside arm. Every language is in the file;
-    ``language`` is the one shown first. ``title`` is the heading.
+    ``language`` is the one shown first. ``title`` is the heading. ``lessons`` is where the built
+    pages of the lessons are, an address or a folder seen from the file; each term then leads to
+    its lesson.
 
     Raises:
         InputError: no such language, runs that cannot be shown together, or the file cannot be
             written.
     """
-    page = render(run, language, title)
+    page = render(run, language, title, lessons)
     with replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
 
-def render(run: Run | Mapping[str, Run], language: str = "en", title: str | None = None) -> str:
+def render(
+    run: Run | Mapping[str, Run],
+    language: str = "en",
+    title: str | None = None,
+    lessons: str | None = None,
+) -> str:
     """The page as text."""
     if language not in LANGUAGES:
         raise InputError(f"language is {language!r}; allowed are {', '.join(LANGUAGES)}")
+    if lessons and not lessons.startswith(("https://", "http://")) and ":" in lessons:
+        raise InputError(f"lessons is {lessons!r}; allowed is http(s)://… or a folder")
     runs = {"": run} if isinstance(run, Run) else dict(run)
     run = together(run)
     told = {code: story(run, code) for code in LANGUAGES}
@@ -135,9 +157,10 @@ def render(run: Run | Mapping[str, Run], language: str = "en", title: str | None
         rest=[name for name in REST if name in drawn],
         equations={key: Markup(convert(latex, "block")) for key, latex in EQUATIONS.items()},
         times=run.dataset["t"].values.tolist(),
-        terms=[key for key in catalogue("en") if key.startswith("report.terms.")],
+        terms=[(term, _lesson(n, lessons)) for n, terms in LESSONS.items() for term in terms],
         pictures=(pictures := frames(run)),
         view=embedding.script_json(_view(run, language, title, told, table.cells)),
+        dots=embedding.script_json(_dots(run)),
         figures=embedding.script_json(drawn),
         frames=embedding.script_json(
             None
@@ -149,7 +172,7 @@ def render(run: Run | Mapping[str, Run], language: str = "en", title: str | None
                 "shape": pictures.shape,
             }
         ),
-        histogram=embedding.packed(_densities(run)),
+        histogram=embedding.script_json(_densities(run)),
     )
 
 
@@ -169,7 +192,8 @@ def _lead(run: Run, runs: Mapping[str, Run]) -> Markup:
         if len({one.spec.seed for one in runs.values()}) == 1:
             said.append(words["report.page.lead_same"])
         if any(runs):
-            said.append(words["report.page.lead_runs"].format(runs=listed(list(runs), code)))
+            key = "report.page.lead_runs" if len(runs) > 1 else "report.page.lead_run"
+            said.append(words[key].format(runs=listed(list(runs), code)))
         parts[code] = (" " if code == "en" else "").join(said)
     return _together(parts)
 
@@ -185,17 +209,33 @@ def _called(denoiser: str, run: Run, language: str) -> str:
 
 
 def _arms(run: Run) -> list[dict[str, Any]]:
-    """What the page calls an arm. λ = 1 is left out where the rule draws no noise anyway."""
+    """What the page calls an arm: its name, its rule and how much of its noise it draws."""
     drawn = np.nanmax(run.dataset["noise_std"].values, axis=1, initial=0) > 0
-    return [
+    arms = []
+    for i, (name, spec, noisy) in enumerate(zip(run.arms, run.spec.arms, drawn, strict=True)):
+        rule, scale = NAMED.get(str(spec["rule"]), str(spec["rule"])), spec["noise_scale"]
+        key = "full" if noisy and scale == 1 else "part" if noisy else "free" if scale else "none"
+        said = embedding.both(f"rule.{key}", rule=rule, scale=f"{scale:g}")
+        arms.append({"name": name, "rule": said, "colour": theme.colour(i)})
+    return arms
+
+
+def _lesson(n: int, lessons: str | None) -> Markup:
+    """The number of a lesson, and the way to it where one is known."""
+    if lessons is None:
+        return embedding.both("page.lesson", n=n)
+    link = Markup('<a href="{}/{}/lessons/{}.html">{}</a>')
+    return _together(
         {
-            "name": name,
-            "rule": str(spec["rule"]),
-            "scale": f"{spec['noise_scale']:g}" if noisy or spec["noise_scale"] < 1 else "",
-            "colour": theme.colour(i),
+            code: link.format(
+                lessons.rstrip("/"),
+                code,
+                LESSON_PAGES[n],
+                catalogue(code)["report.page.lesson"].format(n=n),
+            )
+            for code in LANGUAGES
         }
-        for i, (name, spec, noisy) in enumerate(zip(run.arms, run.spec.arms, drawn, strict=True))
-    ]
+    )
 
 
 def _share(row: Any) -> Markup | str:
@@ -261,11 +301,9 @@ def _view(
         "colours": [theme.colour(i) for i in range(len(run.arms))],
         "times": run.dataset["t"].values.tolist(),
         "cells": cells,
-        "bins": run.dataset.sizes["bin"],
         "config": theme.CONFIG,
         "narrow": theme.NARROW,
         "text": theme.TEXT,
-        "map": finite(_map(run)),
         "words": {
             code: {key: catalogue(code)[f"report.page.{key}"] for key in WORDS}
             for code in LANGUAGES
@@ -283,22 +321,26 @@ def _indexed(sentences: Sequence[str]) -> list[Any]:
     return [said, [said.index(sentence) for sentence in sentences]]
 
 
-def _map(run: Run) -> dict[str, Any] | None:
-    """Positions on the map, (arm, time, sample, 2) as one list, in stds of q(x_t)."""
+def _dots(run: Run) -> dict[str, Any]:
+    """Positions on the map in stds of q(x_t), (arm, time, sample, 2)."""
     data = map_data(run)
-    if data is None:
-        return None
-    return {
-        "samples": data.x.shape[2],
-        "data": [float(f"{value:.3g}") for value in data.x.ravel()],
-    }
+    x = np.empty((0, 0, 0, 2)) if data is None else data.x
+    return {"samples": x.shape[2], **_whole(x, 1e-3)}
 
 
-def _densities(run: Run) -> bytes:
-    """Densities of x_t, of each arm and then of q(x_t), as float32 (time, arm, bin)."""
+def _densities(run: Run) -> dict[str, Any]:
+    """Densities of x_t, of each arm and then of q(x_t), (time, arm, bin)."""
     data = histogram_data(run, "x")
     density = np.concatenate([data.density, data.reference[None]]).swapaxes(0, 1)
-    return np.ascontiguousarray(density).astype("<f4").tobytes()
+    return {"bins": density.shape[2], **_whole(density)}
+
+
+def _whole(values: NDArray[np.floating], least: float = 1e-9) -> dict[str, Any]:
+    """Numbers as int16, packed, in a unit of at least that; the least int16 stands for NaN."""
+    known, far = np.isfinite(values), np.iinfo(np.int16)
+    unit = max(float(np.max(np.abs(values), where=known, initial=0)) / far.max, least)
+    whole = np.where(known, np.rint(np.where(known, values, 0) / unit), far.min)
+    return {"unit": unit, "data": embedding.packed(whole.astype("<i2").tobytes())}
 
 
 def policy(*scripts: str) -> str:

@@ -6,13 +6,15 @@
 - ``:::{made} page.md 2``: what a program has written there, in Chinese words (`translations`).
 - ``{english}`words <page>` `` on a Chinese page leads to a page that is in English only.
 - in Chinese a line break in the source is no space (`Join`).
-- ``arXiv 2006.11239`` is a link (`Papers`).
-- formulas are MathML: nothing to load, nothing to run.
+- ``arXiv 2006.11239``, "lesson four" and the first use of each of the `words` are links (`Links`).
+- formulas are MathML, nothing to load, nothing to run, and have numbers (`Numbers`).
 - with the builder ``revealjs`` every lesson becomes a deck (`Deck`).
 """
 
 import re
+from collections.abc import Iterator
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -26,7 +28,26 @@ from translations import HERE, in_words, joined, made, words
 
 PICTURES = ('class="picture"', 'class="still"')
 LESSONS = "lessons/"
-PAPER = re.compile(r"(arXiv[ :](\d{4}\.\d{4,5}))")
+COURSE = sorted(path.stem for path in (HERE / "lessons").glob("[1-9]*.md"))
+COUNTED = ("one", "two", "three", "four", "five", "six", "seven")
+LESSON = {
+    name: f"lessons/{page}"
+    for page, word in zip(COURSE, COUNTED, strict=True)
+    for name in (word, page[0])
+}
+TEX = {
+    r"\sqrt{(1-\bar\alpha_t)/\bar\alpha_t}": "√((1−ᾱ_t)/ᾱ_t)",
+    r"\sqrt{1-\bar\alpha_t}": "√(1−ᾱ_t)",
+    r"\sqrt{\bar\alpha_t}": "√ᾱ_t",
+    r"\hat\varepsilon": "ε̂",
+    r"\nabla_x\log": "∇ log",
+    r"\sigma": "σ",
+    r"\lambda": "λ",
+    "_{t-1}": "ₜ₋₁",
+    "_t": "ₜ",
+    "_0": "₀",
+}
+"""What stands in the formulas of the page ``words``."""
 
 
 class solution(nodes.General, nodes.Element):
@@ -95,29 +116,88 @@ class Join(SphinxTransform):
             parent.replace(text, nodes.Text(joined(before, text.astext(), after)))
 
 
-class Papers(SphinxTransform):
-    """The number of a paper leads to it."""
+class Numbers(SphinxTransform):
+    """The formulas of a page are numbered in their order, with a label or without."""
 
-    default_priority = 855
+    default_priority = 840
 
     def apply(self, **kwargs: Any) -> None:
-        """In all text that is not code or a link already."""
+        """``{eq}`label` `` shows the number on any page."""
+        labels = self.env.get_domain("math").data["objects"]
+        for number, block in enumerate(self.document.findall(nodes.math_block), 1):
+            block["number"] = number
+            if block.get("label"):
+                labels[block["label"]] = (self.env.docname, number)
+
+
+class Links(SphinxTransform):
+    """Papers, lessons and, where it is first used, each word of the page ``words``."""
+
+    default_priority = 855
+    settled = (nodes.FixedTextElement, nodes.literal, nodes.raw, nodes.reference, nodes.title)
+    settled += (nodes.math, pending_xref)
+
+    def apply(self, **kwargs: Any) -> None:
+        """In all text that is not code, a heading or a link already."""
+        here, uri = self.env.docname, self.app.builder.get_relative_uri
+        if here == "words":
+            for number, row in enumerate(self.document.findall(nodes.row)):
+                row[0]["ids"].append(f"word-{number}")
+        explained = here.startswith((LESSONS, "questions", "article")) and here[-5:] != "index"
+        shown = self.app.builder.name != "revealjs"
+        glossary = self._glossary() if explained and shown else {}
+        words = "|".join(sorted(glossary, key=len, reverse=True)) or "(?!)"
+        lesson, word = r"lessons? (?P<lesson>\w+)", rf"\b(?P<word>{words})[sd]?\b"
+        if self.app.tags.has("zh"):
+            lesson, word = r"第 (?P<lesson>\d) 课", f"(?P<word>{words})"
+        paper = r"arXiv[ :](?P<paper>\d{4}\.\d{4,5})"
+        pattern = re.compile("|".join((paper, lesson, word)), re.IGNORECASE)
         for text in list(self.document.findall(nodes.Text)):
-            parent = text.parent
-            if isinstance(
-                parent, nodes.FixedTextElement | nodes.literal | nodes.raw | nodes.reference
-            ):
+            if any(isinstance(node, self.settled) for node in _above(text)):
                 continue
-            parts = PAPER.split(text.astext())
-            if len(parts) == 1:
-                continue
-            new: list[nodes.Node] = []
-            for i in range(0, len(parts), 3):
-                new.append(nodes.Text(parts[i]))
-                if i + 2 < len(parts):
-                    uri = f"https://arxiv.org/abs/{parts[i + 2]}"
-                    new.append(nodes.reference(parts[i + 1], parts[i + 1], refuri=uri))
-            parent.replace(text, new)
+            new, end = [], 0
+            for found in pattern.finditer(whole := text.astext()):
+                paper, lesson, word = (
+                    (found[k] or "").lower() for k in ("paper", "lesson", "word")
+                )
+                if paper:
+                    target = {"refuri": f"https://arxiv.org/abs/{paper}"}
+                elif word in glossary:
+                    number, meaning = glossary.pop(word)
+                    target = {"refuri": f"{uri(here, 'words')}#word-{number}"}
+                    target |= {"reftitle": meaning, "internal": True, "classes": ["word"]}
+                elif LESSON.get(lesson, here) != here:
+                    target = {"refuri": uri(here, LESSON[lesson]), "internal": True}
+                else:
+                    continue
+                new += [nodes.Text(whole[end : found.start()])]
+                new += [nodes.reference(found[0], found[0], **target)]
+                end = found.end()
+            if new:
+                text.parent.replace(text, [*new, nodes.Text(whole[end:])])
+
+    def _glossary(self) -> dict[str, tuple[int, str]]:
+        """Of each word its row, counted from the head of the table, and its meaning."""
+        page = self.env.doc2path("words")
+        self.env.note_dependency(page)
+        rows = re.findall(r"^\| \*\*(.+?)\*\*[^|]*\| (.*) \|$", _read(page), re.MULTILINE)
+        return {word.lower(): (i, _plain(said)) for i, (word, said) in enumerate(rows, 1)}
+
+
+def _above(node: nodes.Node) -> Iterator[nodes.Node]:
+    while (node := node.parent) is not None:
+        yield node
+
+
+def _read(path: str) -> str:
+    return Path(path).read_text(encoding="utf-8")
+
+
+def _plain(said: str) -> str:
+    """Markdown with formulas as text for a tooltip."""
+    for tex, letter in TEX.items():
+        said = said.replace(tex, letter)
+    return re.sub(r"[$*`]|\\,", "", said)
 
 
 class Fold(SphinxTransform):
@@ -150,7 +230,8 @@ class Deck(SphinxTransform):
         if self.app.builder.name != "revealjs":
             return
         for node in list(self.document.findall(pending_xref)):
-            if not str(node.get("reftarget", "")).startswith(("lesson", "0", "1")):
+            target = str(node.get("reftarget", ""))
+            if node.get("refdomain") != "math" and not target.startswith(("lesson", "0", "1")):
                 node.replace_self(nodes.inline("", node.astext()))
         if next(self.document.findall(toctree), None) is not None:
             return
@@ -275,7 +356,9 @@ def _visit_math(self: Any, node: nodes.math) -> None:
 
 def _visit_math_block(self: Any, node: nodes.math_block) -> None:
     formula = convert(node.astext(), "block")
-    self.body.append(f'<div class="formula">{formula}</div>\n')
+    number = f'<span class="number">({node["number"]})</span>' if node["number"] else ""
+    place = "".join(f' id="{name}"' for name in node["ids"][:1])
+    self.body.append(f'<div class="formula"{place}>{formula}{number}</div>\n')
     raise nodes.SkipNode
 
 
@@ -319,7 +402,8 @@ def setup(app: Sphinx) -> dict[str, Any]:
     )
     app.add_html_math_renderer("mathml", (_visit_math, None), (_visit_math_block, None))
     app.add_transform(Join)
-    app.add_transform(Papers)
+    app.add_transform(Numbers)
+    app.add_transform(Links)
     app.add_transform(Fold)
     app.add_transform(Deck)
     app.connect("html-page-context", _other_language)

@@ -7,10 +7,8 @@ prose of either language shows it by ``{n}`name:.2f` ``.
 
 import base64
 import io
-import os
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
-from pathlib import Path
 
 import numpy as np
 import plotly.graph_objects as go
@@ -19,7 +17,7 @@ from myst_nb import glue
 from PIL import Image
 
 import diffviz as dv
-from diffviz.diffusion.names import shipped_weights
+from diffviz.diffusion.names import shipped, shipped_weights
 from diffviz.figures import plot, theme
 from diffviz.figures.schedule import schedule_data, schedule_figure
 from diffviz.figures.strips import StripsData, strips_figure
@@ -43,9 +41,6 @@ __all__ = [
     "tiles",
     "torch",
 ]
-
-SAMPLES = 24
-CACHE = Path(os.environ.get("DIFFVIZ_DOCS_CACHE", "docs/_build/cache/by-hand"))
 
 
 class Picture:
@@ -105,12 +100,8 @@ def put(**numbers: float | int | str) -> None:
 
 
 def course_run() -> dv.Run:
-    """The comparison of the three default arms with the shipped network, recorded once."""
-    path = CACHE / f"course-{SAMPLES}.nc"
-    if not path.exists():
-        denoiser = shipped_network()
-        dv.record(denoiser, denoiser.schedule, n=SAMPLES, seed=0, progress=False, out=path)
-    return dv.Run.load(path)
+    """The run that comes with diffviz: the three default arms with the shipped network."""
+    return dv.Run.load(shipped("sprites.nc"))
 
 
 def shipped_network() -> dv.NetworkDenoiser:

@@ -1,6 +1,6 @@
 """The noise dial: an ancestral sampler with λ times its noise.
 
-All in closed form, for data N(2, 0.5²). In the middle of the path the std of the residual
+All in closed form, for data N(2, 0.5²). At t = 100 the std of the residual
 r_t = (x_t − √ᾱ_t x_0)/√(1−ᾱ_t) is close to λ, and the std of the samples is close to λ times the
 std of the data. Near λ = 0 both stay above the line, because a little of the noise of the start
 remains.
@@ -22,4 +22,5 @@ figure.add_scatter(x=dial, y=residual, name="std of the residual at t = 100")
 figure.add_scatter(x=dial, y=spread / 0.5, name="std of the samples / std of the data")
 figure.add_scatter(x=dial, y=dial, line={"dash": "dot", "color": "grey"}, name="λ")
 figure.update_layout(xaxis_title="noise scale λ", yaxis_title="std, or share of it")
-print(f"Half of the noise reads {residual[10]:.3f} and leaves {spread[10] / 0.5:.3f} of the std.")
+half = f"{residual[10]:.3f}, of the samples {spread[10] / 0.5:.3f} times the data's"
+print(f"With λ = ½ the std of the residual is {half}.")
