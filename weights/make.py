@@ -71,7 +71,7 @@ class Recipe:
 
 
 def loss_of(error: Tensor, coarse: float = 1.0) -> Tensor:
-    """Mean square over pixels, plus ``coarse`` times a quarter of k² times that over k×k blocks."""
+    """Mean square over pixels, plus ``coarse`` times ¼ k² times that over k×k blocks."""
     total = error.square().mean()
     for k in SCALES:
         total = total + 0.25 * coarse * k**2 * avg_pool2d(error, k).square().mean()
