@@ -19,10 +19,9 @@ from dash import Dash
 from flask import Flask
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
-from dashboards import downloads, shell, stage
+from dashboards import shelf, shell, stage
 from dashboards.jobs import Jobs
-from dashboards.security import LOOPBACK, policy, secure
-from dashboards.shelf import Shelf
+from dashboards.security import LOOPBACK, secure
 from diffviz.diffusion.names import shipped_weights
 from diffviz.errors import InputError
 from diffviz.recording.run import Run
@@ -56,18 +55,21 @@ def create_app(
         jobs: who records; whoever makes it closes it.
     """
     jobs = Jobs() if jobs is None else jobs
-    shelf = Shelf(runs, jobs.folder)
+    assets = jobs.folder / "assets"  # the dashboard's own and the shared scripts in one folder
+    shutil.copytree(HERE / "assets", assets, dirs_exist_ok=True)
+    for package, name in SHARED:
+        (assets / name).write_bytes(files(package).joinpath(name).read_bytes())
     server = Flask("dashboards", static_folder=None)
-    server.config.update(SHELF=shelf, JOBS=jobs)
     secure(server, hosts, port, token)
-    downloads.add(server, shelf)
+    runs_here = shelf.Shelf(runs, jobs.folder)
+    shelf.add_downloads(server, runs_here)
     app = Dash(
         "dashboards",
         server=server,
         title="diffviz",
         update_title=None,
         index_string=INDEX,
-        assets_folder=str(_assets(jobs.folder)),
+        assets_folder=str(assets),
         assets_ignore="plane",  # a module: the page that uses it imports it
         use_pages=True,
         pages_folder=str(HERE / "pages"),
@@ -79,8 +81,8 @@ def create_app(
     app.layout = dash.html.Div([dash.page_container])
     shell.register(app)
     stage.register(app)
-    # Asked at every answer: pages add their inline scripts with the first request.
-    server.config["POLICY"] = lambda: policy(app.csp_hashes())
+    # The hashes are asked for at every answer: pages add inline scripts with the first request.
+    server.config.update(SHELF=runs_here, JOBS=jobs, SCRIPTS=app.csp_hashes)
     return app
 
 
@@ -111,17 +113,15 @@ def serve(
     bare = host.strip("[] \t")
     if not bare:
         raise InputError(f"host is {host!r}; allowed is an address or name, as 127.0.0.1")
-    if not 1 <= port <= 65535:
-        raise InputError(f"port is {port!r}; allowed are the integers 1…65535")
-    if not 1 <= workers <= 64:
-        raise InputError(f"workers is {workers!r}; allowed are the integers 1…64")
+    for name, value, most in (("port", port, 65535), ("workers", workers, 64)):
+        if not 1 <= value <= most:
+            raise InputError(f"{name} is {value!r}; allowed are the integers 1…{most}")
     runs = load_runs(paths or shipped_runs())
-    listening = _listen(bare, port)
     local = bare in ("127.0.0.1", "localhost", "::1")
     shown = f"[{bare}]" if ":" in bare else bare
     token = None if local else secrets.token_urlsafe(18)
     names = [shown, *(_own_names() if bare in ("0.0.0.0", "::") else ())]
-    with Jobs(checkpoints, workers=workers) as jobs:
+    with _listen(bare, port) as listening, Jobs(checkpoints, workers=workers) as jobs:
         app = create_app(runs, hosts=(*LOOPBACK, *names), port=port, token=token, jobs=jobs)
         if token is None:
             print(f"diffviz is at http://{shown}:{port}/  (Ctrl+C ends it)", flush=True)
@@ -148,6 +148,7 @@ class _Quiet(WSGIRequestHandler):
 
     protocol_version = "HTTP/1.1"
     timeout = 30
+    disable_nagle_algorithm = True  # else an answer's body waits 40 ms for its head
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         """Nothing."""
@@ -179,29 +180,14 @@ def shipped_runs() -> list[Path]:
     return [path] if path.exists() else []
 
 
-def _assets(folder: Path) -> Path:
-    """The dashboard's own assets and the shared scripts, in one folder that Dash can serve."""
-    made = folder / "assets"
-    shutil.copytree(HERE / "assets", made, dirs_exist_ok=True)
-    for package, name in SHARED:
-        with suppress(ModuleNotFoundError, FileNotFoundError):
-            (made / name).write_bytes(files(package).joinpath(name).read_bytes())
-    return made
-
-
 def _listen(host: str, port: int) -> socket.socket:
+    """A socket that listens at once, so that a second server is refused here."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # With the protocol named, asyncio sends at once; without, an answer waits 40 ms for its end.
-    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listening.bind((host, port))
-        listening.listen(2048)  # at once, so that a second server is refused here
+        return socket.create_server((host, port), family=family, backlog=2048)
     except (OSError, UnicodeError, TypeError) as error:  # the last two for what is no name
-        listening.close()
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{host} port {port} cannot be used: {reason}; try --port") from None
-    return listening
 
 
 def _own_names() -> list[str]:

@@ -1,16 +1,14 @@
 """Recordings in processes of their own: how many at once, how large, and where their runs go.
 
 Dash forks a process for a background callback. That process only supervises: it waits for its
-turn, starts a worker (`dashboards.worker`), which alone imports torch and whose memory is limited,
-and says how it went, also when the worker is killed. Whatever dies, the server does not.
+turn, starts a `worker`, which alone imports torch and whose memory is limited, and says how it
+went, also when the worker is killed. Whatever dies, the server does not.
 """
 
-import json
+import multiprocessing
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +21,7 @@ import diskcache
 import psutil
 from dash import DiskcacheManager
 
+from dashboards.worker import work
 from diffviz.errors import InputError
 from diffviz.recording.request import RecordRequest
 
@@ -34,6 +33,8 @@ WAITING = 20
 """Recordings that may wait."""
 FORMS = ("gaussian", "mixture")
 """Denoisers whose law is given in numbers."""
+ENDS = ("done", "wrong", "memory", "crash")
+State = dict[str, Any]
 
 
 class Jobs:
@@ -56,7 +57,7 @@ class Jobs:
         self.memory = min(MEMORY, spare) if memory is None else memory
         self.folder = Path(tempfile.mkdtemp(prefix="diffviz-"))  # for this user alone: 0700
         self.cache = diskcache.Cache(str(self.folder / "cache"))
-        self.manager = DiskcacheManager(self.cache)
+        self.manager = _Manager(self.cache)
 
     def __enter__(self) -> "Jobs":
         return self
@@ -66,14 +67,11 @@ class Jobs:
 
     def close(self) -> None:
         """End the processes that record or look, and remove the folder."""
-        server, ended = psutil.Process(), []
-        for child in server.children(recursive=True):
+        for job in self.manager.jobs:
+            # What has ended may have left its number to somebody else's process.
             with suppress(psutil.NoSuchProcess):
-                # A job of Dash is a fork of the server. Other children are not ours to end.
-                if child.cmdline() == server.cmdline() or "dashboards.worker" in child.cmdline():
-                    child.kill()
-                    ended.append(child)
-        psutil.wait_procs(ended, timeout=3)
+                if psutil.Process(job).ppid() == os.getpid():
+                    self.manager.terminate_job(job)
         self.cache.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -85,40 +83,34 @@ class Jobs:
         """
         values = {k: v for k, v in form.items() if v not in (None, "", [])}
         kind, numbers = values.pop("denoiser", "network"), values.pop("numbers", "")
-        kind = kind if isinstance(kind, str) else repr(kind)
-        if kind in FORMS:
-            values["denoiser"] = f"{kind}:{numbers}"
-        elif kind == "sprites":
-            values["denoiser"] = "dataset:sprites"
-        elif kind in self.files:
-            values["denoiser"] = str(self.files[kind])
+        words = {"sprites": "dataset:sprites"} | {name: str(at) for name, at in self.files.items()}
+        words |= {name: f"{name}:{numbers}" for name in FORMS}
+        if isinstance(kind, str) and kind in words:
+            values["denoiser"] = words[kind]
         elif kind != "network":
-            allowed = ", ".join([*FORMS, "sprites", "network", *self.files])
-            raise InputError(f"denoiser is {kind!r:.80}; allowed: {allowed}")
-        unknown = set(values) & {"device", "executor", "block"}
-        if unknown:
+            raise InputError(f"denoiser is {kind!r:.80}; allowed: network, {', '.join(words)}")
+        if unknown := set(values) & {"device", "executor", "block"}:
             raise InputError(f"{min(unknown)} is no part of an order from a browser")
         request = RecordRequest(**values)
         if len(request.arms) > 8:
             raise InputError(f"{len(request.arms)} arms; allowed are 1 to 8")
         seconds, memory = request.estimate()
-        if memory > self.memory:
-            raise InputError(
-                f"this would take {memory / 2**20:.0f} MB of memory, and {self.memory / 2**20:.0f}"
-                " are allowed; try fewer samples, steps or arms"
-            )
-        if seconds > SECONDS:
-            raise InputError(
-                f"this would take about {seconds / 60:.0f} minutes, and {SECONDS / 60:.0f} are "
-                "allowed; try fewer samples, steps or arms"
-            )
+        for taken, allowed, scale, unit in (
+            (memory, self.memory, 2**20, "MB of memory"),
+            (seconds, SECONDS, 60, "minutes"),
+        ):
+            if taken > allowed:
+                raise InputError(
+                    f"this would take about {taken / scale:.0f} {unit}, and {allowed / scale:.0f} "
+                    "are allowed; try fewer samples, steps or arms"
+                )
         if len(self.line()) >= WAITING:
             raise InputError(f"{WAITING} recordings are waiting already; try again in a while")
         return request
 
     def line(self, name: str = "record") -> list[int]:
         """Processes that work or wait in a queue, the first come first."""
-        return [pid for pid in self.cache.get(f"line-{name}", ()) if _alive(pid)]
+        return [pid for pid in self.cache.get(f"line-{name}", ()) if self.manager.job_running(pid)]
 
     def before(self, pid: int, name: str = "record") -> int:
         """How many of the queue have to end before this process may begin."""
@@ -129,12 +121,12 @@ class Jobs:
             self.cache[f"line-{name}"] = line
         return max(0, line.index(pid) - self.workers + 1)
 
-    def record(self, run_id: str, form: dict[str, Any], language: str) -> Iterator[dict[str, Any]]:
+    def record(self, run_id: str, form: dict[str, Any], language: str) -> Iterator[State]:
         """Record into ``<run_id>.nc``, and say how it goes.
 
         Yields ``{"state": …}``: "waiting" with the number ``before``; "starting"; "sampling" with
-        ``done``, ``total``, a ``figure`` and ``images``; "writing"; and at the end "done", or
-        "wrong", "memory" or "crash" with a ``line``.
+        ``done``, ``total``, a ``figure`` and ``images``; "writing"; and at the end one of
+        ``ENDS``, "wrong" with a ``line``.
         """
         try:
             request = self.request(form)
@@ -145,33 +137,39 @@ class Jobs:
             yield {"state": "waiting", "before": before}
             time.sleep(0.5)
         yield {"state": "starting"}
+        fresh = multiprocessing.get_context("spawn")
+        answers, told = fresh.Pipe(duplex=False)
         path = self.folder / f"{run_id}.nc"
-        order = {
-            "request": request.model_dump(),
-            "language": language,
-            "memory": self.memory,
-            "path": str(path),
-        }
-        command = [sys.executable, "-m", "dashboards.worker"]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
-            assert worker.stdin is not None and worker.stdout is not None
-            worker.stdin.write(json.dumps(order).encode() + b"\n")
-            worker.stdin.flush()
-            said: dict[str, Any] = {}
-            for line in worker.stdout:
-                said = json.loads(line)
+        worker = fresh.Process(target=work, args=(told, request, language, self.memory, path))
+        worker.start()
+        told.close()
+        said: State = {}
+        with suppress(EOFError):
+            while True:
+                said = answers.recv()
                 yield said
-            worker.stdin.close()
-        if said.get("state") not in ("done", "wrong", "memory", "crash"):
+        worker.join()
+        if said.get("state") not in ENDS:
             # Linux kills the largest process when memory runs out.
-            killed = worker.returncode == -signal.SIGKILL
-            yield {"state": "memory" if killed else "crash", "line": ""}
+            yield {"state": "memory" if worker.exitcode == -signal.SIGKILL else "crash"}
 
 
-def follow(jobs: Jobs, run_id: str, form: dict[str, Any], language: str, tell: Callable) -> dict:
+class _Manager(DiskcacheManager):
+    """Dash's own, which also remembers the processes that it has started."""
+
+    def __init__(self, cache: diskcache.Cache) -> None:
+        super().__init__(cache)
+        self.jobs: list[int] = []
+
+    def call_job_fn(self, key: Any, job_fn: Any, args: Any, context: Any) -> int:
+        self.jobs.append(super().call_job_fn(key, job_fn, args, context))
+        return self.jobs[-1]
+
+
+def follow(jobs: Jobs, run_id: str, form: dict[str, Any], language: str, tell: Callable) -> State:
     """Record, hand everything on the way to ``tell``, and give back how it ended."""
     Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    state: dict[str, Any] = {}
+    state: State = {}
     for state in jobs.record(run_id, form, language):
         tell(state)
         jobs.cache.set(f"state-{run_id}", {"pid": os.getpid(), "state": state["state"]}, 86400)
@@ -183,10 +181,3 @@ def _end_with(server: int) -> None:
     while os.getppid() == server:
         time.sleep(0.5)
     os._exit(3)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False

@@ -1,4 +1,4 @@
-"""The runs that there are, by the id in an address, and their figures, drawn once.
+"""The runs that there are, by the id in an address; their figures, drawn once; their files.
 
 Runs from the command line have short ids that everybody sees. A recorded run has a long random id:
 whoever has the link opens the run, and nobody else does. No id is ever a path.
@@ -6,6 +6,7 @@ whoever has the link opens the run, and nobody else does. No id is ever a path.
 
 import json
 import re
+import secrets
 import threading
 from collections.abc import Mapping
 from functools import lru_cache
@@ -14,13 +15,19 @@ from typing import Any
 
 import dash
 import flask
+import plotly.graph_objects as go
+from flask import Flask, Response, abort, request, send_file
 
 import diffviz.figures
 from diffviz.errors import InputError
+from diffviz.files.catalogue import LANGUAGES
 from diffviz.recording.combine import combine
 from diffviz.recording.run import Run
 
 RECORDED = re.compile("[A-Za-z0-9_-]{20,40}")
+FILES = {"run.nc": "application/x-netcdf", "curves.csv": "text/csv", "report.html": "text/html"}
+PANEL, BETWEEN = 210, 138
+"""Heights in pixels of a panel and of what is between two, where panels stand in one column."""
 _DRAWING = threading.Lock()
 
 
@@ -46,6 +53,11 @@ class Shelf:
         """The file of a recorded run; None for an id that is none."""
         return self.folder / f"{run_id}.nc" if RECORDED.fullmatch(run_id) else None
 
+    def exists(self, run_id: str) -> bool:
+        """Whether there is a run of this id; it is not opened."""
+        path = self.path(run_id)
+        return run_id in self.runs or (path is not None and path.exists())
+
     def get(self, run_id: str | None, beside: str | None = None) -> Run | None:
         """The run of this id; None where there is none.
 
@@ -54,22 +66,12 @@ class Shelf:
         Raises:
             InputError: the two differ in shape, steps or schedule.
         """
-        if run_id is None:
+        if run_id is None or not self.exists(run_id):
             return None
         if beside:
             first, other = self.get(run_id), self.get(beside)
-            if first is None or other is None:
-                return None
-            return self._combined(run_id, first, beside, other)
-        if run_id in self.runs:
-            return self.runs[run_id]
-        path = self.path(run_id)
-        return self._recorded(path) if path is not None and path.exists() else None
-
-    def exists(self, run_id: str) -> bool:
-        """Whether there is a run of this id; it is not opened."""
-        path = self.path(run_id)
-        return run_id in self.runs or (path is not None and path.exists())
+            return first and other and self._combined(run_id, first, beside, other)
+        return self.runs[run_id] if run_id in self.runs else self._recorded(self.path(run_id))
 
     def fits(self, run_id: str, other: str) -> bool:
         """Whether the two can be laid over each other."""
@@ -94,39 +96,85 @@ def _combined(first_id: str, first: Run, other_id: str, other: Run) -> Run:
     return combine({first_id[:8]: first, other_id[:8]: other})
 
 
+# ------------------------------------------------------------------- figures
+
+
 @lru_cache(maxsize=64)
 def pictures(run: Run) -> tuple[str, ...]:
     """The names of the pictures that the run has the numbers for."""
     return tuple(diffviz.figures.available(run))
 
 
-def figure(run: Run, name: str, language: str, theme: str, big: bool = False) -> dict[str, Any]:
+def figure(
+    run: Run, name: str, language: str, theme: str, big: bool = False, narrow: bool = False
+) -> dict[str, Any]:
     """The picture ``name`` of a run as plotly's JSON, drawn once for all who ask.
 
     Raises:
         InputError: the run cannot give this picture.
     """
     with _DRAWING:
-        return _drawn(run, name, language, theme, big)
+        return _drawn(run, name, language, theme, big, narrow)
 
 
 @lru_cache(maxsize=400)
-def _drawn(run: Run, name: str, language: str, theme: str, big: bool) -> dict[str, Any]:
+def _drawn(
+    run: Run, name: str, language: str, theme: str, big: bool, narrow: bool
+) -> dict[str, Any]:
     made = diffviz.figures.plot(run, name, language=language, theme=theme)
-    return json.loads(enlarged(made, big).to_json())
+    return json.loads(fitted(made, big, narrow).to_json())
 
 
-def enlarged(made: Any, big: bool) -> Any:
-    """The figure; ``big`` with type, lines and markers for the back row of a lecture room."""
-    if not big:
-        return made
-    made.update_layout(font_size=20, legend_font_size=20, hoverlabel_font_size=20)
-    made.for_each_annotation(lambda a: a.update(font_size=20))
-    made.for_each_xaxis(lambda a: a.update(title_font_size=20))
-    made.for_each_yaxis(lambda a: a.update(title_font_size=20))
-    for trace in made.data:
-        if getattr(getattr(trace, "line", None), "width", None):
-            trace.line.width *= 1.6
-        if isinstance(size := getattr(getattr(trace, "marker", None), "size", None), int | float):
-            trace.marker.size = size * 1.5
+def fitted(made: go.Figure, big: bool, narrow: bool) -> go.Figure:
+    """``big`` for the back row of a lecture room; ``narrow`` with panels in one column."""
+    if big:
+        made.update_layout(font_size=20, legend_font_size=20, hoverlabel_font_size=20)
+        made.for_each_annotation(lambda a: a.update(font_size=20))
+        made.for_each_xaxis(lambda a: a.update(title_font_size=20))
+        made.for_each_yaxis(lambda a: a.update(title_font_size=20))
+        for trace in made.data:
+            if getattr(getattr(trace, "line", None), "width", None):
+                trace.line.width *= 1.6
+            size = getattr(getattr(trace, "marker", None), "size", None)
+            if isinstance(size, int | float):
+                trace.marker.size = size * 1.5
+    axes = list(zip(made.select_xaxes(), made.select_yaxes(), strict=False))
+    if narrow and len(axes) > 1:
+        inner = len(axes) * (PANEL + BETWEEN) - BETWEEN
+        for i, (x, y) in enumerate(axes):
+            top = 1 - i * (PANEL + BETWEEN) / inner
+            x.domain, y.domain = (0, 1), (top - PANEL / inner, top)
+        made.update_layout(height=inner + 165)
     return made
+
+
+# ----------------------------------------------------------------- downloads
+
+
+def add_downloads(server: Flask, shelf: Shelf) -> None:
+    """The one route, ``/download/<id>/<file>``; a file is written when it is first asked for."""
+    made = lru_cache(maxsize=64)(_written)
+
+    @server.get("/download/<run_id>/<kind>")
+    def download(run_id: str, kind: str) -> Response:
+        run, language = shelf.get(run_id), request.args.get("lang", "en")
+        if run is None or kind not in FILES or language not in LANGUAGES:
+            abort(404, "there is no such file")
+        path = made(run, kind, language if kind == "report.html" else "en", shelf.folder)
+        name = "".join(c if c.isascii() and c.isalnum() else "-" for c in run_id[:24])
+        name = f"diffviz-{name}-{kind}"
+        return send_file(path, mimetype=FILES[kind], as_attachment=True, download_name=name)
+
+
+def _written(run: Run, kind: str, language: str, folder: Path) -> Path:
+    from diffviz.report.data import write_table
+    from diffviz.report.page import write_report
+
+    path = folder / f"{secrets.token_hex(8)}-{kind}"
+    if kind == "run.nc":
+        run.save(path)
+    elif kind == "curves.csv":
+        write_table(run, path)
+    else:
+        write_report(run, path, language=language)
+    return path

@@ -1,20 +1,22 @@
 """What every page has around it: theme, header, navigation, language; and the parts pages share.
 
 A page is a function of its address. ``View.read`` takes the query apart; links to other pages and
-other settings come from ``View.href``; so deep links, the back button and reload need no code.
+other settings come from ``View.href``; so deep links, the back button and reload need no code. A
+control whose value belongs into the address has the id ``kept(name)``, and that is all it needs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 import dash_mantine_components as dmc
+import flask
 import plotly.graph_objects as go
-from dash import ClientsideFunction, Dash, Input, Output, dcc, html
+from dash import ALL, ClientsideFunction, Dash, Input, Output, State, dcc, html
 from dash.development.base_component import Component
 
-from dashboards.shelf import enlarged
+from dashboards.shelf import fitted
 from diffviz.figures.theme import CONFIG, PAPER, TEMPLATES
 from diffviz.files.catalogue import LANGUAGES, text
 
@@ -28,14 +30,25 @@ PAGES = {
     "record": "/record",
 }
 """Paths in the order of the navigation."""
+MORE_PAGES = {"lesson": "/lesson"}
+"""Pages that other pages lead to."""
 THEMES = ("light", "dark")
 KEPT = ("lang", "theme", "big", "hide")
 """What goes along from page to page."""
-PRIMARY = ["#e7f2fb", "#cfe3f5", "#9cc6ea", "#66a8df", "#3a8fd5", "#1f7fcc", "#1468ab", "#10578f"]
-PRIMARY += ["#0d4672", "#083453"]
+BLUE = ["#e7f2fb", "#cfe3f5", "#9cc6ea", "#66a8df", "#3a8fd5", "#1f7fcc", "#1468ab", "#10578f"]
 DARK = ["#e6e8eb", "#c9ced3", "#a9b1b9", "#7d858d", "#363b42", "#2b3037", PAPER["dark"], "#0f1114"]
-DARK += ["#0b0c0e", "#060708"]
-"""Mantine draws cards in the seventh, as figures are drawn, and the page in the eighth."""
+THEME = {
+    "primaryColor": "azure",
+    "primaryShade": 6,
+    # Mantine draws dark cards in the seventh, as figures are drawn, and the page in the eighth.
+    "colors": {
+        "azure": [*BLUE, "#0d4672", "#083453"],
+        "dark": [*DARK, "#0b0c0e", "#060708"],
+    },
+    "fontFamily": "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', "
+    "'PingFang SC', 'Microsoft YaHei', 'Noto Sans CJK SC', sans-serif",
+    "cursorType": "pointer",
+}
 
 
 @dataclass(frozen=True)
@@ -51,26 +64,34 @@ class View:
     query: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, page: str, query: dict[str, Any]) -> "View":
+    def read(cls, page: str, query: Mapping[str, Any]) -> "View":
         """From the arguments that Dash gives a layout; whatever is no short text is dropped."""
-        kept = {k: v for k, v in query.items() if isinstance(v, str) and len(v) <= 400}
-        return cls(page, kept)
+        return cls(page, {k: v for k, v in query.items() if isinstance(v, str) and len(v) <= 400})
+
+    @classmethod
+    def parse(cls, page: str, search: str | None) -> "View":
+        """From the query string of an address, as callbacks have it."""
+        return cls.read(page, dict(parse_qsl((search or "").removeprefix("?"))))
 
     @property
     def language(self) -> str:
         """English unless the address says otherwise."""
-        asked = self.query.get("lang", "")
-        return asked if asked in LANGUAGES else LANGUAGES[0]
+        return self.get("lang", LANGUAGES, LANGUAGES[0])
 
     @property
     def theme(self) -> str:
         """Light unless the address says otherwise."""
-        return "dark" if self.query.get("theme") == "dark" else "light"
+        return self.get("theme", THEMES, THEMES[0])
 
     @property
     def big(self) -> bool:
         """Type for a projector."""
         return self.query.get("big") == "1"
+
+    @property
+    def narrow(self) -> bool:
+        """A phone, as the browser says in its cookie (``assets/pages.js``)."""
+        return flask.has_request_context() and flask.request.cookies.get("narrow") == "1"
 
     @property
     def hidden(self) -> tuple[str, ...]:
@@ -90,11 +111,6 @@ class View:
             return usual
         return value if low <= value <= high else usual
 
-    @classmethod
-    def parse(cls, page: str, search: str | None) -> "View":
-        """From the query string of an address, as callbacks have it."""
-        return cls.read(page, dict(parse_qsl((search or "").removeprefix("?"))))
-
     def text(self, key: str, **values: object) -> str:
         """A text of any topic in the language of the page."""
         return text(key, self.language, **values)
@@ -104,55 +120,43 @@ class View:
         return text(f"dashboard.{key}", self.language, **values)
 
     def href(self, page: str | None = None, **changes: object) -> str:
-        """The address of another page, or of this one with some values changed."""
-        kept = {k: v for k, v in self.query.items() if page is None or k in KEPT}
-        kept |= {k: str(v) for k, v in changes.items() if v is not None}
-        kept = {k: v for k, v in kept.items() if not (k in changes and changes[k] is None)}
-        path = PAGES[page or self.page]
-        return f"{path}?{urlencode(kept)}" if kept else path
+        """The address of another page, or of this one with some values changed; None takes out."""
+        kept = {k: v for k, v in self.query.items() if page is None or k in KEPT} | changes
+        query = urlencode({k: str(v) for k, v in kept.items() if v is not None})
+        path = (PAGES | MORE_PAGES)[page or self.page]
+        return f"{path}?{query}" if query else path
 
 
 def page(view: View, *children: Component | None) -> dmc.MantineProvider:
     """A whole page."""
+    said = {"language": view.language, "page": view.page, "big": view.big}
+    main = html.Div(
+        [child for child in children if child is not None],
+        id="main",
+        className=f"page page-{view.page}",
+        lang="zh-CN" if view.language == "zh" else "en",
+        tabIndex=-1,
+    )
+    hidden = "nav" in view.hidden
+    frame = dmc.AppShell(
+        [dmc.AppShellHeader(html.Div() if hidden else _header(view)), dmc.AppShellMain(main)],
+        header={"height": 0 if hidden else {"base": 92, "md": 56}},
+        padding="md",
+    )
     return dmc.MantineProvider(
         [
             dcc.Location(id="go", refresh="callback-nav"),
             dcc.Store(id="mine", storage_type="local", data=[]),
-            dcc.Store(
-                id="view", data={"language": view.language, "page": view.page, "big": view.big}
-            ),
-            dmc.AppShell(
-                [
-                    dmc.AppShellHeader(_header(view)),
-                    dmc.AppShellMain(
-                        html.Div(
-                            [child for child in children if child is not None],
-                            id="main",
-                            className=f"page page-{view.page}",
-                            lang="zh-CN" if view.language == "zh" else "en",
-                            tabIndex=-1,
-                        )
-                    ),
-                ],
-                header={"height": 0 if "nav" in view.hidden else {"base": 92, "md": 56}},
-                padding="md",
-            ),
+            dcc.Store(id="view", data=said),
+            html.Div(view.say("label.gone"), className="gone", role="alert"),
+            frame,
         ],
         forceColorScheme=view.theme,
-        theme={
-            "primaryColor": "azure",
-            "primaryShade": {"light": 6, "dark": 6},
-            "colors": {"azure": PRIMARY, "dark": DARK},
-            "fontFamily": "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', "
-            "'PingFang SC', 'Microsoft YaHei', 'Noto Sans CJK SC', sans-serif",
-            "cursorType": "pointer",
-        },
+        theme=THEME,
     )
 
 
 def _header(view: View) -> Component:
-    if "nav" in view.hidden:
-        return html.Div()
     links = [
         dcc.Link(
             view.say(f"nav.{name}"),
@@ -163,13 +167,12 @@ def _header(view: View) -> Component:
     ]
     other = LANGUAGES[1 - LANGUAGES.index(view.language)]
     dark = view.theme == "dark"
+    light = view.say("label.light" if dark else "label.dark")
+    size = view.say("label.normal_type" if view.big else "label.big_type")
     settings = [
         ("中文" if other == "zh" else "English", {"lang": other}),
-        (view.say("label.light" if dark else "label.dark"), {"theme": THEMES[not dark]}),
-        (
-            view.say("label.normal_type" if view.big else "label.big_type"),
-            {"big": None if view.big else 1},
-        ),
+        (light, {"theme": THEMES[not dark]}),
+        (size, {"big": None if view.big else 1}),
     ]
     return html.Div(
         [
@@ -188,37 +191,76 @@ def _header(view: View) -> Component:
     )
 
 
-def head(view: View) -> html.Header:
-    """Title and first sentence of a page."""
-    return html.Header(
-        [
-            dmc.Title(view.say(f"{view.page}.title"), order=1),
-            dmc.Text(view.say(f"{view.page}.lead"), className="lead"),
-        ],
-        className="head",
+def register(app: Dash) -> None:
+    """The callbacks that every page needs: its language and theme, and its address."""
+    app.clientside_callback(
+        ClientsideFunction("diffviz", "view"),
+        Output("view", "modified_timestamp"),
+        Input("view", "data"),
+    )
+    app.clientside_callback(
+        ClientsideFunction("diffviz", "keep"),
+        Output("main", "title"),
+        Input(kept(ALL), "value"),
+        State(kept(ALL), "id"),
+        prevent_initial_call=True,
     )
 
 
-def graph(figure: Any, name: str, **more: Any) -> dcc.Graph:
+# --------------------------------------------------------------- parts of a page
+
+
+def kept(name: Any) -> dict[str, Any]:
+    """The id of a control whose value the browser keeps in the address, under ``name``."""
+    return {"type": "kept", "name": name}
+
+
+def head(view: View) -> html.Header:
+    """Title and first sentence of a page."""
+    lead = dmc.Text(view.say(f"{view.page}.lead"), className="lead")
+    title = dmc.Title(view.say(f"{view.page}.title"), order=1)
+    return html.Header([title, lead], className="head")
+
+
+def card(*children: Component | None, title: str = "", className: str = "") -> dmc.Card:
+    """A box with a title."""
+    titles = [dmc.Title(title, order=2)] if title else []
+    inside = [*titles, *(child for child in children if child is not None)]
+    return dmc.Card(inside, withBorder=True, className=className)
+
+
+def options(labels: Mapping[str, str]) -> list[dict[str, str]]:
+    """Choices of a control, from value → label."""
+    return [{"value": value, "label": label} for value, label in labels.items()]
+
+
+def select(
+    id: Any, label: str, labels: Mapping[str, str], value: str | None, **more: Any
+) -> dmc.Select:
+    """A choice among ``labels``, value → label; always one unless it is ``clearable``."""
+    more = {"allowDeselect": "clearable" in more} | more
+    return dmc.Select(id=id, label=label, data=options(labels), value=value, **more)
+
+
+def graph(figure: Any, name: str) -> dcc.Graph:
     """A figure that can be zoomed, read by hover and saved as PNG; nothing is ever uploaded."""
     height = figure["layout"].get("height") if isinstance(figure, dict) else figure.layout.height
-    options = {"format": "png", "filename": f"diffviz-{name}", "scale": 2}
+    saved = {"format": "png", "filename": f"diffviz-{name}", "scale": 2}
     return dcc.Graph(
         id={"type": "plot", "name": name},
         figure=figure,
-        config=CONFIG | {"toImageButtonOptions": options, "displayModeBar": True},
+        config=CONFIG | {"toImageButtonOptions": saved, "displayModeBar": True},
         responsive=True,
         style={"height": f"{height or 360}px"},
-        **more,
     )
 
 
 def dressed(figure: go.Figure, view: View) -> go.Figure:
     """A figure that is not of a run in the theme of the page, and in its size of type."""
-    return enlarged(figure.update_layout(template=TEMPLATES[view.theme]), view.big)
+    return fitted(figure.update_layout(template=TEMPLATES[view.theme]), view.big, view.narrow)
 
 
-def arm_title(view: View, name: str, spec: dict[str, Any]) -> str:
+def arm_title(view: View, name: str, spec: Mapping[str, Any]) -> str:
     """An arm in words: its rule, and whether it keeps its noise."""
     rule, scale = str(spec["rule"]), float(spec["noise_scale"])
     if rule in ("ddim", "ddim(eta=0)"):
@@ -227,20 +269,19 @@ def arm_title(view: View, name: str, spec: dict[str, Any]) -> str:
     return view.say(f"arm.{how}", name=name, scale=f"{scale:g}")
 
 
+def lost_noise(arms: Sequence[Mapping[str, Any]]) -> int | None:
+    """The first arm whose rule draws noise that is left out."""
+    for i, arm in enumerate(arms):
+        if float(arm["noise_scale"]) == 0 and str(arm["rule"]).startswith("ddpm"):
+            return i
+    return None
+
+
 def notice(title: str, words: str, *more: Component, color: str = "azure") -> dmc.Alert:
     """An empty or failed state: what it is, and what to do."""
     return dmc.Alert([dmc.Text(words), *more], title=title, color=color, className="notice")
 
 
-def button(words: str, href: str, **more: Any) -> dcc.Link:
+def button(words: str, href: str) -> dcc.Link:
     """A link that looks like a button."""
-    return dcc.Link(words, href=href, className=f"button {more.pop('className', '')}", **more)
-
-
-def register(app: Dash) -> None:
-    """The callback that every page needs: language of the document, end of what a page started."""
-    app.clientside_callback(
-        ClientsideFunction("diffviz", "view"),
-        Output("view", "modified_timestamp"),
-        Input("view", "data"),
-    )
+    return dcc.Link(words, href=href, className="button")

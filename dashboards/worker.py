@@ -1,63 +1,62 @@
-"""The process that records: ``python -m dashboards.worker``, started by `dashboards.jobs`.
+"""The process that records, started by `dashboards.jobs`; it imports no Dash.
 
-It reads one line of JSON, the order, and says how it goes in lines of JSON. When its standard
-input ends, whoever started it is gone, and it ends too. Its memory is limited, so that too large a
-job fails here and not elsewhere.
+It ends when whoever started it is gone. Its memory is limited, so that too large a job fails here
+and not elsewhere.
 """
 
 import json
+import multiprocessing
 import os
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
-POINTS = 160
-"""Steps at most that are drawn while it samples."""
-PAUSE = 0.4
-"""Seconds between two pictures."""
+import numpy as np
+
+from diffviz.errors import InputError
+from diffviz.recording.request import RecordRequest
+
+POINTS, PAUSE = 160, 0.4
+"""Steps at most that are drawn while it samples; seconds between two pictures."""
 
 
-def main() -> None:
-    """Do the one job, and say how it went."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
-    os.dup2(2, 1)  # whatever a library prints is no answer
-
-    def say(state: str, **values: Any) -> None:
-        answers.write(json.dumps({"state": state, **values}) + "\n")
-
-    order = json.loads(sys.stdin.buffer.readline())
-    Thread(target=_end_with_server, daemon=True).start()
+def work(told: Any, request: RecordRequest, language: str, memory: float, path: Path) -> None:
+    """Record ``request`` into ``path`` in at most ``memory`` bytes, and say so into ``told``."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    Thread(target=lambda: (parent.join(), os._exit(3)), daemon=True).start()
     with suppress(OSError, AttributeError):
         os.nice(10)  # pages first
-    from diffviz.errors import InputError
+
+    def say(state: str, **values: Any) -> None:
+        told.send({"state": state, **values})
 
     try:
-        _record(order, say)
+        import torch
+
+        torch.set_num_threads(1)
+        _limit_memory(memory)
+        run = request.run(progress=False, watch=_Watch(request, language, say))
+        say("writing")
+        run.save(path)
         say("done")
     except Exception as error:
         # torch says it so when an allocation fails, also from within a denoiser
-        short = isinstance(error, MemoryError) or any(
-            words in f"{error} {error.__cause__}" for words in ("allocate memory", "bad_alloc")
-        )
-        if short:
-            say("memory", line="")
+        words = f"{error} {error.__cause__}"
+        if isinstance(error, MemoryError) or "allocate memory" in words or "bad_alloc" in words:
+            say("memory")
         elif isinstance(error, InputError):
             # Where this server keeps its files is not for the browser.
-            say("wrong", line=str(error).replace(str(Path(order["path"]).parent) + os.sep, ""))
+            say("wrong", line=str(error).replace(str(path.parent) + os.sep, ""))
         else:
             traceback.print_exc()
-            say("crash", line="")
-    answers.flush()
+            say("crash")
     os._exit(0)  # threads of libraries need not be waited for
-
-
-def _end_with_server() -> None:
-    sys.stdin.buffer.read()
-    os._exit(3)
 
 
 def _limit_memory(allowed: float) -> None:
@@ -72,35 +71,21 @@ def _limit_memory(allowed: float) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (int(allowed), hard))
 
 
-def _record(order: dict[str, Any], say: Any) -> None:
-    import torch
-
-    from diffviz.recording.request import RecordRequest
-
-    torch.set_num_threads(1)
-    _limit_memory(order["memory"])
-    request = RecordRequest(**order["request"])
-    watch = _Watch(request, order["language"], say)
-    run = request.run(progress=False, watch=watch)
-    say("writing")
-    run.save(order["path"])
-
-
 class _Watch:
     """Draws the curves, and the samples as they are, while a run is recorded."""
 
-    def __init__(self, request: Any, language: str, say: Any) -> None:
+    def __init__(self, request: RecordRequest, language: str, say: Callable) -> None:
         self.request, self.language, self.say = request, language, say
         self.times: list[int] = []
-        self.values: dict[str, list[list[float]]] = {}
-        self.last = self.done = 0.0
+        self.values: dict[str, list[list[float | None]]] = {}
+        self.last, self.done, self.blocks = 0.0, 0, 1
 
     def __call__(self, block: int, index: int, recorder: Any) -> None:
         """After each step of each block."""
         self.done += 1
         steps = len(recorder.times) - 1
-        blocks = -(-self.request.n // recorder.batch) if block == 0 else self.blocks
-        self.blocks = blocks
+        if block == 0:
+            self.blocks = -(-self.request.n // recorder.batch)
         if index == 0:
             self.times, self.values = [], {}
         if index % max(1, steps // POINTS) == 0 or index == steps - 1:
@@ -111,13 +96,9 @@ class _Watch:
                     column.append(float(f"{value:.4g}") if value == value else None)
         if time.monotonic() - self.last > PAUSE:
             self.last = time.monotonic()
-            self.say(
-                "sampling",
-                done=self.done,
-                total=steps * blocks,
-                figure=self._figure(int(recorder.times[0])),
-                images=_images(recorder),
-            )
+            figure, images = self._figure(int(recorder.times[0])), _images(recorder)
+            total = steps * self.blocks
+            self.say("sampling", done=self.done, total=total, figure=figure, images=images)
 
     def _figure(self, T: int) -> dict[str, Any]:
         from diffviz.figures.live import live_figure
@@ -132,8 +113,6 @@ class _Watch:
 
 def _images(recorder: Any) -> str | None:
     """The first samples of every arm as they are now, an arm a row, as a PNG in a data URI."""
-    import numpy as np
-
     from diffviz.files.images import data_uri
 
     x = recorder.pictures()  # (A, samples, C, H, W)
@@ -142,7 +121,3 @@ def _images(recorder: Any) -> str | None:
     tiles = np.pad(np.moveaxis(x, 2, -1), ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)))
     sheet = np.concatenate([np.concatenate([*row], axis=1) for row in tiles], axis=0)
     return data_uri(sheet if sheet.shape[-1] == 3 else sheet[..., 0])
-
-
-if __name__ == "__main__":
-    main()

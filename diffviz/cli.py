@@ -10,72 +10,62 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from functools import reduce
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import click
+from click import option
 
-from diffviz.errors import InputError, said
+from diffviz.errors import InputError, said, shown
+from diffviz.files.atomic import check_apart, check_writable, replacing
 from diffviz.files.catalogue import LANGUAGES
 from diffviz.files.terminal import printable, safe_streams
 
 Command = Callable[..., None]
 LINE = 500
 """Characters of an error; a longer one keeps its start and its end."""
+TIMES = ("auto", "index", "index0", "fraction", "sigma")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 99})
+HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 99, "show_default": True}
+
+
+@click.group(context_settings=HELP)
 @click.version_option(package_name="diffviz")
 def cli() -> None:
     """See, and prove with numbers, what a diffusion sampler does at every step."""
 
 
-# -------------------------------------------------------------------- options of several commands
-
-
 def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    def add(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
+    return lambda command: reduce(lambda found, add: add(found), reversed(options), command)
 
 
 _schedule_options = _options(
-    click.option(
-        "--schedule",
-        help="course, linear, cosine or scaled-linear [the network's own, else course].",
-    ),
-    click.option("--T", "T", type=int, help="Number of steps of the schedule [500]."),
-    click.option("--beta-start", type=float, help="β at the first step."),
-    click.option("--beta-end", type=float, help="β at t = T."),
+    option("--schedule", help="course, linear, cosine or scaled-linear [own, else course]."),
+    option("--T", "T", type=int, help="Number of steps of the schedule [500]."),
+    option("--beta-start", type=float, help="β at the first step."),
+    option("--beta-end", type=float, help="β at t = T."),
 )
 _record_options = _options(
-    click.option(
+    option(
         "--denoiser",
         metavar="SPEC",
         help="gaussian:MEAN,STD, mixture:M,S,W;M,S,W, dataset:sprites, dataset:FILE.npy, "
         "or a checkpoint [the shipped network].",
     ),
     _schedule_options,
-    click.option(
-        "--arms",
-        help="Also ddpm/posterior, ddim(eta=ETA), and ddpm*SCALE for SCALE times the noise "
-        "[ddpm,z=0,ddim].",
-    ),
-    click.option("--n", type=int, help="Samples per arm [64]."),
-    click.option("--block", type=int, help="Samples per block [64 images]."),
-    click.option("--seed", type=int, help="Of x_T and z [0]."),
-    click.option("--steps", type=int, help="Steps to take, evenly spaced [all T]."),
-    click.option("--class", "label", help="Sample this class only, for example hero."),
-    click.option("--device", help="cpu or cuda [cpu]."),
-    click.option(
-        "--executor",
-        help="processes:N computes blocks in N processes, dask://HOST:PORT in a cluster.",
-    ),
+    option("--arms", help="Also ddpm/posterior, ddim(eta=ETA), ARM*SCALE [ddpm,z=0,ddim]."),
+    option("--n", type=int, help="Samples per arm [64]."),
+    option("--block", type=int, help="Samples per block [64 images]."),
+    option("--seed", type=int, help="Of x_T and z [0]."),
+    option("--steps", type=int, help="Steps to take, evenly spaced [all T]."),
+    option("--class", "label", help="Sample this class only, for example hero."),
+    option("--device", help="cpu or cuda [cpu]."),
+    option("--executor", help="processes:N on this machine, or dask://HOST:PORT."),
 )
-_language_option = click.option("--lang", default="en", show_default=True, help="en or zh.")
+_language = option("--lang", type=click.Choice(LANGUAGES), default="en")
 
 
 def _request(options: dict[str, Any]) -> Any:
@@ -93,13 +83,24 @@ def _schedule(options: dict[str, Any]) -> Any:
     return NoiseSchedule.named(options.pop("schedule") or KINDS[0], *ends)
 
 
+def _load_runs(paths: tuple[str, ...]) -> dict[str, Any]:
+    """The runs of the files, each under a name of its own."""
+    from diffviz.recording.run import Run
+
+    names = [Path(path).stem for path in paths]
+    names = names if len(set(names)) == len(names) else list(paths)
+    if len(set(names)) != len(names):
+        raise InputError(f"{', '.join(paths)}: one is named twice; allowed is once each")
+    return {name: Run.load(path) for name, path in zip(names, paths, strict=True)}
+
+
 # -------------------------------------------------------------------- commands
 
 
 @cli.command()
 @_record_options
-@click.option("--out", "-o", default="run.nc", show_default=True, help="The run file to write.")
-@click.option("--resume", is_flag=True, help="Go on from the finished blocks beside --out.")
+@option("--out", "-o", default="run.nc", help="The run file to write.")
+@option("--resume", is_flag=True, help="Go on from the finished blocks beside --out.")
 def record(out: str, resume: bool, **options: Any) -> None:
     """Sample all arms from the same noise and record every step.
 
@@ -108,8 +109,6 @@ def record(out: str, resume: bool, **options: Any) -> None:
       diffviz record --denoiser gaussian:2,0.5 --n 4096 --out gaussian.nc
       diffviz record --arms "ddpm,ddpm*0.5,z=0" --n 24 --class hero --out hero.nc
     """
-    from diffviz.files.atomic import check_apart
-
     request = _request(options)
     check_apart([out], [request.words.source_file])
     run = request.run(out=out, resume=resume)
@@ -119,11 +118,11 @@ def record(out: str, resume: bool, **options: Any) -> None:
 @cli.command()
 @click.argument("runs", metavar="[RUN]...", nargs=-1)
 @_record_options
-@click.option("--out", "-o", default="report.html", show_default=True, help="The page to write.")
-@click.option("--json", "numbers", help="Also write the report's numbers to this file.")
-@_language_option
-@click.option("--title", help="Heading of the page.")
-@click.option("--lessons", help="Where the built lessons are; terms lead there.")
+@option("--out", "-o", default="report.html", help="The page to write.")
+@option("--json", "numbers", help="Also write the report's numbers to this file.")
+@_language
+@option("--title", help="Heading of the page.")
+@option("--lessons", help="Where the built lessons are; terms lead there.")
 def report(
     runs: tuple[str, ...],
     out: str,
@@ -131,7 +130,7 @@ def report(
     lang: str,
     title: str | None,
     lessons: str | None,
-    **options: Any,
+    **order: Any,
 ) -> None:
     """Write one self-contained HTML page about a run, or record one first.
 
@@ -143,55 +142,37 @@ def report(
       diffviz report before.nc after.nc -o both.html
       diffviz report --denoiser "mixture:-1,0.2,0.7;1.5,0.3,0.3" -o mixture.html
     """
-    from diffviz.files.atomic import check_apart
     from diffviz.report import write_numbers, write_report
 
-    _check_language(lang)
     heading = None if title is None else _decoded(title)
-    given = [name for name, value in options.items() if value is not None]
+    asked = [name for name, value in order.items() if value is not None]
+    if runs and asked:
+        raise InputError(f"RUN is {runs[0]!r}, so nothing is recorded: leave out {asked[0]}")
     if runs:
-        if given:
-            raise InputError(f"RUN is {runs[0]!r}, so nothing is recorded: leave out {given[0]}")
         check_apart([out, numbers], runs)
-        given_runs = _load_runs(runs)
-        about = " and ".join(runs)
+        shown_runs, about = _load_runs(runs), " and ".join(runs)
     else:
-        request = _request(options)
+        request = _request(order)
         check_apart([out, numbers], [request.words.source_file])
         run = request.run()
-        given_runs = {"": run}
+        shown_runs = {"": run}
         about = f"{len(run.arms)} arms × {run.spec.n} samples of {run.spec.denoiser}"
-    write_report(given_runs, out, language=lang, title=heading, lessons=lessons)
+    write_report(shown_runs, out, language=lang, title=heading, lessons=lessons)
     if numbers is not None:
-        write_numbers(given_runs, numbers)
+        write_numbers(shown_runs, numbers)
     _say(f"{out}: about {about}; open it in a browser")
-    if numbers is not None:
-        _say(f"{numbers}: the same numbers")
-
-
-def _load_runs(paths: tuple[str, ...]) -> dict[str, Any]:
-    """The runs of the files, each under a name of its own."""
-    from diffviz.recording.run import Run
-
-    names = [Path(path).stem for path in paths]
-    if len(set(names)) != len(names):
-        names = list(paths)
-    if len(set(names)) != len(names):
-        raise InputError(
-            f"{paths[0]} and the other runs: one is named twice; allowed is once each"
-        )
-    return {name: Run.load(path) for name, path in zip(names, paths, strict=True)}
+    _say_also(numbers, "the same numbers")
 
 
 @cli.command()
 @click.argument("name")
 @click.argument("run_file", metavar="RUN")
-@click.option("--out", "-o", required=True, help="NAME.png, .svg, .pdf, .html or .gif.")
-@_language_option
-@click.option("--dark", is_flag=True, help="For a dark slide.")
-@click.option("--width", type=click.IntRange(100, 4000), default=1100, show_default=True)
-@click.option("--height", type=click.IntRange(100, 4000), help="Else what the picture needs.")
-@click.option("--t", "t", type=int, help="The step shown, for histogram and strips.")
+@option("--out", "-o", required=True, help="NAME.png, .svg, .pdf, .html or .gif.")
+@_language
+@option("--dark", is_flag=True, help="For a dark slide.")
+@option("--width", type=click.IntRange(100, 4000), default=1100)
+@option("--height", type=click.IntRange(100, 4000), help="Else what the picture needs.")
+@option("--t", "t", type=int, help="The step shown, for histogram and strips.")
 def figure(name: str, run_file: str, out: str, lang: str, dark: bool, **options: Any) -> None:
     """Draw one picture of a run for a slide.
 
@@ -201,26 +182,18 @@ def figure(name: str, run_file: str, out: str, lang: str, dark: bool, **options:
       diffviz figure strips run.nc -o strips.gif
     """
     from diffviz.figures.export import export
-    from diffviz.files.atomic import check_apart
     from diffviz.recording.run import Run
 
-    _check_language(lang)
     check_apart([out], [run_file])
-    export(
-        name,
-        Run.load(run_file),
-        Path(out),
-        language=lang,
-        theme="dark" if dark else "light",
-        **options,
-    )
+    theme = "dark" if dark else "light"
+    export(name, Run.load(run_file), Path(out), language=lang, theme=theme, **options)
     _say(f"{out}: {name} of {run_file}")
 
 
 @cli.command()
 @_schedule_options
-@click.option("--out", "-o", help="Also draw it: NAME.png, .svg, .pdf or .html.")
-@_language_option
+@option("--out", "-o", help="Also draw it: NAME.png, .svg, .pdf or .html.")
+@_language
 def schedule(out: str | None, lang: str, **options: Any) -> None:
     """Look at a noise schedule: its numbers, and which invariants hold.
 
@@ -228,11 +201,9 @@ def schedule(out: str | None, lang: str, **options: Any) -> None:
     Example:
       diffviz schedule --schedule cosine --T 200
     """
-    _check_language(lang)
     chosen = _schedule(options)
     if out is not None:
         from diffviz.figures.export import export_schedule
-        from diffviz.files.atomic import check_writable
 
         export_schedule(chosen, check_writable(out), language=lang)
     _say(chosen.name)
@@ -244,16 +215,15 @@ def schedule(out: str | None, lang: str, **options: Any) -> None:
     for line in chosen.violations() or ["all invariants hold"]:
         _say(line)
     _say(f"√ᾱ_T = {chosen.alpha_bars[-1] ** 0.5:.4g}: what is left of the data at t = T")
-    if out is not None:
-        _say(f"{out}: the same as a picture")
+    _say_also(out, "the same as a picture")
 
 
 @cli.command()
-@click.option("--n", type=int, default=1000, show_default=True, help="How many.")
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--out", "-o", default="sprites.npy", show_default=True, help="uint8 images.")
-@click.option("--labels", help="Also write the classes, one-hot, as the tutorial does.")
-@click.option("--sheet", help="Also write a PNG that shows some of them.")
+@option("--n", default=1000, help="How many.")
+@option("--seed", default=0)
+@option("--out", "-o", default="sprites.npy", help="uint8 images.")
+@option("--labels", help="Also write the classes, one-hot, as the tutorial does.")
+@option("--sheet", help="Also write a PNG that shows some of them.")
 def sprites(n: int, seed: int, out: str, labels: str | None, sheet: str | None) -> None:
     """Make a data set of 16×16 sprites of five kinds. Nothing is downloaded.
 
@@ -263,7 +233,6 @@ def sprites(n: int, seed: int, out: str, labels: str | None, sheet: str | None) 
     """
     import numpy as np
 
-    from diffviz.files.atomic import check_apart, replacing
     from diffviz.files.images import contact_sheet, save_array
     from diffviz.sprites.make import CLASSES, make_sprites
 
@@ -276,40 +245,28 @@ def sprites(n: int, seed: int, out: str, labels: str | None, sheet: str | None) 
         with replacing(sheet) as temporary:
             contact_sheet(images[:100], columns=20, scale=3).save(temporary, format="PNG")
     _say(f"{out}: {n} sprites, {images.shape[1:]} uint8")
-    if labels is not None:
-        _say(f"{labels}: their classes, {', '.join(CLASSES)}")
-    if sheet is not None:
-        _say(f"{sheet}: a look at them")
+    _say_also(labels, f"their classes, {', '.join(CLASSES)}")
+    _say_also(sheet, "a look at them")
 
 
 @cli.command()
 @_schedule_options
-@click.option("--images", help="A folder of pictures or a .npy file [procedural sprites].")
-@click.option("--labels", help="A .npy file of classes, integers or one-hot, for --images.")
-@click.option("--n", type=int, default=12_000, show_default=True, help="Procedural sprites.")
-@click.option("--data-seed", type=int, default=0, show_default=True, help="Of the sprites.")
-@click.option("--epochs", type=int, default=50, show_default=True)
-@click.option("--batch", type=int, default=100, show_default=True)
-@click.option("--lr", type=float, default=1e-3, show_default=True, help="At the start.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of weights and noise.")
-@click.option(
-    "--context-drop",
-    type=float,
-    default=0.1,
-    show_default=True,
-    help="Share of images shown without their class.",
-)
-@click.option("--start", help="Weights to go on from, with batch norm held.")
-@click.option("--features", type=int, default=64, show_default=True, help="Width of the network.")
-@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
-@click.option("--out", "-o", default="weights.safetensors", show_default=True)
-@click.option("--resume", is_flag=True, help="Go on from the last finished epoch.")
-@click.option(
-    "--preview",
-    metavar="FOLDER",
-    help="Write samples every few epochs, and the loss, as pictures into this folder.",
-)
-def train(out: str, resume: bool, preview: str | None, **options: Any) -> None:
+@option("--images", help="A folder of pictures or a .npy file [procedural sprites].")
+@option("--labels", help="A .npy file of classes, integers or one-hot, for --images.")
+@option("--n", default=12_000, help="Procedural sprites.")
+@option("--data-seed", default=0, help="Of the sprites.")
+@option("--epochs", default=50)
+@option("--batch", default=100)
+@option("--lr", default=1e-3, help="At the start.")
+@option("--seed", default=0, help="Of weights and noise.")
+@option("--context-drop", default=0.1, help="Part shown without its class.")
+@option("--start", help="Weights to go on from, with batch norm held.")
+@option("--features", "n_feat", default=64, help="Width of the network.")
+@option("--device", default="cpu", help="cpu or cuda.")
+@option("--out", "-o", default="weights.safetensors")
+@option("--resume", is_flag=True, help="Go on from the last finished epoch.")
+@option("--preview", metavar="FOLDER", help="Write samples and the loss, now and then, there.")
+def train(out: str, resume: bool, preview: str | None, start: str | None, **options: Any) -> None:
     """Train a ContextUnet on sprites or on your own images.
 
     The state after each epoch is kept in OUT.training until the training is whole.
@@ -323,19 +280,18 @@ def train(out: str, resume: bool, preview: str | None, **options: Any) -> None:
 
     from diffviz.diffusion.checkpoints import load_denoiser, save_denoiser
     from diffviz.diffusion.law import DataLaw
-    from diffviz.files.atomic import check_apart
     from diffviz.files.images import from_uint8
+    from diffviz.training import save_preview
     from diffviz.training import train as epochs_of
 
     state = f"{out}.training"
-    check_apart([out, state], [options["images"], options["labels"], options["start"]])
+    check_apart([out, state], [options["images"], options["labels"], start])
     if resume and os.path.exists(out) and not os.path.exists(state):
         load_denoiser(out)
         _say(f"{out}: already whole")
         return
     noise = _schedule(options)
     images, labels, classes, recipe = _training_data(options)
-    start, features = options.pop("start"), options.pop("features")
     first = None if start is None else load_denoiser(start)
     if preview is not None:
         Path(preview).mkdir(parents=True, exist_ok=True)
@@ -345,7 +301,6 @@ def train(out: str, resume: bool, preview: str | None, **options: Any) -> None:
         labels,
         noise,
         **options,
-        n_feat=features,
         classes=classes,
         start=None if first is None else first.network,
         checkpoint=state,
@@ -357,12 +312,9 @@ def train(out: str, resume: bool, preview: str | None, **options: Any) -> None:
             bar.n = epoch.epoch * steps
             bar.set_postfix_str(f"epoch {epoch.epoch}, loss {epoch.loss:.4f}")
             if preview is not None:
-                _show(epoch, Path(preview), noise, classes)
-    facts = {
-        "command": " ".join(["diffviz", *(word for word in sys.argv[1:] if word != "--resume")]),
-        **options,
-        "losses": list(epoch.losses),
-    }
+                save_preview(epoch, Path(preview), noise, classes)
+    words = " ".join(["diffviz", *(word for word in sys.argv[1:] if word != "--resume")])
+    facts = {"command": words, **options, "losses": list(epoch.losses)}
     if first is not None:
         facts["start"] = dict(first.facts)
     law = DataLaw.of_images(from_uint8(images), labels, classes)
@@ -371,25 +323,7 @@ def train(out: str, resume: bool, preview: str | None, **options: Any) -> None:
     )
     Path(state).unlink(missing_ok=True)
     _say(f"{out}: {epoch.epochs} epochs, loss {epoch.loss:.4f}")
-    if preview is not None:
-        _say(f"{preview}: samples after some epochs, and the loss")
-
-
-def _show(epoch: Any, folder: Path, noise: Any, classes: tuple[str, ...]) -> None:
-    """Some twelve times in a training: a sheet of samples, and the loss as a curve."""
-    from diffviz.files.atomic import replacing
-    from diffviz.files.images import contact_sheet, curve_svg
-    from diffviz.training import preview
-
-    done, epochs, losses = epoch.epoch, epoch.epochs, epoch.losses
-    if done > 3 and done < epochs and done % max(1, epochs // 10):
-        return
-    sheet = contact_sheet(preview(epoch.network, noise, classes), columns=8)
-    with replacing(folder / f"epoch-{done:04}.png") as temporary:
-        sheet.save(temporary, format="PNG")
-    with replacing(folder / "loss.svg") as temporary:
-        title = f"mean (ε̂ − ε)², now {losses[-1]:.4f}"
-        temporary.write_text(curve_svg(losses, epochs, title), encoding="utf-8")
+    _say_also(preview, "samples after some epochs, and the loss")
 
 
 def _training_data(options: dict[str, Any]) -> tuple[Any, Any, tuple[str, ...], str]:
@@ -399,9 +333,9 @@ def _training_data(options: dict[str, Any]) -> tuple[Any, Any, tuple[str, ...], 
 
     names = ("images", "labels", "n", "data_seed")
     source, label_file, n, seed = (options.pop(name) for name in names)
+    if source is None and label_file is not None:
+        raise InputError("labels without images; the procedural sprites have their own")
     if source is None:
-        if label_file is not None:
-            raise InputError("labels without images; the procedural sprites have their own")
         return *make_sprites(n, seed), CLASSES, f"sprites:n={n},seed={seed}"
     images = load_images(source)
     recipe = f"{len(images)} images of {Path(source).name}"
@@ -414,8 +348,8 @@ def _training_data(options: dict[str, Any]) -> tuple[Any, Any, tuple[str, ...], 
 
 @cli.command()
 @click.argument("run_file", metavar="RUN")
-@_language_option
-@click.option("--json", "out", help="Also write the findings to this file.")
+@_language
+@option("--json", "out", help="Also write the findings to this file.")
 def diagnose(run_file: str, lang: str, out: str | None) -> None:
     """Say what is wrong with the samplers of a recorded run. Status 1 if something is.
 
@@ -424,39 +358,35 @@ def diagnose(run_file: str, lang: str, out: str | None) -> None:
       diffviz diagnose run.nc --json findings.json
     """
     from diffviz.diagnosis.findings import diagnose as findings_of
-    from diffviz.files.atomic import check_apart, replacing
     from diffviz.recording.run import Run
 
-    _check_language(lang)
     check_apart([out], [run_file])
     findings = findings_of(Run.load(run_file))
     if out is not None:
         rows = [finding.numbers(lang) for finding in findings]
         with replacing(out) as temporary:
-            words = json.dumps(rows, ensure_ascii=False, indent=1)
-            temporary.write_text(words, encoding="utf-8")
+            temporary.write_text(json.dumps(rows, ensure_ascii=False, indent=1), "utf-8")
     _tell(findings, lang)
 
 
 @cli.command()
 @click.argument("sampler", metavar="MODULE:FUNCTION")
 @_schedule_options
-@click.option(
+@option(
     "--time",
-    "time",
+    type=click.Choice(TIMES),
     default="auto",
-    show_default=True,
     help="What t is passed as: index (T…1), index0 (T−1…0), fraction (i/T), sigma.",
 )
-@click.option("--shape", default="64,3,16,16", show_default=True, help="Of the states, B,C,H,W.")
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option(
-    "--seconds", type=float, default=60.0, show_default=True, help="Time limit of a run."
-)
-@_language_option
-@click.option("--json", "out", help="Also write the whole verdict, step by step, to this file.")
-@click.option("--report", "page", help="Also write it as a page, NAME.html, with its curves.")
-def xray(sampler: str, lang: str, out: str | None, page: str | None, **options: Any) -> None:
+@option("--shape", default="64,3,16,16", help="Of the states, B,C,H,W.")
+@option("--seed", default=0)
+@option("--seconds", default=60.0, help="Time limit of a run.")
+@_language
+@option("--json", "out", help="Also write the whole verdict, step by step, to this file.")
+@option("--report", "page", help="Also write it as a page, NAME.html, with its curves.")
+def xray(
+    sampler: str, shape: str, lang: str, out: str | None, page: str | None, **options: Any
+) -> None:
     """Identify the update rule of any sampler, FUNCTION(model) -> x_0, and what is wrong in it.
 
     The module is imported from the current folder or from what is installed. Status 1 if a
@@ -467,22 +397,17 @@ def xray(sampler: str, lang: str, out: str | None, page: str | None, **options: 
       diffviz xray my_sampler:sample_ddpm --schedule course --T 500
       diffviz xray my_sampler:sample_ddpm --report xray.html --json xray.json
     """
-    from diffviz.files.atomic import check_apart
     from diffviz.identify.xray import xray as identify
 
-    _check_language(lang)
     check_apart([out, page], [])
-    if options["time"] not in ("auto", "index", "index0", "fraction", "sigma"):
-        allowed = "auto, index, index0, fraction, sigma"
-        raise InputError(f"time is {options['time']!r}; allowed: {allowed}")
     try:
-        shape = tuple(int(part) for part in options.pop("shape").split(","))
+        sizes = tuple(int(part) for part in shape.split(","))
     except ValueError:
-        shape = ()
-    if len(shape) < 2 or min(shape) < 1:
-        raise InputError("shape is not usable; allowed are positive numbers B,C,H,W")
+        sizes = ()
+    if len(sizes) < 2 or min(sizes) < 1:
+        raise InputError(f"shape is {shown(shape)}; allowed are positive numbers B,C,H,W")
     noise = _schedule(options)
-    seen = identify(_function(sampler), noise, shape=shape, **options)
+    seen = identify(_function(sampler), noise, shape=sizes, **options)
     if out is not None or page is not None:
         from diffviz.report.xray import write_xray_numbers, write_xray_report
     if out is not None:
@@ -493,45 +418,8 @@ def xray(sampler: str, lang: str, out: str | None, page: str | None, **options: 
     _tell(seen.findings, lang)
 
 
-@cli.command()
-@click.argument("runs", metavar="[RUN]...", nargs=-1)
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", type=click.IntRange(1, 65535), default=8050, show_default=True)
-@click.option(
-    "--checkpoint",
-    "checkpoints",
-    metavar="FILE",
-    multiple=True,
-    help="Weights that may be recorded with in the browser; can be given several times.",
-)
-@click.option(
-    "--workers",
-    type=click.IntRange(1, 64),
-    default=1,
-    show_default=True,
-    help="Recordings at a time, each in a process of its own; the others wait.",
-)
-def dashboard(
-    runs: tuple[str, ...], host: str, port: int, checkpoints: tuple[str, ...], workers: int
-) -> None:
-    """Serve runs in the browser: scrub through all arms at once, turn the noise dial, record.
-
-    Without a RUN it opens the one that comes with diffviz.
-
-    \b
-    Example:
-      diffviz dashboard run.nc other.nc --port 8050
-      diffviz dashboard --checkpoint mine.safetensors --checkpoint course.pth
-    """
-    from dashboards import serve
-
-    serve(runs, host, port, checkpoints=checkpoints, workers=workers)
-
-
 def _function(name: str) -> Callable[..., Any]:
     """The function that MODULE:FUNCTION names."""
-    from importlib import import_module
-
     module, colon, attribute = name.partition(":")
     if not (module and colon and attribute):
         raise InputError(f"sampler is {name!r}; allowed is MODULE:FUNCTION")
@@ -545,9 +433,28 @@ def _function(name: str) -> Callable[..., Any]:
     return found
 
 
-def _check_language(language: str) -> None:
-    if language not in LANGUAGES:
-        raise InputError(f"language is {language!r}; allowed: {', '.join(LANGUAGES)}")
+@cli.command()
+@click.argument("runs", metavar="[RUN]...", nargs=-1)
+@option("--host", default="127.0.0.1", help="Address to listen on.")
+@option("--port", type=click.IntRange(1, 65535), default=8050)
+@option("--checkpoint", "checkpoints", multiple=True, help="Weights to record with; repeatable.")
+@option("--workers", type=click.IntRange(1, 64), default=1, help="Recordings at a time.")
+def dashboard(runs: tuple[str, ...], host: str, port: int, **options: Any) -> None:
+    """Serve runs in the browser: scrub through all arms at once, turn the noise dial, record.
+
+    Without a RUN it opens the one that comes with diffviz.
+
+    \b
+    Example:
+      diffviz dashboard run.nc other.nc --port 8050
+      diffviz dashboard --checkpoint mine.safetensors --checkpoint course.pth
+    """
+    from dashboards.app import serve
+
+    serve(runs, host, port, **options)
+
+
+# -------------------------------------------------------------------- printing and leaving
 
 
 def _decoded(word: str) -> str:
@@ -556,9 +463,6 @@ def _decoded(word: str) -> str:
         return os.fsencode(word).decode("utf-8")
     except UnicodeError:
         raise InputError(f"{word!a:.80} is not UTF-8; allowed are words in UTF-8") from None
-
-
-# -------------------------------------------------------------------- printing and leaving
 
 
 def _tell(findings: Any, language: str) -> None:
@@ -574,6 +478,12 @@ def _tell(findings: Any, language: str) -> None:
 def _say(line: str) -> None:
     """Print a line that may hold names from anywhere."""
     print(printable(line))
+
+
+def _say_also(path: str | None, what: str) -> None:
+    """What is in a file, where one was asked for."""
+    if path is not None:
+        _say(f"{path}: {what}")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -601,13 +511,11 @@ def _run(arguments: list[str]) -> tuple[int, str]:
         cli.main(arguments, prog_name="diffviz", standalone_mode=False)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 0, ""
-    except InputError as error:
-        return 2, str(error)
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.format_message())
         return 2, ""
-    except click.ClickException as error:
-        return 2, error.format_message()
+    except (InputError, click.ClickException) as error:
+        return 2, getattr(error, "format_message", error.__str__)()
     except (KeyboardInterrupt, click.Abort):
         kept = {"record", "train"} & set(arguments)
         what = "; what is finished is kept, --resume goes on from it" if kept else ""

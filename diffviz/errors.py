@@ -4,6 +4,12 @@ Each carries one clear line that names what was given and what is allowed. The c
 them into that line and exit status 2.
 """
 
+from collections.abc import Sequence
+from numbers import Integral, Real
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
 
 class InputError(ValueError):
     """A value from outside is not usable: one line that says what was given and what is allowed.
@@ -22,6 +28,48 @@ def said(error: BaseException) -> str:
     except Exception:  # even that is their code
         lines = []
     return lines[0][:200] if lines else "no message"
+
+
+def shown(value: object) -> str:
+    """A value of any kind in at most 80 characters."""
+    try:
+        return f"{value!r:.80}"
+    except Exception:  # other people's code
+        return f"a {type(value).__name__}"
+
+
+def check_integer(name: str, value: object, low: int, high: int) -> int:
+    """The integer ``value``; InputError for anything but ``low``…``high``."""
+    if isinstance(value, Integral) and not isinstance(value, bool) and low <= int(value) <= high:
+        return int(value)
+    raise InputError(f"{name} is {shown(value)}; allowed are the integers {low}…{high}")
+
+
+def check_number(name: str, value: object, low: float, high: float) -> float:
+    """The number ``value``; InputError for anything but ``low`` to ``high``, both included."""
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    if real and low <= float(value) <= high:  # type: ignore[arg-type]
+        return float(value)  # type: ignore[arg-type]
+    raise InputError(f"{name} is {shown(value)}; allowed is {low:g} to {high:g}")
+
+
+def check_names(name: str, value: object) -> tuple[str, ...]:
+    """The texts ``value``; InputError for anything but a sequence of texts."""
+    listed = isinstance(value, Sequence) and not isinstance(value, str)
+    if listed and all(isinstance(one, str) for one in value):  # type: ignore[attr-defined]
+        return tuple(value)  # type: ignore[arg-type]
+    raise InputError(f"{name} is {shown(value)}; allowed is a tuple of texts")
+
+
+def check_array(name: str, values: ArrayLike) -> NDArray[np.float64]:
+    """A copy in float64; InputError for anything but real numbers."""
+    try:
+        given = np.asarray(values)
+    except ValueError:  # rows of different lengths
+        given = np.asarray(None)
+    if given.dtype.kind not in "fiub":
+        raise InputError(f"{name} is {shown(values)}; allowed are real numbers")
+    return given.astype(np.float64)
 
 
 class CheckpointError(InputError):

@@ -34,9 +34,22 @@ from diffviz.diffusion.rules import Arm, ddim
 from diffviz.diffusion.sampler import check_device, sample
 from diffviz.diffusion.schedule import NoiseSchedule, check_schedule
 from diffviz.diffusion.unet import ContextUnet, NetworkDenoiser, channels_last, weights_digest
-from diffviz.errors import CheckpointError, InputError
-from diffviz.files.atomic import check_writable, read_bytes, sealing, unseal
-from diffviz.files.images import checked_images, checked_labels, to_uint8
+from diffviz.errors import (
+    CheckpointError,
+    InputError,
+    check_integer,
+    check_names,
+    check_number,
+    shown,
+)
+from diffviz.files.atomic import check_writable, read_bytes, replacing, sealing, unseal
+from diffviz.files.images import (
+    checked_images,
+    checked_labels,
+    contact_sheet,
+    curve_svg,
+    to_uint8,
+)
 
 MAX_COUNT = 10**6  # of epochs, and of images in a batch
 PARTS = ("network", "average", "optimizer", "rate")
@@ -99,21 +112,25 @@ def train(
     Raises:
         InputError: unusable data or settings, or a checkpoint of another training.
     """
-    x = torch.from_numpy(checked_images(images))
+    x, classes = torch.from_numpy(checked_images(images)), check_names("classes", classes)
+    for name, function in (("start", start), ("progress", progress)):
+        right = isinstance(function, ContextUnet) if name == "start" else callable(function)
+        if function is not None and not right:
+            allowed = "a ContextUnet" if name == "start" else "a function (step, steps)"
+            raise InputError(f"{name} is {shown(function)}; allowed is {allowed}")
     context = torch.zeros(len(x), max(1, len(classes)), dtype=torch.float32)
     if labels is not None:
         kinds = checked_labels(labels, len(x), len(classes))
         context[torch.arange(len(x)), torch.from_numpy(kinds)] = 1
-    for name, value, low, high in (
-        ("epochs", epochs, 1, MAX_COUNT),
-        ("batch", batch, 1, MAX_COUNT),
-        ("seed", seed, 0, 2**63 - 1),
+    for name, value in (("epochs", epochs), ("batch", batch)):
+        check_integer(name, value, 1, MAX_COUNT)
+    check_integer("seed", seed, 0, 2**63 - 1)
+    for name, number, least in (
+        ("lr", lr, 1e-9),
+        ("ema", ema, 0),
+        ("context_drop", context_drop, 0),
     ):
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise InputError(f"{name} is {value!r}; allowed are the integers {low}…{high}")
-    for name, number in (("lr", lr), ("ema", ema), ("context_drop", context_drop)):
-        if not (isinstance(number, int | float) and 0 <= number <= 1) or number == lr == 0:
-            raise InputError(f"{name} is {number!r}; allowed is 0 to 1")
+        check_number(name, number, least, 1)
     alpha_bars = torch.tensor(check_schedule(schedule).alpha_bars)
     data = {"x": x, "context": context, "alpha_bars": alpha_bars}
     settings: dict[str, Any] = {"epochs": epochs, "batch": batch, "seed": seed, "n_feat": n_feat}
@@ -165,16 +182,29 @@ def low_precision(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=able)
 
 
-def preview(network: ContextUnet, schedule: NoiseSchedule, classes: Sequence[str]) -> np.ndarray:
-    """Eight uint8 samples of each class, by 50 steps of DDIM from the same x_T each time."""
-    denoiser = NetworkDenoiser(network, schedule, classes=classes)
+def save_preview(
+    epoch: Epoch, folder: Path, schedule: NoiseSchedule, classes: Sequence[str]
+) -> None:
+    """Some twelve times in a training: a sheet of samples, and the loss as a curve.
+
+    The sheet holds eight samples of each class, by 50 steps of DDIM from the same x_T each time.
+    """
+    done, epochs, losses = epoch.epoch, epoch.epochs, epoch.losses
+    if done > 3 and done < epochs and done % max(1, epochs // 10):
+        return
+    denoiser = NetworkDenoiser(epoch.network, schedule, classes=classes)
     shape = (8 * max(1, len(classes)), *denoiser.sample_shape)
     generator = torch.Generator().manual_seed(0)
     x_T = torch.randn(shape, generator=generator, dtype=torch.float32)
     context = torch.eye(len(classes)).repeat_interleave(8, dim=0) if classes else None
     arms, times = [Arm("ddim", ddim())], schedule.times(min(50, schedule.T))
     *_, last = sample(denoiser, schedule, x_T, generator, arms=arms, times=times, context=context)
-    return to_uint8(last.x_next[0].numpy())
+    sheet = contact_sheet(to_uint8(last.x_next[0].numpy()), columns=8)
+    with replacing(folder / f"epoch-{done:04}.png") as temporary:
+        sheet.save(temporary, format="PNG")
+    with replacing(folder / "loss.svg") as temporary:
+        title = f"mean (ε̂ − ε)², now {losses[-1]:.4f}"
+        temporary.write_text(curve_svg(losses, epochs, title), encoding="utf-8")
 
 
 class _Training:

@@ -21,6 +21,11 @@ PART = re.compile(r"^```\{code-cell\}\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NUMBER = re.compile(r"\{n\}`(\w+)(?::([^`]*))?`")
 FRONT = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 FENCE = re.compile(r"^:::.*$\n?|^:\w+: .*$\n?", re.MULTILINE)
+PLANE = re.compile(r"^:::\{plane\}.*?^:::$", re.MULTILINE | re.DOTALL)
+LIVE = {
+    "en": '(Live on the page; here: `dv.play()`, after `pip install "diffviz[notebook]"`.)',
+    "zh": '（网页上可实时操作；这里先 `pip install "diffviz[notebook]"`，再用 `dv.play()`。）',
+}
 FORMULA = re.compile(r"\$\$(?: \((\w+)\))?$", re.MULTILINE)
 LINK = re.compile(r"\]\((?!https?:)[^)]*\)")
 
@@ -77,6 +82,7 @@ def notebook(text: str, language: str, values: Mapping[str, object]) -> dict[str
                 cells.append(("code", code))
         elif piece.strip():
             prose = NUMBER.sub(lambda found: _written(found, values), piece)
+            prose = PLANE.sub(LIVE[language], prose)
             prose = LINK.sub("]", FENCE.sub("", prose))
             prose = FORMULA.sub(lambda found: _tag(found[1]), prose)
             prose = re.sub(r"\{eq\}`(\w+)`", lambda found: f"({equations()[found[1]]})", prose)

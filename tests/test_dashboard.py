@@ -9,10 +9,10 @@ import re
 import numpy as np
 import pytest
 
-from dashboards.clock import BYTES, clock, cloud, frames
 from dashboards.security import HEADERS, LARGEST_BODY
 from dashboards.shelf import Shelf
 from dashboards.shell import PAGES, View
+from dashboards.stage import BYTES, clock, cloud, frames, histograms
 from diffviz.files.catalogue import text
 from diffviz.recording.request import RecordRequest
 from diffviz.recording.run import Run
@@ -182,6 +182,7 @@ def test_compare_shows_a_graph_for_every_picture_and_hides_what_a_link_says(gues
     page = guest.page("/", "?run=run&plots=staircase,noise")
     assert page.count('"type":"Graph"') >= 7
     assert '"player"' in page and '"numbers"' in page
+    assert page.count("/lesson?run=") == 0 and page.count('"/lesson#lesson-') >= 7
     bare = guest.page("/", "?run=run&hide=nav,player,numbers,controls,captions,sentences")
     assert '"player"' not in bare and "nav-link" not in bare and "/download/" not in bare
     plain = guest.page("/", "?run=line")
@@ -206,6 +207,43 @@ def test_a_server_without_runs_leads_to_record():
     """Kills: an empty server that offers nothing."""
     with served({}) as guest:
         assert '"href":"/record"' in guest.page("/")
+
+
+def graphs(page):
+    """name → the figure of every graph on a page."""
+    found, left = {}, [json.loads(page)]
+    while left:
+        one = left.pop()
+        if isinstance(one, dict) and one.get("type") == "Graph":
+            found[one["props"]["id"]["name"]] = one["props"]["figure"]
+        left += one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
+    return found
+
+
+def test_a_plot_has_the_numbers_of_the_arm_that_it_names(guest, run):
+    """Kills: arms exchanged on their way to the browser."""
+    curves = {
+        trace["name"]: trace for trace in graphs(guest.page("/", "?run=run"))["mean"]["data"]
+    }
+    for i, arm in enumerate(run.arms):
+        packed = curves[arm]["y"]
+        drawn = np.frombuffer(base64.b64decode(packed["bdata"]), packed["dtype"])
+        assert drawn == pytest.approx(run.dataset["mean"].sel(quantity="x").values[i])
+
+
+def test_a_phone_has_panels_in_one_column_and_no_click_is_lost(guest):
+    """Kills: panels of a few pixels side by side; a button that looks ready and does nothing."""
+    page = guest.page("/record")
+    begin = page.index('"id":"begin"')
+    assert '"disabled":true' in page[begin - 300 : begin + 300]
+    guest.cookie = {"Cookie": "narrow=1"}
+    phone = graphs(guest.page("/", "?run=run"))["stds"]["layout"]
+    guest.cookie = {}
+    wide = graphs(guest.page("/", "?run=run"))["stds"]["layout"]
+    domains = [phone[f"yaxis{i}"]["domain"] for i in ("", 2, 3)]
+    assert domains[0][0] > domains[1][1] > domains[2][1] and domains[2][0] == pytest.approx(0)
+    assert phone["xaxis3"]["domain"] == [0, 1] != wide["xaxis3"]["domain"]
+    assert wide["yaxis"]["domain"] == wide["yaxis3"]["domain"]
 
 
 def test_links_keep_the_settings_and_nothing_else():
@@ -282,6 +320,21 @@ def test_points_of_the_map_are_in_stds_of_the_forward_process(run, line):
     expected = data["map"].values[2, 7, 1] / data["map_std"].values[7]
     assert x[2, 7, 1] == pytest.approx(expected, rel=1e-5)
     assert frames(line) is None
+
+
+def test_the_histogram_that_moves_is_the_density_of_the_run(run):
+    """Kills: curves of another arm or time; a density that is not divided by the width."""
+    sent = histograms(run)
+    y = np.frombuffer(base64.b64decode(sent["data"]), "<f4")
+    y = y.reshape(sent["arms"], len(sent["times"]), sent["bins"])
+    data = run.dataset.sel(quantity="x")
+    width = float(data["bin"][1] - data["bin"][0])
+    for place, t in ((0, 24), (5, sent["times"][5]), (-1, 0)):
+        counts = data["histogram"].sel(t=t)
+        expected = counts / (counts.sum("bin") * width)
+        assert sent["times"][place] == t and y[1:, place] == pytest.approx(expected.values)
+        reference = data["reference_histogram"].sel(t=t).values / width
+        assert y[0, place] == pytest.approx(reference, rel=1e-6)
 
 
 def test_two_runs_stand_side_by_side(run, tmp_path):

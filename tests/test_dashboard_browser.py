@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from dashboards.shell import PAGES
+from dashboards.shell import MORE_PAGES, PAGES
 from diffviz.diagnosis.sentences import step_sentences, step_table
 from diffviz.recording.request import RecordRequest
 from tests.dashboard import served
@@ -61,6 +61,11 @@ def ready(page):
     )
 
 
+def kept(name):
+    """The selector of a control that the address keeps."""
+    return f"""[id*='"name":"{name}"']"""
+
+
 def at(page, t):
     page.wait_for_function(
         "t => document.querySelector('#player .now').textContent === `t = ${t}`", arg=t
@@ -81,7 +86,7 @@ def pixels(page, arm):
 # --------------------------------------------------------------------- pages
 
 
-@pytest.mark.parametrize("page_name", PAGES)
+@pytest.mark.parametrize("page_name", PAGES | MORE_PAGES)
 def test_a_page_has_no_barrier_and_no_overflow(visit, page_name):
     """Kills: a control without a name, too little contrast, a page wider than a phone;
     an error in the console, a request to somewhere else.
@@ -89,7 +94,9 @@ def test_a_page_has_no_barrier_and_no_overflow(visit, page_name):
     axe_module = pytest.importorskip("axe_playwright_python.sync_playwright")
     for theme, language, width in (("light", "en", 1280), ("dark", "zh", 390)):
         size = {"width": width, "height": 800}
-        page = visit(f"{PAGES[page_name]}?theme={theme}&lang={language}", viewport=size)
+        page = visit(
+            f"{(PAGES | MORE_PAGES)[page_name]}?theme={theme}&lang={language}", viewport=size
+        )
         page.wait_for_load_state("networkidle")
         assert page.evaluate("document.documentElement.lang")[:2] == language
         assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -107,14 +114,14 @@ def test_links_lead_from_page_to_page_and_back(visit):
     page = visit("/schedule?lang=zh&theme=dark")
     page.click("nav a:nth-child(4)")
     page.wait_for_url("**/dial?lang=zh&theme=dark*")
-    page.wait_for_selector("#noise")
+    page.wait_for_selector(kept("noise"))
     page.click(".settings a:nth-child(1)")
     page.wait_for_url("**lang=en*")
     page.wait_for_selector("h1:has-text('noise dial')")
     page.go_back()
     page.go_back()
     page.wait_for_url("**/schedule?lang=zh&theme=dark*")
-    page.wait_for_selector("#kind")
+    page.wait_for_selector(kept("kind"))
 
 
 # ------------------------------------------------------------------- compare
@@ -221,6 +228,21 @@ def test_a_guess_lifts_the_curtains(visit):
     assert "z=0" in page.locator(".curtains h2").nth(lost).inner_text()
 
 
+def test_a_server_that_is_gone_is_said(browser, guest):
+    """Kills: a click after which nothing happens, for ever."""
+    page = browser.new_page()
+    page.goto(f"{guest.address}/?lang=zh")
+    ready(page)
+    assert page.locator(".gone").is_hidden()
+    page.route("**/_dash-update-component", lambda route: route.abort())
+    page.click("nav a:nth-child(4)")
+    page.wait_for_selector(".gone >> text=服务器没有应答")
+    page.unroute("**/_dash-update-component")
+    page.go_back()
+    page.wait_for_selector(".gone", state="hidden")
+    page.close()
+
+
 # --------------------------------------------------------------- other pages
 
 
@@ -231,7 +253,7 @@ def test_the_dial_says_what_a_setting_does(visit):
     page.get_by_role("button", name="The mistake").click()
     page.wait_for_selector("#verdict:has-text('small one is lost')")
     page.wait_for_url("**noise=0&score=1*")
-    page.locator("#noise [role=slider]").focus()
+    page.locator(kept("noise") + " [role=slider]").focus()
     page.keyboard.press("End")
     page.wait_for_url("**noise=1.5*")
     page.wait_for_selector("#verdict:has-text('too wide')")
@@ -243,7 +265,7 @@ def test_a_schedule_says_what_holds(visit):
     page.wait_for_selector("#schedule .film figure >> nth=9")
     assert page.locator("#schedule td:has-text('✓ holds')").count() == 4
     assert page.locator("#schedule td:has-text('✗')").count() == 1  # T = 50 leaves a picture
-    page.fill("#last", "0.00001")
+    page.fill(kept("last"), "0.00001")
     page.wait_for_selector("#schedule .notice")
     page.wait_for_url("**last=0.00001*")
 
@@ -259,7 +281,6 @@ def test_a_recording_is_watched_opened_and_kept(visit):
     page.get_by_role("button", name="Class, schedule and steps").click()
     page.get_by_label("Steps taken").fill("60")
     page.wait_for_selector("#begin:not([disabled])")
-    page.wait_for_timeout(1500)
     page.click("#begin")
     page.wait_for_selector("#live-images img")
     page.wait_for_selector("#live .js-plotly-plot")
@@ -277,7 +298,6 @@ def test_a_recording_is_watched_opened_and_kept(visit):
     page.wait_for_selector("#own a:has-text('Open')")
     page.wait_for_selector("#price:has-text('Takes about')")
     page.wait_for_selector("#begin:not([disabled])")
-    page.wait_for_timeout(1500)
     page.click("#begin")
     page.wait_for_selector("#status:has-text('Sampling'), #status:has-text('Starting')")
     page.click("#cancel")
@@ -292,7 +312,7 @@ def test_the_plane_plays(visit):
         "() => document.querySelector('#plane')?.shadowRoot?.querySelector('canvas')"
     )
     page.goto(page.url.replace("/play", "/dial"))
-    page.wait_for_selector("#noise")
+    page.wait_for_selector(kept("noise"))
 
 
 def test_a_broken_loop_is_seen(visit):
@@ -301,3 +321,7 @@ def test_a_broken_loop_is_seen(visit):
     page.wait_for_selector(".verdict.wrong")
     assert "z = 0" in page.inner_text("pre .wrong")
     assert page.locator(".film img").count() == 8
+    page.get_by_label("Half the noise").check()
+    page.wait_for_url("**faults=no-noise*half-noise*")
+    page.get_by_label("No noise").uncheck()
+    page.wait_for_selector(".verdict.wrong")

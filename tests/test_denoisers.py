@@ -151,31 +151,20 @@ def test_marginal_statistics_against_simulation(name, t):
     x = np.sqrt(bar) * x_0 + np.sqrt(1 - bar) * rng.normal(size=x_0.shape)
     d = x.shape[1]
     scatter = 5 / np.sqrt(n)
-    assert abs(x.mean() - law.marginal_mean(bar)) < scatter * x.std()
-    assert x.std() == pytest.approx(law.marginal_std(bar), rel=2 * scatter)
+    assert abs(x.mean() - law.moments(bar)["mean"]) < scatter * x.std()
+    assert x.std() == pytest.approx(law.moments(bar)["std"], rel=2 * scatter)
     between = np.sqrt(x.var(axis=0).mean())
-    assert between == pytest.approx(law.marginal_std_between(bar), rel=scatter)
+    assert between == pytest.approx(law.moments(bar)["std_between"], rel=scatter)
     distance = np.sqrt(((x - np.sqrt(bar) * law.mean.reshape(-1)) ** 2).mean())
-    assert distance == pytest.approx(law.distance_to_mean(bar), rel=scatter)
+    assert distance == pytest.approx(law.moments(bar)["distance_to_mean"], rel=scatter)
     if d > 1:
         within = np.sqrt(x.var(axis=1, ddof=1).mean())
-        assert within == pytest.approx(law.marginal_std_within(bar), rel=scatter)
+        assert within == pytest.approx(law.moments(bar)["std_within"], rel=scatter)
     # One coordinate each, drawn at random: independent draws from the pooled law.
     one = x[np.arange(n), rng.integers(d, size=n)]
     elsewhere = law.marginal(SCHEDULE.alpha_bars[60 if t <= 10 else 5])
     near, far = (scipy.stats.kstest(one, q.cdf).statistic for q in (law.marginal(bar), elsewhere))
     assert near < 2.2 / np.sqrt(n) and far > 4 / np.sqrt(n)
-
-
-def test_edges_lie_between_the_atoms():
-    """At ᾱ = 1 pixels are atoms, and a count on an edge of a bucket would belong to two. Kills:
-    a grid from −1 to 1, whose edges meet the levels of 8-bit images."""
-    levels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=3)
-    law = DataLaw.of_images(from_uint8(levels))
-    edges = law.marginal(1.0).edges
-    edges = edges[np.isfinite(edges)]
-    assert edges[0] < -1 and edges[-1] > 1
-    assert np.abs(edges[:, None] - law.locations).min() > 1e-3
 
 
 def test_gathered_components_keep_the_cdf():
@@ -196,7 +185,7 @@ def test_many_values_become_equally_filled_atoms():
     law = DataLaw.of_images(x)
     assert len(law.locations) == MAX_ATOMS
     assert law.weights @ law.locations == pytest.approx(x.mean(dtype=np.float64), abs=1e-7)
-    assert law.marginal_std(1.0) == pytest.approx(x.std(dtype=np.float64), rel=1e-3)
+    assert law.moments(1.0)["std"] == pytest.approx(x.std(dtype=np.float64), rel=1e-3)
 
 
 IMAGES = np.random.default_rng(4).integers(0, 256, (12, 2, 2, 3), dtype=np.uint8)

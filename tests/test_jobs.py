@@ -1,6 +1,7 @@
 """Recordings ordered by browsers: what is taken, real worker processes, and how they end."""
 
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -159,9 +160,9 @@ def _signal_worker(number):
     worker.send_signal(number)
 
 
-def _worker():
-    for child in psutil.Process().children():
-        if "dashboards.worker" in child.cmdline():
+def _worker(parent=None):
+    for child in (parent or psutil.Process()).children():
+        if "--multiprocessing-fork" in child.cmdline():
             return child
     return None
 
@@ -185,52 +186,39 @@ def test_the_line_is_first_come_first_served_and_forgets_the_dead(jobs):
             one.stdin.close()
 
 
-def test_everything_ends_with_the_jobs():
-    """Kills: a worker that goes on without a server; runs that others on the machine can read; a
-    process ended that belongs to somebody else."""
-    jobs = Jobs(memory=4e9)
-    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=-1)
-    assert stat.S_IMODE(jobs.folder.stat().st_mode) == 0o700
-    going = jobs.record(RUN_ID, LONG, "en")
-    states = []
-    thread = threading.Thread(target=lambda: states.extend(going))
-    thread.start()
-    worker = until(_worker)
-    jobs.close()
-    thread.join(60)
-    assert not jobs.folder.exists()
-    assert states[-1]["state"] in ("memory", "crash") and not worker.is_running()
-    assert other.poll() is None
-    other.communicate()
-
-
 SERVER = """
-import sys, time
-from multiprocess import Process
+import sys
 from dashboards.jobs import Jobs, follow
 
 if __name__ == "__main__":
-    jobs = Jobs(memory=4e9)
     form = dict(denoiser="gaussian", numbers="1,0.5", T=4000, n=20000, arms=["ddpm"])
-    job = Process(target=lambda: follow(jobs, "a" * 24, form, "en", lambda state: None))
-    job.start()
-    print(job.pid, jobs.folder, flush=True)
-    time.sleep(100)
+    with Jobs(memory=4e9) as jobs:
+        work = lambda *_: follow(jobs, "a" * 24, form, "en", lambda state: None)
+        pid = jobs.manager.call_job_fn("key", work, None, None)
+        print(pid, jobs.folder, flush=True)
+        sys.stdin.readline()
 """
 
 
-def test_a_server_that_is_killed_takes_its_jobs_along(tmp_path):
-    """Kills: a job that keeps the port of a server that is gone, and records for nobody."""
+@pytest.mark.parametrize("killed", [False, True])
+def test_everything_ends_with_the_server(killed):
+    """Kills: a job that keeps the port of a server that is gone, and records for nobody; runs
+    that others on the machine can read; a folder that stays."""
     with subprocess.Popen(
-        [sys.executable, "-c", SERVER], stdout=subprocess.PIPE, env=os.environ
+        [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as server:
         pid, _, folder = server.stdout.readline().decode().strip().partition(" ")
+        assert stat.S_IMODE(os.stat(folder).st_mode) == 0o700
         job = psutil.Process(int(pid))
-        (worker,) = until(lambda: job.children())
-        server.kill()
+        worker = until(lambda: _worker(job))
+        if killed:
+            server.kill()
+        else:
+            server.communicate(b"\n")
     until(lambda: not job.is_running())
     until(lambda: not worker.is_running())
-    subprocess.run(["rm", "-r", folder], check=True)
+    assert os.path.exists(folder) == killed
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_the_state_of_a_recording_outlives_its_page(jobs):

@@ -138,7 +138,9 @@ def test_sprites_plane_has_the_moments_of_the_sprites():
 def test_options_are_json_and_hold_every_text():
     """Kills: an array left in the options, a text of one language missing."""
     made = json.loads(plane.as_json(plane.options("works", "zh", settings={"seed": 7})))
-    assert made["seed"] == 7 and made["language"] == "zh" and made["preset"] == "works"
+    state = made["state"]
+    assert state["seed"] == 7 and state["language"] == "zh" and state["preset"] == "works"
+    assert plane.options("works", settings={"T": 9})["state"]["preset"] == ""
     for language in LANGUAGES:
         keys = {key for key in catalogue(language) if key.startswith("play.")}
         held = {f"play.{t}.{n}" for t, names in made["texts"][language].items() for n in names}
@@ -153,7 +155,7 @@ def test_page_piece_cannot_be_closed_from_inside():
     """Kills: a </script> in the module or the options."""
     piece = plane.plane_html({"seed": "</script>"}, "here")
     assert piece.count("</script>") == 2 and 'id="here"' in piece
-    assert len(plane.module().encode()) <= 40_000
+    assert len(plane.module().encode()) <= 40_000  # one short module, comments included
 
 
 def test_play_can_be_called_whatever_was_imported_first():
@@ -171,10 +173,10 @@ def test_widget_is_given_the_denoiser_and_the_schedule():
     pytest.importorskip("anywidget")
     schedule = dv.NoiseSchedule.cosine(40)
     given = dv.play(dv.MixtureDenoiser(schedule, [[0, 0], [2, 1]], [0.1, 0.2], [1, 3])).options
-    assert given["law"] == "given" and given["T"] == 40
+    assert given["state"]["law"] == "given" and given["state"]["T"] == 40
     assert given["laws"]["given"]["weights"] == (0.25, 0.75)
     assert given["given"]["bar"] == schedule.alpha_bars.tolist()
-    assert "law" not in play_options(None, None)
+    assert play_options(None, None)["state"]["law"] == "two"
 
 
 def test_widget_names_what_it_cannot_show(monkeypatch):

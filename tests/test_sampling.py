@@ -9,9 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffviz.diffusion.exact import GaussianDenoiser, MixtureDenoiser
+from diffviz.diffusion.exact import GaussianDenoiser
 from diffviz.diffusion.gaussian import gaussian_trajectory
-from diffviz.diffusion.rules import DEFAULT_ARMS, Arm, ddim, ddpm, parse_arms
+from diffviz.diffusion.rules import DEFAULT_ARMS, Arm, ddim, ddpm
 from diffviz.diffusion.sampler import sample
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError
@@ -149,30 +149,6 @@ def test_adding_an_arm_changes_no_other_arm():
     assert torch.equal(alone[-1].x_next[0], among[-1].x_next[0])
 
 
-@given(
-    st.floats(-3, 3),
-    st.floats(0.05, 2),
-    st.integers(2, 60),
-    st.floats(0, 1.5),
-    st.none() | etas,
-    st.integers(0, 10**6),
-    st.integers(1, 20),
-)
-def test_sampling_follows_the_exact_recursion(mean, std, T, scale, eta, seed, steps):
-    """Means and stds of 4,000 trajectories, |z| < 5.5. Kills: x for mean, a z used twice."""
-    schedule = NoiseSchedule.linear(T, 1e-3, 0.1)
-    times = schedule.times(min(steps, T))
-    arm = Arm("arm", ddpm() if eta is None else ddim(eta), scale)
-    exact = gaussian_trajectory(schedule, arm, mean, std, times)
-    n = 4000
-    walked = run_arms(GaussianDenoiser(schedule, mean, std), schedule, (arm,), n, seed, times)
-    for i, step in enumerate(walked):
-        x = step.x_next[0].double()
-        error = exact.std[i + 1] / math.sqrt(n) + 1e-5
-        assert abs(x.mean().item() - exact.mean[i + 1]) < 5.5 * error
-        assert abs(x.std().item() - exact.std[i + 1]) < 5.5 * error
-
-
 TABLE = {
     # name: (mean of x_0, std of x_0, then std of x_t and of the residual at t = 450, 300, 100, 20)
     "ddpm": (1.9967, 0.5011, 0.9948, 1.0010, 0.9387, 1.0006, 0.6282, 1.0019, 0.5090, 0.9895),
@@ -228,15 +204,6 @@ def test_z_zero_maps_the_start_to_its_conditional_mean():
     assert end.mean[-1] == pytest.approx(2.0, abs=0.02)
 
 
-@pytest.mark.parametrize("scale", [0.5, 1.0, 1.2])
-def test_the_residual_reads_the_noise_dial(scale):
-    """Away from both ends. Kills: a residual taken about another trajectory's end."""
-    schedule = NoiseSchedule.course()
-    exact = gaussian_trajectory(schedule, Arm("dial", ddpm(), scale), 2.0, 0.5)
-    window = (exact.t <= 300) & (exact.t >= 100)
-    np.testing.assert_allclose(exact.residual_std[window], scale, rtol=0.05)
-
-
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -285,21 +252,6 @@ def test_a_denoiser_cannot_change_the_state():
     rude.sample_shape = ()
     one, two = (run_arms(model, schedule, DEFAULT_ARMS, 9)[-1] for model in (exact, rude))
     assert torch.equal(one.x_next, two.x_next)
-
-
-def test_the_default_dtype_changes_nothing():
-    """Kills: a tensor whose type is left to torch.set_default_dtype."""
-    schedule, x_T = NoiseSchedule.course(9), torch.randn(6, 2, dtype=torch.float32)
-    ends = []
-    for dtype in (torch.float32, torch.float64):
-        torch.set_default_dtype(dtype)
-        try:
-            denoiser = MixtureDenoiser(schedule, [[0.0, 1], [1, 2]], [0.1, 0.2], [1, 2])
-            *_, last = sample(denoiser, schedule, x_T, torch.Generator().manual_seed(0))
-        finally:
-            torch.set_default_dtype(torch.float32)
-        ends.append(last.x_next)
-    assert ends[0].dtype == ends[1].dtype == torch.float32 and torch.equal(*ends)
 
 
 class Own:
@@ -369,14 +321,16 @@ def test_an_arm_is_read_as_it_is_written(rule, scale):
 
 
 def test_the_usual_arms_in_words():
-    assert parse_arms("ddpm, z=0,ddim") == DEFAULT_ARMS
-    assert parse_arms("ddpm/posterior,ddim(eta=0.5),ddpm*0.5,ddim(eta=1)*2") == (
+    assert tuple(map(Arm.parse, ("ddpm", " z=0", "ddim"))) == DEFAULT_ARMS
+    for arm in (
         Arm("ddpm/posterior", ddpm("posterior")),
         Arm("ddim(eta=0.5)", ddim(0.5)),
         Arm("ddpm*0.5", ddpm(), 0.5),
         Arm("ddim(eta=1)*2", ddim(1.0), 2.0),
-    )
-    assert parse_arms("ddpm-posterior*2,ddim:0.5") == parse_arms("ddpm/posterior*2,ddim(eta=.5)")
+    ):
+        assert Arm.parse(arm.name) == arm
+    assert Arm.parse("ddpm-posterior*2") == Arm.parse("ddpm/posterior*2")
+    assert Arm.parse("ddim:0.5") == Arm.parse("ddim(eta=.5)")
     assert str(Arm.parse("ddpm/beta*1.0")) == "ddpm" and str(Arm.parse("ddpm*0")) == "z=0"
 
 

@@ -7,13 +7,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from torch import Tensor
 
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.diffusion.unet import ContextUnet, NetworkDenoiser, weights_digest
 from diffviz.errors import CheckpointError, InputError
 from diffviz.files.images import from_uint8, to_uint8
-from diffviz.training import Epoch, perturb, preview, train
+from diffviz.training import Epoch, perturb, save_preview, train
 
 SCHEDULE = NoiseSchedule.course(T=10)
 CLASSES = ("a", "b", "c")
@@ -241,21 +242,21 @@ def test_going_on_from_a_network_goes_on_after_a_stop(tmp_path: Path, whole: Epo
     assert undisturbed.losses != whole.losses
 
 
-def test_a_preview_shows_the_classes_row_by_row(whole: Epoch) -> None:
-    """Eight of each, from one x_T each time. Kills: classes in turn, another start each time."""
+def test_a_preview_shows_the_classes_row_by_row(whole: Epoch, tmp_path: Path) -> None:
+    """Eight of each, from one x_T each time, by DDIM. Kills: classes in turn, another start."""
     schedule = NoiseSchedule.course(T=10)
-    one, two = (preview(whole.network, schedule, CLASSES) for _ in range(2))
-    assert one.shape == (24, 16, 16, 3) and one.dtype == np.uint8
-    np.testing.assert_array_equal(one, two)
+    save_preview(whole, tmp_path, schedule, CLASSES)
     denoiser = NetworkDenoiser(whole.network, schedule)
-    x_T = torch.randn(24, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(24, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     context = torch.tensor([[1.0, 0, 0]] * 8 + [[0, 1.0, 0]] * 8 + [[0, 0, 1.0]] * 8)
-    x = x_T
     for t in range(10, 0, -1):  # DDIM by its definition
         now, then = schedule.alpha_bars[t], schedule.alpha_bars[t - 1]
         eps = denoiser(x, t, context)
         x = then**0.5 * (x - (1 - now) ** 0.5 * eps) / now**0.5 + (1 - then) ** 0.5 * eps
-    assert np.abs(one.astype(int) - to_uint8(x.numpy())).max() <= 1
+    expected = to_uint8(x.numpy()).reshape(3, 8, 16, 16, 3).transpose(0, 2, 1, 3, 4)
+    with Image.open(tmp_path / f"epoch-{whole.epoch:04}.png") as sheet:
+        shown = np.asarray(sheet)[::4, ::4].astype(int)
+    assert np.abs(shown - expected.reshape(48, 128, 3)).max() <= 1
 
 
 # -------------------------------------------------------------------- the border

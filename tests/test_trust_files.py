@@ -130,7 +130,7 @@ def made(kind: str, folder: Path):
 
 
 def content_of(stats, spec):
-    return spec, hashlib.sha256(stats.cells.tobytes() + stats.moments.mean.tobytes()).hexdigest()
+    return spec, hashlib.sha256(stats.cells.tobytes() + stats.sums.tobytes()).hexdigest()
 
 
 def network_of(path: Path):

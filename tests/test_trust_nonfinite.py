@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from dashboards.clock import clock, cloud, frames
+from dashboards.stage import clock, cloud, frames
 from diffviz.diagnosis.findings import diagnose
 from diffviz.diffusion.exact import DatasetDenoiser, GaussianDenoiser
 from diffviz.diffusion.rules import DEFAULT_ARMS, Arm, ddpm

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from diffviz.diffusion.law import DataLaw
 from diffviz.diffusion.schedule import NoiseSchedule
-from diffviz.diffusion.unet import SHORTCUTS, ContextUnet, CourseShortcut, NetworkDenoiser
+from diffviz.diffusion.unet import SHORTCUTS, ContextUnet, NetworkDenoiser, Shortcut
 from diffviz.errors import InputError
 
 SCHEDULE = NoiseSchedule.linear(T=7)
@@ -153,53 +153,36 @@ def test_one_time_for_all_and_no_context_are_the_tutorials_defaults() -> None:
 
 
 def test_only_the_course_shortcut_changes_between_calls() -> None:
-    # Kills: a course shortcut drawn once; a frozen or learned one drawn each time.
+    """The frozen one is its first draw, and pickled it goes on where it was; the global generator
+    is left alone. Kills: a course shortcut drawn once, a frozen or learned one drawn each time, a
+    seed that is not used, nn.Conv2d(...) inside forward."""
     x, t = images(), torch.tensor([0.5])
+    before = torch.get_rng_state()
     with torch.no_grad():
         for mode in SHORTCUTS:
             network = network_of(mode)
             assert torch.equal(network(x, t), network(x, t)) == (mode != "course")
-
-
-def test_the_global_generator_is_left_alone() -> None:
-    # Kills: the tutorial's own fault, nn.Conv2d(...) inside forward.
-    network, x = network_of("course"), images()
-    before = torch.get_rng_state()
-    network(x, torch.tensor([0.5]))
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_frozen_is_the_first_draw_of_course() -> None:
-    course, frozen = (
-        network_of("course"),
-        ContextUnet(n_feat=8, shortcut="frozen", shortcut_seed=3),
-    )
-    frozen.load_state_dict(course.state_dict())
-    other = ContextUnet(n_feat=8, shortcut="frozen", shortcut_seed=4)
-    other.load_state_dict(course.state_dict())
-    x, t = images(), torch.tensor([0.5])
-    with torch.no_grad():
+        course = network_of("course")
         first = course(x, t)
-        assert torch.equal(first, frozen.eval()(x, t))
-        assert not torch.equal(first, other.eval()(x, t))
+        assert torch.equal(pickle.loads(pickle.dumps(course))(x, t), course(x, t))
+        for seed in (3, 4):
+            frozen = ContextUnet(n_feat=8, shortcut="frozen", shortcut_seed=seed).eval()
+            frozen.load_state_dict(course.state_dict())
+            assert torch.equal(first, frozen(x, t)) == (seed == 3)
+            before_next = torch.get_rng_state()
+            frozen(x, t), course(x, t)
+            assert torch.equal(torch.get_rng_state(), before_next)
+    torch.set_rng_state(before)
 
 
 def test_a_drawn_shortcut_has_the_law_of_a_new_layer() -> None:
     # nn.Conv2d(3, o, 1) draws both from U(−1/√3, 1/√3). Kills: the bounds 1/3, 1/√o, √3.
-    weight, bias = CourseShortcut(3, 20_000, seed=0).draw()
+    weight, bias = Shortcut(3, 20_000, 0, anew=True).draw()
     for values in (weight.flatten().numpy(), bias.numpy()):
         assert kstest(values, "uniform", (-(3**-0.5), 2 * 3**-0.5)).pvalue > 0.01
     reference = nn.Conv2d(3, 20_000, 1)
     assert abs(reference.weight.std().item() - weight.std().item()) < 0.005
     assert abs(reference.bias.std().item() - bias.std().item()) < 0.01
-
-
-def test_a_pickled_course_network_goes_on_where_it_was() -> None:
-    # Kills: a generator lost or restarted by pickling.
-    network, x, t = network_of("course"), images(), torch.tensor([0.5])
-    network(x, t)
-    twin = pickle.loads(pickle.dumps(network))
-    assert torch.equal(network(x, t), twin(x, t))
 
 
 @pytest.mark.parametrize(
@@ -238,20 +221,17 @@ def test_the_folded_network_is_the_network(mode: str, n: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_answer_is_an_ordinary_contiguous_tensor(dtype: torch.dtype) -> None:
-    # Kills: a channels_last or inference tensor handed to a sampler that works in place.
-    eps = NetworkDenoiser(network_of(), SCHEDULE)(images().to(dtype), 7)
-    assert eps.is_contiguous() and eps.dtype == dtype
-    eps.mul_(2).requires_grad_()
-
-
-def test_the_network_given_is_copied() -> None:
-    # Kills: a training that goes on and changes what is being sampled.
+def test_the_answer_is_an_ordinary_tensor_of_a_copy_and_not_cut_off(dtype: torch.dtype) -> None:
+    """Kills: a channels_last or inference tensor handed to a sampler that works in place; a
+    training that goes on and changes what is sampled; a clamp of ε̂."""
     network = network_of()
-    denoiser = NetworkDenoiser(network, SCHEDULE)
-    before = denoiser(images(), 4)
+    nn.init.constant_(network.out[3].bias, 50.0)
     nn.init.zeros_(network.out[3].weight)
-    assert torch.equal(copy.deepcopy(denoiser)(images(), 4), before)
+    denoiser = NetworkDenoiser(network, SCHEDULE)
+    nn.init.zeros_(network.out[3].bias)
+    eps = copy.deepcopy(denoiser)(images().to(dtype), 7)
+    assert eps.is_contiguous() and eps.dtype == dtype and (eps == 50).all()
+    eps.mul_(2).requires_grad_()
 
 
 CALLS = []
@@ -279,15 +259,6 @@ def test_a_denoiser_travels_without_its_data() -> None:
         denoiser.digest,
     )
     assert twin.schedule == SCHEDULE and twin.sample_shape == (3, 16, 16)
-
-
-def test_answers_are_not_cut_off() -> None:
-    """A network may be wrong by any amount, and is to be seen so. Kills: a clamp of ε̂."""
-    network = network_of()
-    with torch.no_grad():
-        network.out[3].bias.fill_(50.0)
-        network.out[3].weight.zero_()
-    assert (NetworkDenoiser(network, SCHEDULE)(images(), 3) == 50).all()
 
 
 def test_the_digest_sees_what_the_network_is_told() -> None:
@@ -322,7 +293,7 @@ def test_wrong_calls_are_refused() -> None:
     denoiser = NetworkDenoiser(network_of(), SCHEDULE)
     x = images()
     for arguments, message in (
-        ((x, -1), "t is -1; allowed are the integers 0…T = 7"),
+        ((x, -1), "t is -1; allowed are the integers 0…7"),
         ((x, 8), "t is 8"),
         ((x[:, :2], 1), r"x has shape \(3, 2, 16, 16\); allowed is \(B, 3, 16, 16\)"),
         ((x, 1, torch.zeros(3, 4)), r"context has shape \(3, 4\); allowed is \(3, 5\)"),

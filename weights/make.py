@@ -10,10 +10,13 @@ over k×k blocks, k = 2, 4, 8, 16. For white errors each k² E‖e_k‖² equals
 network are not white: their coarse part counts next to nothing in a mean over pixels, but a
 sampler adds it up over all its steps, and the samples' mean and spread drift away from the data's.
 
-Times are stratified within a batch. The rate warms up and falls as a cosine. For the last two
-fifths of the training, batch norm is held at statistics measured over the data, so that the
-network trains the function that samples. The result is an exponential moving average of the
-weights.
+From the first step on, the coarse part would outweigh the rest before the network has learned to
+see shapes at all. So the first half of the training has the pixels alone, and the coarse part
+grows to its whole weight over the next fifth. In the second half batch norm is held at statistics
+measured over the data, so that the network trains the function that samples.
+
+Times are stratified within a batch. The rate warms up and falls as a cosine. The result is an
+exponential moving average of the weights.
 """
 
 import argparse
@@ -47,8 +50,10 @@ from diffviz.sprites.make import CLASSES, make_sprites
 HERE = Path(__file__).parent
 SCALES = (2, 4, 8, 16)
 WARM_UP = 0.02
-HELD = 0.6
-"""From this part of the steps on, batch norm is held."""
+HELD = 0.5
+"""From this part of the steps on, batch norm is held, and the coarse part of the loss grows."""
+GROWN = 0.7
+"""From this part of the steps on, the coarse part has its whole weight."""
 
 
 @dataclass(frozen=True)
@@ -59,17 +64,17 @@ class Recipe:
     epochs: int = 64
     batch: int = 128
     lr: float = 1.5e-3
-    decay: float = 0.9995
+    decay: float = 0.998
     context_drop: float = 0.4
     seed: int = 0
     features: int = 64
 
 
-def loss_of(error: Tensor) -> Tensor:
-    """Mean square over pixels, plus a quarter of k² times that over k×k blocks, for each k."""
+def loss_of(error: Tensor, coarse: float = 1.0) -> Tensor:
+    """Mean square over pixels, plus ``coarse`` times ¼ k² times that over k×k blocks."""
     total = error.square().mean()
     for k in SCALES:
-        total = total + 0.25 * k**2 * avg_pool2d(error, k).square().mean()
+        total = total + 0.25 * coarse * k**2 * avg_pool2d(error, k).square().mean()
     return total
 
 
@@ -146,9 +151,11 @@ class Training:
             with torch.autocast(self.device.type, dtype=torch.bfloat16):
                 answer = self.network(x_t, t, context)
             error = answer.float() - eps
-            loss = loss_of(error)
+            part = (self.done / self.steps - HELD) / (GROWN - HELD)
+            loss = loss_of(error, min(max(part, 0.0), 1.0))
             self.optimizer.zero_grad()
             loss.backward()
+            nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
             self.optimizer.step()
             self.rate.step()
             self.average.update_parameters(self.network)

@@ -6,30 +6,49 @@
   const ns = (window.dash_clientside ??= {});
   const one = (selector) => document.querySelector(selector);
   const all = (selector) => [...document.querySelectorAll(selector)];
-  const set = (id, props) => window.dash_clientside.set_props(id, props);
   const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
-  const address = (name, value) => {
+  const floats = (text) => new Float32Array(bytes(text).buffer);
+  // The server draws panels in one column for a phone; it cannot know the width otherwise.
+  const width = () => (document.cookie = `narrow=${innerWidth < 600 ? 1 : 0}; SameSite=Lax`);
+  addEventListener("resize", width);
+  width();
+  // A server that is gone, or has been started anew with another token, is said on every page.
+  const ask = window.fetch;
+  const gone = (is) => document.documentElement.toggleAttribute("data-gone", is);
+  window.fetch = async (...asked) => {
+    try {
+      const answer = await ask(...asked);
+      gone(answer.status === 401);
+      return answer;
+    } catch (error) {
+      if (error.name !== "AbortError") gone(true);
+      throw error;
+    }
+  };
+  const address = (values) => {
     const now = new URL(location.href);
-    if (value === null || value === undefined || value === "") now.searchParams.delete(name);
-    else now.searchParams.set(name, value);
+    for (const [name, value] of Object.entries(values)) {
+      if (value === null || value === undefined || value === "") now.searchParams.delete(name);
+      else now.searchParams.set(name, value);
+    }
     return now;
   };
-  const tell = (name, value) => history.replaceState(history.state, "", address(name, value));
+  const tell = (values) => history.replaceState(history.state, "", address(values));
 
   let scrub = null;
   let clock = null;
   let pictures = null;
   let points = null;
+  let bars = null;
   let plane = null;
   let rest = 0;
-  let pushed = new Set();
-  let slid = null;
-  let lastPush = 0;
-  const tied = new WeakSet();
+  let slid = null; // the step that the slider has
+  let tied = new WeakSet();
 
   function end() {
     scrub?.destroy();
-    scrub = clock = pictures = points = null;
+    scrub = clock = pictures = points = bars = null;
+    tied = new WeakSet();
   }
 
   /** Ties cursors and canvases that are on the page and not tied yet. */
@@ -65,23 +84,30 @@
     }
     clearTimeout(rest);
     rest = setTimeout(settled, scrub?.playing ? 1000 : 60);
-    // What comes from the slider is not sent back to it: a quick hand would be held up.
-    if (step !== slid && (!scrub?.playing || performance.now() - lastPush > 400)) push(step);
-  }
-  function push(step) {
-    lastPush = performance.now();
-    slid = null;
-    pushed.add(step);
-    if (one("#step")) set("step", { value: step });
   }
   /** What changes only when the time stands still: sentences, and the address. */
   function settled() {
     if (!scrub || scrub.playing) return;
+    if (slid !== scrub.step && one("#step")) {
+      window.dash_clientside.set_props("step", { value: (slid = scrub.step) });
+    }
     for (const element of all("[data-plot]")) {
       const said = clock.sentences[element.dataset.plot];
       if (said) element.textContent = said.texts[said.at[scrub.step]];
     }
-    if (!clock.keep) tell("t", scrub.t || null);
+    histogram(one('.over-time[id*="histogram"] .js-plotly-plot'));
+    if (!clock.keep) tell({ t: scrub.t || null });
+  }
+  /** The histogram at the nearest time that was sent. */
+  function histogram(plot) {
+    if (!bars || !plot?.data) return;
+    const far = bars.times.map((t) => Math.abs(t - scrub.t));
+    const at = far.indexOf(Math.min(...far));
+    const y = plot.data.map((_, i) => {
+      const start = (i * bars.times.length + at) * bars.bins;
+      return bars.data.subarray(start, start + bars.bins);
+    });
+    window.Plotly.update(plot, { y }, { "annotations[0].text": `<b>t = ${bars.times[at]}</b>` });
   }
 
   /** Every function gives back "no update" unless it gives something back. */
@@ -99,7 +125,7 @@
       const old = scrub && clock?.run === data.run ? scrub.step : data.step;
       end();
       clock = data;
-      pushed.clear();
+      slid = data.step;
       scrub = Scrub({
         times: data.times,
         step: old,
@@ -110,47 +136,42 @@
       });
       attach();
     },
-    frames(data) {
-      pictures = data && { ...data, data: bytes(data.data) };
+    moving(data) {
+      if (!data || !clock) return;
+      const { frames, cloud, histograms } = data;
+      pictures = frames && { ...frames, data: bytes(frames.data) };
+      points = cloud && { ...cloud, data: floats(cloud.data) };
+      bars = histograms && { ...histograms, data: floats(histograms.data) };
       attach();
-    },
-    cloud(data) {
-      points = data && { ...data, data: new Float32Array(bytes(data.data).buffer) };
-      attach();
+      settled();
     },
     attach() {
       attach();
       settled();
     },
     step(value) {
-      if (pushed.delete(value) || !scrub || value === scrub.step) return;
-      pushed.clear();
-      slid = value;
-      scrub.set(value);
+      if (value !== slid) scrub?.set((slid = value));
     },
     speed(value) {
       if (scrub) scrub.speed = Number(value);
     },
     press() {
-      const pressed = window.dash_clientside.callback_context.triggered_id;
-      if (!scrub || !window.dash_clientside.callback_context.triggered[0]?.value) return;
+      const { triggered, triggered_id: pressed } = window.dash_clientside.callback_context;
+      if (!scrub || !triggered[0]?.value) return;
       if (pressed === "play") scrub.toggle();
-      if (pressed === "back") scrub.by(-1);
-      if (pressed === "next") scrub.by(1);
-      if (pressed === "reset") scrub.reset();
+      else if (pressed === "reset") scrub.reset();
+      else scrub.by(pressed === "next" ? 1 : -1);
     },
   });
 
   ns.compare = callbacks({
     choose(run, beside, which) {
       if (run === which.run && (beside ?? null) === (which.beside ?? null)) return;
-      const next = address("run", run);
-      if (beside && run === which.run) next.searchParams.set("beside", beside);
-      else next.searchParams.delete("beside");
+      const next = address({ run, beside: run === which.run ? beside : null });
       return next.pathname + next.search;
     },
     link(hidden) {
-      return address("hide", (hidden ?? []).join(",")).href;
+      return address({ hide: (hidden ?? []).join(",") }).href;
     },
   });
 
@@ -159,7 +180,7 @@
       document.documentElement.lang = data.language === "zh" ? "zh-CN" : "en";
       document.documentElement.toggleAttribute("data-big", data.big);
       for (const link of all(".nav-link")) {
-        link.toggleAttribute("aria-current", link.classList.contains("here"));
+        link.setAttribute("aria-current", link.classList.contains("here") ? "page" : "false");
       }
       if (data.page !== "compare" && data.page !== "guess") end();
       if (data.page !== "play") plane = plane?.destroy() ?? null;
@@ -172,10 +193,8 @@
         plane = module.mount(place, options);
       });
     },
-    tell(...values) {
-      // The names stand beside the values in the last argument, as "law,noise".
-      const names = values.pop().split(",");
-      names.forEach((name, i) => tell(name, values[i]));
+    keep(values, ids) {
+      tell(Object.fromEntries(ids.map((id, i) => [id.name, [values[i] ?? ""].flat().join()])));
     },
   });
 })();

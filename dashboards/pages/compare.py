@@ -22,10 +22,9 @@ from dash import (
 from dash.development.base_component import Component
 
 from dashboards import shell
-from dashboards.clock import clock, told
-from dashboards.shelf import Shelf, figure, pictures, shelf
-from dashboards.shell import View
-from dashboards.stage import canvas, moving, player
+from dashboards.shelf import FILES, figure, pictures, shelf
+from dashboards.shell import View, kept
+from dashboards.stage import canvas, clock, moving, player, told
 from diffviz.diagnosis.sentences import Story
 from diffviz.errors import InputError
 from diffviz.figures import caption, theme
@@ -33,8 +32,9 @@ from diffviz.recording.run import Run
 
 register_page(__name__, path="/", name="compare", title="diffviz: compare", order=0)
 
-PLOTS = ("map", "mean", "stds", "ks", "dial", "distance", "histogram")
-MORE = ("trajectories", "staircase", "noise", "diversity", "schedule")
+PLOTS = {"map": 3, "mean": 4, "stds": 4, "ks": 4, "dial": 5, "distance": 3, "histogram": 4}
+"""Drawn at once: name → the lesson that explains it."""
+MORE = {"trajectories": 2, "staircase": 5, "noise": 2, "diversity": 3, "schedule": 1}
 """Drawn when they are asked for."""
 PARTS = ("nav", "controls", "player", "numbers", "sentences", "captions")
 """What a link can hide for a lecture."""
@@ -43,222 +43,163 @@ PARTS = ("nav", "controls", "player", "numbers", "sentences", "captions")
 def layout(**query: Any) -> Component:
     """The page of one run, or of two of them arm beside arm."""
     view = View.read("compare", query)
-    run_id = view.query.get("run") or shelf().first
-    beside = view.query.get("beside")
+    run_id, beside = view.query.get("run") or shelf().first, view.query.get("beside")
     try:
         run = shelf().get(run_id, beside)
     except InputError as error:
-        words = view.say("compare.apart", error=error)
         again = shell.button(view.say("compare.alone"), view.href(beside=None))
-        return shell.page(view, shell.notice(view.say("compare.apart_title"), words, again))
-    if run is None:
-        return shell.page(view, _empty(view, run_id))
+        title, words = view.say("compare.apart_title"), view.say("compare.apart", error=error)
+        return shell.page(view, shell.notice(title, words, html.Div(again)))
+    if run is None or run_id is None:
+        which = "none" if run_id is None else "unknown"
+        to_record = shell.button(view.say("compare.to_record"), view.href("record"))
+        title, words = view.say(f"compare.{which}_title"), view.say(f"compare.{which}")
+        return shell.page(view, shell.notice(title, words, html.Div(to_record)))
     plots = tuple(name for name in PLOTS if name in pictures(run))
-    now = clock(run, view.language, plots)
+    now, story = clock(run, view.language, plots), told(run, view.language)
     end = len(now["times"]) - 1
     t = view.number("t", 0, now["times"][0], 0)
     step = min(range(end + 1), key=lambda i: abs(now["times"][i] - t))
-    story = told(run, view.language)
+    lost = shell.lost_noise(run.spec.arms)
+    lead = view.say("compare.lead")
+    if lost is not None:
+        name = run.arms[lost]
+        lead = f"{view.say('compare.lost', name=name)} {story.noise[name]}\n{lead}"
+    arms = html.Section(
+        [_arm(view, run, i, story) for i in range(len(run.arms))],
+        className="arms",
+        **{"aria-label": view.say("compare.arms")},
+    )
+    numbers = None if "numbers" in view.hidden else _table(view, now)
+    graphs = [plot(view, run, name) for name in plots]
     return shell.page(
         view,
-        dcc.Store(id="clock", data=now | {"step": step}),
-        *moving(run_id, beside),
+        *moving(run_id, beside, now | {"step": step}),
         html.Header(
-            [
-                dmc.Title(story.headline, order=1),
-                dmc.Text(view.say("compare.lead"), className="lead"),
-            ],
+            [dmc.Title(story.headline, order=1), dmc.Text(lead, className="lead")],
             className="head story",
         ),
         html.Div(
-            [
-                html.Section(
-                    [_arm(view, run, i, story) for i in range(len(run.arms))],
-                    className="arms",
-                    **{"aria-label": view.say("compare.arms")},
-                ),
-                html.Section(
-                    [
-                        *(plot(view, run, name) for name in plots),
-                        None if "numbers" in view.hidden else _table(view, now),
-                        _more(view, run),
-                    ],
-                    className="plots",
-                ),
-            ],
+            [arms, html.Section([*graphs, numbers, _more(view, run)], className="plots")],
             className="stage",
         ),
-        None if "controls" in view.hidden else _controls(view, shelf(), run, run_id),
+        None if "controls" in view.hidden else _controls(view, run, run_id, beside),
         None if "player" in view.hidden else player(view, end, step),
     )
 
 
 def plot(view: View, run: Run, name: str) -> Component:
-    """One figure with its title, its sentence at this step, and what it cannot say."""
-    drawn = figure(run, name, view.language, view.theme, view.big)
+    """One figure with its title, its sentence at this step, its lesson, what it cannot say."""
+    drawn = figure(run, name, view.language, view.theme, view.big, view.narrow)
     if name == "map":  # its points are moved by the browser
         drawn = drawn | {"data": [trace for trace in drawn["data"] if trace["meta"] != "now"]}
-    parts = [
-        dmc.Title(view.text(f"figures.{name}.title"), order=2),
-        html.Div(
-            shell.graph(drawn, name),
-            className="over-time",
-            id={"type": "over-time", "name": name},
-        ),
-    ]
-    if "sentences" not in view.hidden:
-        parts.insert(1, html.P(className="say", **{"data-plot": name}))
-    if "captions" not in view.hidden:
-        words = [caption(name, view.language)]
-        parts.append(html.Details([html.Summary(view.say("compare.caption")), html.P(words)]))
-    return dmc.Card(parts, className="plot", withBorder=True)
+    number = (PLOTS | MORE)[name]
+    lesson = dcc.Link(
+        view.say("compare.lesson", n=number),
+        href=f"{view.href('lesson')}#lesson-{number}",
+        className="lesson-link",
+    )
+    words = html.P([html.Span(**{"data-plot": name}), " ", lesson], className="say")
+    over_time = html.Div(
+        shell.graph(drawn, name), className="over-time", id={"type": "over-time", "name": name}
+    )
+    summary = html.Summary(view.say("compare.caption"))
+    more = html.Details([summary, html.P(caption(name, view.language))])
+    return shell.card(
+        None if "sentences" in view.hidden else words,
+        over_time,
+        None if "captions" in view.hidden else more,
+        title=view.text(f"figures.{name}.title"),
+        className=f"plot plot-{name}",
+    )
 
 
 def _arm(view: View, run: Run, index: int, story: Story) -> Component:
     """One way of sampling: its samples as they are now, how they end, and why."""
     name = run.arms[index]
-    title = html.H2(
-        [
-            html.Span(className="swatch", style={"background": theme.colour(index)}),
-            shell.arm_title(view, name, run.spec.arms[index]),
-        ]
-    )
+    swatch = html.Span(className="swatch", style={"background": theme.colour(index)})
     # The first sentence says how it ends; the others say how it came there.
     first, *rest = re.split(r"(?<=[.。]) ?(?=\S)", story.arms[name])
-    why = " ".join([*rest, story.noise[name]])
-    words = html.Div(
-        [html.P(first), html.Details([html.Summary(view.say("compare.why")), html.P(why)])]
-    )
+    why = html.P(" ".join([*rest, story.noise[name]]))
     pictures = len(run.spec.sample_shape) == 3
-    frame = canvas(index, view.say("compare.samples", arm=name)) if pictures else None
-    return dmc.Card(
-        [title, html.Div([frame, words], className="told")], className="arm", withBorder=True
+    return shell.card(
+        html.H2([swatch, shell.arm_title(view, name, run.spec.arms[index])]),
+        canvas(index, view.say("compare.samples", arm=name)) if pictures else None,
+        html.P(first),
+        html.Details([html.Summary(view.say("compare.why")), why]),
+        className="arm",
     )
 
 
 def _table(view: View, now: dict[str, Any]) -> Component:
     """The numbers of this step; the browser fills them in."""
+    body = []
+    for i, name in enumerate(now["rows"]):
+        cells = [{"data-cell": f"{i} {j}"} for j in range(len(now["head"]))]
+        row = [html.Td(className="num", **cell) for cell in cells]
+        body.append(html.Tr([html.Th(name, scope="row"), *row]))
     head = html.Tr([html.Td(), *(html.Th(word, scope="col") for word in now["head"])])
-    rows = [
-        html.Tr(
-            [
-                html.Th(row, scope="row"),
-                *(
-                    html.Td(className="num", **{"data-cell": f"{i} {j}"})
-                    for j in range(len(now["head"]))
-                ),
-            ]
-        )
-        for i, row in enumerate(now["rows"])
-    ]
     title = html.Caption([view.say("compare.numbers"), " ", html.B(className="now")])
-    body = html.Table([title, html.Thead(head), html.Tbody(rows)], className="numbers")
-    return dmc.Card(body, withBorder=True)
+    table = html.Table([title, html.Thead(head), html.Tbody(body)], className="numbers")
+    return shell.card(html.Div(table, className="scrolls", tabIndex=0))
 
 
 def _more(view: View, run: Run) -> Component:
     """The other plots, drawn when they are opened."""
     names = [name for name in MORE if name in pictures(run)]
-    return dmc.Card(
-        [
-            dmc.Title(view.say("compare.more"), order=2),
-            dmc.ChipGroup(
-                [dmc.Chip(view.text(f"figures.{name}.title"), value=name) for name in names],
-                id="more",
-                multiple=True,
-                value=[name for name in view.query.get("plots", "").split(",") if name in names],
-            ),
-            html.Div(id="more-plots"),
-        ],
-        withBorder=True,
-        className="more",
+    chips = dmc.ChipGroup(
+        [dmc.Chip(view.text(f"figures.{name}.title"), value=name) for name in names],
+        id=kept("plots"),
+        multiple=True,
+        value=[name for name in view.query.get("plots", "").split(",") if name in names],
     )
+    return shell.card(chips, html.Div(id="more-plots"), title=view.say("compare.more"))
 
 
-def _controls(view: View, shelf: Shelf, run: Run, run_id: str) -> Component:
-    known = [{"value": name, "label": name} for name in shelf.runs]
-    if run_id not in shelf.runs:
-        known.append({"value": run_id, "label": f"{run.spec.denoiser}, n = {run.spec.n}"})
-    fitting = [one for one in known if shelf.fits(run_id, one["value"])]
-    files = ("run.nc", "curves.csv", "report.html")
-    return dmc.Card(
-        [
-            dmc.Select(
-                id="run",
-                label=view.say("label.run"),
-                data=known,
-                value=run_id,
-                allowDeselect=False,
-            ),
-            dmc.Select(
-                id="beside",
-                label=view.say("label.beside"),
-                placeholder=view.say("compare.nothing"),
-                data=fitting,
-                value=view.query.get("beside"),
-                clearable=True,
-                disabled=not fitting,
-            ),
-            html.Div(
-                [
-                    html.A(
-                        view.say(f"compare.file.{kind.partition('.')[0]}"),
-                        href=f"/download/{run_id}/{kind}?lang={view.language}",
-                        download="",
-                        className="button quiet",
-                    )
-                    for kind in files
-                ],
-                className="files",
-            ),
-            html.Details(
-                [
-                    html.Summary(view.say("label.share"), className="button quiet"),
-                    html.Div(
-                        [
-                            dmc.MultiSelect(
-                                id="hide",
-                                label=view.say("compare.hide"),
-                                data=[
-                                    {"value": part, "label": view.say(f"compare.part.{part}")}
-                                    for part in PARTS
-                                ],
-                                value=list(view.hidden),
-                                comboboxProps={"withinPortal": False},
-                            ),
-                            dmc.TextInput(
-                                id="link", label=view.say("compare.link"), readOnly=True
-                            ),
-                            dcc.Clipboard(
-                                target_id="link", title=view.say("compare.copy"), className="copy"
-                            ),
-                        ]
-                    ),
-                ],
-                className="share",
-            ),
-        ],
+def _controls(view: View, run: Run, run_id: str, beside: str | None) -> Component:
+    """The choice of runs, downloads, and a link with parts of the page hidden."""
+    here = {name: name for name in shelf().runs}
+    here.setdefault(run_id, f"{run.spec.denoiser}, n = {run.spec.n}")
+    fitting = {one: label for one, label in here.items() if shelf().fits(run_id, one)}
+    downloads = [
+        html.A(
+            view.say(f"compare.file.{kind.partition('.')[0]}"),
+            href=f"/download/{run_id}/{kind}?lang={view.language}",
+            download="",
+            className="button quiet",
+        )
+        for kind in FILES
+    ]
+    hide = dmc.MultiSelect(
+        id="hide",
+        label=view.say("compare.hide"),
+        data=shell.options({part: view.say(f"compare.part.{part}") for part in PARTS}),
+        value=list(view.hidden),
+        comboboxProps={"withinPortal": False},
+    )
+    link = dmc.TextInput(id="link", label=view.say("compare.link"), readOnly=True)
+    copy = dcc.Clipboard(target_id="link", title=view.say("compare.copy"), className="copy")
+    share = html.Summary(view.say("label.share"), className="button quiet")
+    return shell.card(
+        shell.select("run", view.say("label.run"), here, run_id),
+        shell.select(
+            "beside",
+            view.say("label.beside"),
+            fitting,
+            beside,
+            placeholder=view.say("compare.nothing"),
+            clearable=True,
+            disabled=not fitting,
+        ),
+        html.Div(downloads, className="files"),
+        html.Details([share, html.Div([hide, link, copy])], className="share"),
         className="controls",
-        withBorder=True,
-    )
-
-
-def _empty(view: View, run_id: str | None) -> Component:
-    if run_id is None:
-        title, words = view.say("compare.none_title"), view.say("compare.none")
-    else:
-        title, words = view.say("compare.unknown_title"), view.say("compare.unknown")
-    return shell.notice(
-        title,
-        words,
-        html.Div(shell.button(view.say("compare.to_record"), view.href("record"))),
-        color="azure",
     )
 
 
 @callback(
     Output("more-plots", "children"),
-    Input("more", "value"),
+    Input(kept("plots"), "value"),
     State("which", "data"),
     State("_pages_location", "search"),
 )
@@ -268,6 +209,14 @@ def more(names: list[str], which: dict[str, Any], search: str) -> list[Component
     run = shelf().get(which["run"], which.get("beside"))
     chosen = [name for name in MORE if run is not None and name in names and name in pictures(run)]
     return [plot(view, run, name) for name in chosen]
+
+
+@callback(Output("run", "data"), Input("mine", "data"), State("run", "data"))
+def known(mine: list[dict[str, str]] | None, shown: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The runs to choose from, with those that this browser has recorded."""
+    here = {one["value"] for one in shown}
+    ready = [one for one in mine or [] if one["id"] not in here and shelf().exists(one["id"])]
+    return [*shown, *shell.options({one["id"]: one["name"] for one in ready})]
 
 
 clientside_callback(
@@ -286,15 +235,3 @@ clientside_callback(
 clientside_callback(
     ClientsideFunction("compare", "link"), Output("link", "value"), Input("hide", "value")
 )
-
-
-@callback(
-    Output("run", "data"),
-    Input("mine", "data"),
-    State("run", "data"),
-)
-def known(mine: list[dict[str, str]] | None, shown: list[dict[str, str]]) -> list[dict[str, str]]:
-    """The runs to choose from, with those that this browser has recorded."""
-    here = {one["value"] for one in shown}
-    ready = [one for one in mine or [] if one["id"] not in here and shelf().exists(one["id"])]
-    return [*shown, *({"value": one["id"], "label": one["name"]} for one in ready)]

@@ -4,14 +4,13 @@ import random
 from typing import Any
 
 import dash_mantine_components as dmc
-from dash import ALL, Input, Output, State, callback, ctx, dcc, html, no_update, register_page
+from dash import ALL, Input, Output, State, callback, ctx, html, no_update, register_page
 from dash.development.base_component import Component
 
 from dashboards import shell
-from dashboards.clock import clock, told
 from dashboards.shelf import shelf
 from dashboards.shell import View
-from dashboards.stage import canvas, moving, player
+from dashboards.stage import canvas, clock, moving, player, told
 from diffviz.recording.run import Run
 
 register_page(__name__, path="/guess", name="guess", title="diffviz: guess first", order=1)
@@ -24,33 +23,28 @@ def layout(**query: Any) -> Component:
     view = View.read("guess", query)
     run_id = view.query.get("run") or shelf().first
     run = shelf().get(run_id)
-    if run is None or _lost(run) is None or len(run.spec.sample_shape) != 3:
+    if run is None or shell.lost_noise(run.spec.arms) is None or len(run.spec.sample_shape) != 3:
         back = html.Div(shell.button(view.say("compare.to_record"), view.href("record")))
         words = shell.notice(view.say("guess.none_title"), view.say("guess.none"), back)
         return shell.page(view, words)
-    now = clock(run, view.language, ())
-    order = _order(view, run)
+    now = clock(run, view.language)
     curtains = [
-        dmc.Card(
-            [
-                html.H2(LETTERS[place], id={"type": "curtain", "place": place}),
-                canvas(arm, view.say("guess.samples", letter=LETTERS[place])),
-                dmc.Button(
-                    view.say("guess.this", letter=LETTERS[place]),
-                    id={"type": "guess", "place": place},
-                    fullWidth=True,
-                    size="md",
-                    mt="sm",
-                ),
-            ],
-            withBorder=True,
+        shell.card(
+            html.H2(LETTERS[place], id={"type": "curtain", "place": place}),
+            canvas(arm, view.say("guess.samples", letter=LETTERS[place])),
+            dmc.Button(
+                view.say("guess.this", letter=LETTERS[place]),
+                id={"type": "guess", "place": place},
+                fullWidth=True,
+                size="md",
+                mt="sm",
+            ),
         )
-        for place, arm in enumerate(order)
+        for place, arm in enumerate(_order(view, run))
     ]
     return shell.page(
         view,
-        dcc.Store(id="clock", data=now | {"step": 0, "keep": True}),
-        *moving(run_id),
+        *moving(run_id, None, now | {"step": 0, "keep": True}),
         shell.head(view),
         html.Div(curtains, className="curtains"),
         html.Div(id="answer", className="answer", role="status"),
@@ -69,39 +63,29 @@ def layout(**query: Any) -> Component:
 def guessed(clicks: list[int | None], search: str, which: dict[str, Any]) -> tuple[Any, Any]:
     """The curtains lift: names, one sentence and one number."""
     view, run = View.parse("guess", search), shelf().get(which["run"])
-    if run is None or not any(clicks):
+    lost = None if run is None else shell.lost_noise(run.spec.arms)
+    if run is None or lost is None or not any(clicks):
         return no_update, no_update
-    order, lost = _order(view, run), _lost(run)
-    place = (ctx.triggered_id or {}).get("place", 0)
-    right = place < len(order) and order[place] == lost
+    order = _order(view, run)
+    right = (ctx.triggered_id or {}).get("place") == order.index(lost)
     names = [
         f"{LETTERS[i]} – {shell.arm_title(view, run.arms[arm], run.spec.arms[arm])}"
         for i, arm in enumerate(order)
     ]
-    data = run.dataset
-    spread = float(data["std_between"].values[lost, -1])
-    usual = float(data["reference_std_between"].values[-1])
-    answer = [
-        html.P(
-            view.say("guess.right" if right else "guess.wrong", letter=LETTERS[order.index(lost)])
-        ),
-        html.P(told(run, view.language).headline),
-        html.P(view.say("guess.number", std=f"{spread:.2f}", data=f"{usual:.2f}")),
-        shell.button(view.say("guess.why"), view.href("compare", run=which["run"])),
+    letter = LETTERS[order.index(lost)]
+    std = f"{run.dataset['std_between'].values[lost, -1]:.2f}"
+    of_data = f"{run.dataset['reference_std_between'].values[-1]:.2f}"
+    said = [
+        view.say("guess.right" if right else "guess.wrong", letter=letter),
+        told(run, view.language).headline,
+        view.say("guess.number", std=std, data=of_data),
     ]
-    return answer, names
-
-
-def _lost(run: Run) -> int | None:
-    """The arm that lost its noise."""
-    for i, arm in enumerate(run.spec.arms):
-        if float(arm["noise_scale"]) == 0 and str(arm["rule"]).startswith("ddpm"):
-            return i
-    return None
+    on = shell.button(view.say("guess.why"), view.href("compare", run=which["run"]))
+    return [*map(html.P, said), on], names
 
 
 def _order(view: View, run: Run) -> list[int]:
     """The arms in an order that the number in the address decides, so that a room sees one."""
     order = list(range(min(len(run.arms), len(LETTERS))))
-    random.Random(f"{view.query.get('deal', '1')}").shuffle(order)
+    random.Random(view.query.get("deal", "1")).shuffle(order)
     return order

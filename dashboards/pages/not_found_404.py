@@ -14,6 +14,6 @@ register_page(__name__, path="/404", title="diffviz: not found")
 def layout(**query: Any) -> Component:
     """What happened, and the way back."""
     view = View.read("compare", query)
-    back = html.Div(shell.button(view.say("not_found.back"), view.href("compare", run=None)))
-    words = shell.notice(view.say("not_found.title"), view.say("not_found.words"), back)
-    return shell.page(view, words)
+    back = html.Div(shell.button(view.say("not_found.back"), view.href("compare")))
+    title = html.H1(view.say("not_found.title"))
+    return shell.page(view, shell.notice(title, view.say("not_found.words"), back))

@@ -27,6 +27,11 @@ def jobs() -> Jobs:
     return setting("JOBS")
 
 
+def order(name: Any) -> dict[str, Any]:
+    """The id of a field of the form."""
+    return {"type": "order", "name": name}
+
+
 def layout(**query: Any) -> Component:
     """The form on the left, what is being recorded and what has been on the right."""
     view = View.read("record", query)
@@ -42,147 +47,91 @@ def layout(**query: Any) -> Component:
 
 def _form(view: View) -> Component:
     def field(name: str) -> dict[str, Any]:
-        return {"id": {"type": "order", "name": name}, "label": view.say(f"record.{name}")}
+        return {"id": order(name), "label": view.say(f"record.{name}")}
 
-    def number(name: str, **more: Any) -> Component:
-        return dmc.NumberInput(**field(name), allowDecimal=False, **more)
+    def number(name: str, low: int, high: int, **more: Any) -> Component:
+        return dmc.NumberInput(**field(name), min=low, max=high, allowDecimal=False, **more)
 
     def beta(name: str) -> Component:
         usual = view.say("record.usual")
         return dmc.NumberInput(**field(name), min=0, max=1, step=0.001, placeholder=usual)
 
-    kinds = [*SAMPLES, *jobs().files]
-    labels = [
-        jobs().files[kind].name if kind in jobs().files else view.say(f"record.kind.{kind}")
-        for kind in kinds
+    def choice(name: str, labels: dict[str, str], usual: str) -> Component:
+        return shell.select(
+            **field(name), labels=labels, value=None, placeholder=usual, clearable=True
+        )
+
+    kinds = {kind: view.say(f"record.kind.{kind}") for kind in SAMPLES}
+    kinds |= {kind: path.name for kind, path in jobs().files.items()}
+    numbers = dmc.TextInput(
+        **field("numbers"), description=view.say("record.numbers_help"), value=""
+    )
+    arms = dmc.TagsInput(
+        **field("arms"),
+        description=view.say("record.arms_help"),
+        data=list(ARMS),
+        value=list(ARMS[:3]),
+        maxTags=8,
+        clearable=True,
+        clearButtonProps={"aria-label": view.say("record.clear")},
+    )
+    many = [
+        number("n", 1, 1_000_000, value=SAMPLES["network"]),
+        number("seed", 0, 2**32 - 1, value=0),
     ]
-    return dmc.Card(
-        [
-            dmc.Select(
-                **field("denoiser"),
-                data=[{"value": k, "label": v} for k, v in zip(kinds, labels, strict=True)],
-                value="network",
-                allowDeselect=False,
-            ),
-            html.Div(
-                dmc.TextInput(
-                    **field("numbers"), description=view.say("record.numbers_help"), value=""
-                ),
-                id="numbers-row",
-            ),
-            dmc.TagsInput(
-                **field("arms"),
-                description=view.say("record.arms_help"),
-                data=list(ARMS),
-                value=list(ARMS[:3]),
-                maxTags=8,
-                clearable=True,
-                clearButtonProps={"aria-label": view.say("record.clear")},
-            ),
-            html.Div(
-                [
-                    number("n", min=1, max=1_000_000, value=SAMPLES["network"]),
-                    number("seed", min=0, max=2**32 - 1, value=0),
-                ],
-                className="pair",
-            ),
-            dmc.Accordion(
-                dmc.AccordionItem(
-                    [
-                        dmc.AccordionControl(view.say("record.more")),
-                        dmc.AccordionPanel(
-                            [
-                                dmc.Select(
-                                    **field("label"),
-                                    data=[
-                                        {"value": c, "label": view.say(f"record.class.{c}")}
-                                        for c in CLASSES
-                                    ],
-                                    placeholder=view.say("record.every_class"),
-                                    clearable=True,
-                                ),
-                                dmc.Select(
-                                    **field("schedule"),
-                                    data=[
-                                        {"value": k, "label": view.say(f"schedule.{k}")}
-                                        for k in KINDS
-                                    ],
-                                    placeholder=view.say("record.own"),
-                                    clearable=True,
-                                ),
-                                html.Div(
-                                    [
-                                        number("T", min=1, max=10_000, placeholder="500"),
-                                        number(
-                                            "steps",
-                                            min=1,
-                                            max=10_000,
-                                            placeholder=view.say("record.all_steps"),
-                                        ),
-                                        beta("beta_start"),
-                                        beta("beta_end"),
-                                    ],
-                                    className="pair",
-                                ),
-                            ]
-                        ),
-                    ],
-                    value="more",
-                ),
-                chevronPosition="left",
-            ),
-            html.P(id="price", role="status"),
-            dmc.Button(view.say("record.begin"), id="begin", size="md", fullWidth=True),
-        ],
-        withBorder=True,
+    classes = {name: view.say(f"record.class.{name}") for name in CLASSES}
+    schedules = {kind: view.say(f"schedule.{kind}") for kind in KINDS}
+    steps = [
+        number("T", 1, 10_000, placeholder="500"),
+        number("steps", 1, 10_000, placeholder=view.say("record.all_steps")),
+        beta("beta_start"),
+        beta("beta_end"),
+    ]
+    rest = [
+        choice("label", classes, view.say("record.every_class")),
+        choice("schedule", schedules, view.say("record.own")),
+        html.Div(steps, className="pair"),
+    ]
+    more = dmc.AccordionItem(
+        [dmc.AccordionControl(view.say("record.more")), dmc.AccordionPanel(rest)], value="more"
+    )
+    begin = dmc.Button(
+        view.say("record.begin"), id="begin", size="md", fullWidth=True, disabled=True
+    )
+    return shell.card(
+        shell.select(**field("denoiser"), labels=kinds, value="network"),
+        html.Div(numbers, id="numbers-row"),
+        arms,
+        html.Div(many, className="pair"),
+        dmc.Accordion(more, chevronPosition="left"),
+        html.P(id="price", role="status"),
+        begin,  # enabled by the first answer of `price`: a click before it would be lost
         className="form",
     )
 
 
 def _progress(view: View) -> Component:
+    idle = html.P(view.say("record.idle"), id="status", role="status")
+    cancel = dmc.Button(view.say("record.cancel"), id="cancel", variant="default", disabled=True)
+    going = shell.card(
+        html.Div([idle, cancel], className="row"),
+        dmc.Progress(id="progress", value=0, **{"aria-label": view.say("record.progress")}),
+        html.Div(id="live-images"),
+        html.Div(id="live"),
+        html.Div(id="ready"),
+    )
+    note = html.P(view.say("record.yours_note"), className="lead")
+    own = html.Ul(id="own", className="own")
     return html.Div(
-        [
-            dmc.Card(
-                [
-                    html.Div(
-                        [
-                            html.P(view.say("record.idle"), id="status", role="status"),
-                            dmc.Button(
-                                view.say("record.cancel"),
-                                id="cancel",
-                                variant="default",
-                                disabled=True,
-                            ),
-                        ],
-                        className="row",
-                    ),
-                    dmc.Progress(
-                        id="progress", value=0, **{"aria-label": view.say("record.progress")}
-                    ),
-                    html.Div(id="live-images"),
-                    html.Div(id="live"),
-                    html.Div(id="ready"),
-                ],
-                withBorder=True,
-            ),
-            dmc.Card(
-                [
-                    dmc.Title(view.say("record.yours"), order=2),
-                    html.P(view.say("record.yours_note"), className="lead"),
-                    html.Ul(id="own", className="own"),
-                ],
-                withBorder=True,
-            ),
-        ],
-        className="plots",
+        [going, shell.card(note, own, title=view.say("record.yours"))], className="plots"
     )
 
 
 @callback(
     Output("numbers-row", "hidden"),
-    Output({"type": "order", "name": "numbers"}, "value"),
-    Output({"type": "order", "name": "n"}, "value"),
-    Input({"type": "order", "name": "denoiser"}, "value"),
+    Output(order("numbers"), "value"),
+    Output(order("n"), "value"),
+    Input(order("denoiser"), "value"),
 )
 def kind_chosen(kind: str) -> tuple[bool, str, int]:
     """Numbers only for laws that are given by numbers; a usual number of samples."""
@@ -192,8 +141,8 @@ def kind_chosen(kind: str) -> tuple[bool, str, int]:
 @callback(
     Output("price", "children"),
     Output("begin", "disabled"),
-    Input({"type": "order", "name": ALL}, "value"),
-    State({"type": "order", "name": ALL}, "id"),
+    Input(order(ALL), "value"),
+    State(order(ALL), "id"),
     State("_pages_location", "search"),
 )
 def price(values: list[Any], ids: list[dict[str, str]], search: str) -> tuple[str, bool]:
@@ -217,8 +166,8 @@ def price(values: list[Any], ids: list[dict[str, str]], search: str) -> tuple[st
     Output("order", "data"),
     Output("mine", "data"),
     Input("begin", "n_clicks"),
-    State({"type": "order", "name": ALL}, "value"),
-    State({"type": "order", "name": ALL}, "id"),
+    State(order(ALL), "value"),
+    State(order(ALL), "id"),
     State("mine", "data"),
     prevent_initial_call=True,
 )
@@ -228,12 +177,10 @@ def begin(
     """Give the recording an id that nobody can guess, and remember it in this browser."""
     if not n_clicks:
         return no_update, no_update
-    form = _form_of(values, ids)
+    form, run_id = _form_of(values, ids), secrets.token_urlsafe(18)
     request = jobs().request(form)
-    what = request.denoiser or "network"
-    name = f"{what[:40]}, n = {request.n}, seed {request.seed}"
-    order = {"id": secrets.token_urlsafe(18), "form": form}
-    return order, [*(mine or []), {"id": order["id"], "name": name}][-30:]
+    name = f"{(request.denoiser or 'network')[:40]}, n = {request.n}, seed {request.seed}"
+    return {"id": run_id, "form": form}, [*(mine or []), {"id": run_id, "name": name}][-30:]
 
 
 @callback(
@@ -258,33 +205,25 @@ def begin(
 )
 def record(tell: Any, order: dict[str, Any], search: str) -> tuple[Any, Any]:
     """Record in the background, and show how it goes."""
-    view = View.parse("record", search)
-    run_id = order["id"]
-    if not RECORDED.fullmatch(run_id) or shelf().path(run_id).exists():  # type: ignore[union-attr]
+    view, run_id = View.parse("record", search), order["id"]
+    if not RECORDED.fullmatch(run_id) or shelf().exists(run_id):
         return no_update, no_update
-
-    live: Any = None
-    strip: Any = None
+    live: list[Any] = [None, None]
 
     def show(state: dict[str, Any]) -> None:
         # Progress is a state of its own: what is left out would be taken off the page.
-        nonlocal live, strip
         if state.get("figure"):
-            live = shell.graph(state["figure"], "live")
+            live[0] = shell.graph(state["figure"], "live")
         if state.get("images"):
-            strip = html.Img(src=state["images"], alt=view.say("record.now"))
-        share = 100 * state.get("done", 0) / state.get("total", 1)
-        share = 100 if state["state"] in ("writing", "done") else share
-        words = view.say(f"record.state.{state['state']}", share=round(share), **_fields(state))
-        tell((words, share, live, strip))
+            live[1] = html.Img(src=state["images"], alt=view.say("record.now"))
+        written = state["state"] in ("writing", "done")
+        share = 100 if written else round(100 * state.get("done", 0) / state.get("total", 1))
+        values = {name: state[name] for name in ("before", "line") if name in state}
+        tell((view.say(f"record.state.{state['state']}", share=share, **values), share, *live))
 
-    ended = follow(jobs(), run_id, order["form"], view.language, show)
-    opened = (
-        shell.button(view.say("record.open"), view.href("compare", run=run_id))
-        if ended["state"] == "done"
-        else None
-    )
-    return {"id": run_id, "state": ended["state"]}, opened
+    ended = follow(jobs(), run_id, order["form"], view.language, show)["state"]
+    opened = shell.button(view.say("record.open"), view.href("compare", run=run_id))
+    return {"id": run_id, "state": ended}, opened if ended == "done" else None
 
 
 @callback(
@@ -306,19 +245,18 @@ def cancelled(n_clicks: int, search: str) -> Any:
 )
 def own(mine: list[dict[str, str]] | None, _: Any, search: str) -> list[Component]:
     """The recordings of this browser, the newest first."""
-    view = View.parse("record", search)
-    rows = []
+    view, rows = View.parse("record", search), []
     for one in reversed(mine or []):
-        path = shelf().path(one["id"])
-        if path is not None and path.exists():
+        if shelf().exists(one["id"]):
+            file = html.A(
+                view.say("compare.file.run"),
+                href=f"/download/{one['id']}/run.nc",
+                className="button quiet",
+                download="",
+            )
             rest = [
                 shell.button(view.say("record.open"), view.href("compare", run=one["id"])),
-                html.A(
-                    view.say("compare.file.run"),
-                    href=f"/download/{one['id']}/run.nc",
-                    className="button quiet",
-                    download="",
-                ),
+                file,
             ]
         else:
             known = jobs().cache.get(f"state-{one['id']}") or {}
@@ -330,7 +268,3 @@ def own(mine: list[dict[str, str]] | None, _: Any, search: str) -> list[Componen
 
 def _form_of(values: list[Any], ids: list[dict[str, str]]) -> dict[str, Any]:
     return {one["name"]: value for one, value in zip(ids, values, strict=True)}
-
-
-def _fields(state: dict[str, Any]) -> dict[str, Any]:
-    return {name: state[name] for name in ("before", "line") if name in state}

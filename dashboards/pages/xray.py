@@ -16,7 +16,7 @@ from dash.development.base_component import Component
 from dashboards import shell
 from dashboards.jobs import Jobs
 from dashboards.shelf import setting
-from dashboards.shell import View
+from dashboards.shell import View, kept
 from diffviz.errors import InputError
 from diffviz.figures.behaviour import behaviour_figure
 from diffviz.files.images import data_uri
@@ -25,100 +25,80 @@ from diffviz.identify.zoo_results import Result
 
 register_page(__name__, path="/xray", name="xray", title="diffviz: x-ray", order=5)
 
+SIGNS = {"+": ("wrong", "✗ "), "-": ("right", "✓ "), " ": ("", "  ")}
+
 
 def layout(**query: Any) -> Component:
     """The loop and its faults on the left, what is seen of it on the right."""
     view = View.read("xray", query)
-    programs = zoo.programs()
-    program = view.get("loop", list(programs), "ddpm")
+    loops = {name: zoo.title(name, view.language) for name in zoo.programs()}
+    loop = view.get("loop", list(loops), "ddpm")
     usual = "" if "loop" in view.query else "no-noise"
-    chosen = [name for name in view.query.get("faults", usual).split(",") if name]
+    asked = view.query.get("faults", usual).split(",")
+    faults = dmc.CheckboxGroup(
+        id=kept("faults"),
+        label=view.say("xray.faults"),
+        value=[name for name in asked if name],
+        children=_checkboxes(view, loop),
+    )
+    controls = shell.card(
+        shell.select(kept("loop"), view.say("xray.loop"), loops, loop),
+        html.P(id="loop-text", className="caption"),
+        faults,
+        className="form",
+    )
+    looking = [
+        html.P(id="xray-wait", role="status"),
+        dcc.Loading(html.Div(id="xray-live", className="plots")),
+    ]
+    seen = html.Div(
+        [
+            html.Div(id="xray", className="plots"),
+            html.Div(looking, id="xray-background", hidden=True),
+        ]
+    )
+    order = dcc.Store(id="xray-order")
     return shell.page(
-        view,
-        shell.head(view),
-        dcc.Store(id="xray-order"),
-        dcc.Store(id="asked-faults", data=chosen),
-        html.Div(
-            [
-                dmc.Card(
-                    [
-                        dmc.Select(
-                            id="loop",
-                            label=view.say("xray.loop"),
-                            data=[
-                                {"value": name, "label": zoo.title(name, view.language)}
-                                for name in programs
-                            ],
-                            value=program,
-                            allowDeselect=False,
-                        ),
-                        html.P(id="loop-text", className="caption"),
-                        dmc.CheckboxGroup(
-                            id="faults",
-                            label=view.say("xray.faults"),
-                            value=chosen,
-                            children=_checkboxes(view, program),
-                        ),
-                    ],
-                    withBorder=True,
-                    className="form",
-                ),
-                html.Div(
-                    [
-                        html.Div(id="xray"),
-                        html.Div(
-                            [
-                                html.P(id="xray-wait", role="status"),
-                                dcc.Loading(html.Div(id="xray-live")),
-                            ],
-                            id="xray-background",
-                            hidden=True,
-                        ),
-                    ],
-                    className="plots",
-                ),
-            ],
-            className="two",
-        ),
+        view, shell.head(view), order, html.Div([controls, seen], className="two turn")
     )
 
 
 @callback(
-    Output("faults", "children"),
-    Output("faults", "value"),
+    Output(kept("faults"), "children"),
+    Output(kept("faults"), "value"),
     Output("loop-text", "children"),
-    Input("loop", "value"),
-    State("faults", "value"),
+    Input(kept("loop"), "value"),
+    State(kept("faults"), "value"),
     State("_pages_location", "search"),
 )
-def chosen(program: str, faults: list[str], search: str) -> tuple[Any, Any, str]:
+def chosen(loop: str, faults: list[str], search: str) -> tuple[Any, Any, str]:
     """The faults that this loop can have."""
     view = View.parse("xray", search)
-    known = [fault.name for fault in zoo.faults(program)]
-    kept = [name for name in faults or [] if name in known]
-    return _checkboxes(view, program), kept, zoo.text(program, view.language)
+    known = {fault.name for fault in zoo.faults(loop)}
+    left = [name for name in faults or [] if name in known]
+    return _checkboxes(view, loop), left, zoo.text(loop, view.language)
 
 
 @callback(
     Output("xray", "children"),
     Output("xray-order", "data"),
     Output("xray-background", "hidden"),
-    Input("faults", "value"),
-    State("loop", "value"),
+    Input(kept("faults"), "value"),
+    State(kept("loop"), "value"),
     State("_pages_location", "search"),
 )
-def shown(faults: list[str], program: str, search: str) -> tuple[Any, Any, bool]:
+def shown(faults: list[str], loop: str, search: str) -> tuple[Any, Any, bool]:
     """What is known already; or the order to look."""
     view = View.parse("xray", search)
     faults = sorted(faults or [])
     try:
-        zoo.mutate(program, *faults)
+        zoo.mutate(loop, *faults)
     except InputError as error:
         return shell.notice(view.say("xray.not_together"), str(error)), no_update, True
-    found = _known().get((program, *faults))
+    found = _known().get((loop, *faults))
     if found is not None:
         return _seen(view, found), no_update, True
-    return None, {"program": program, "faults": faults}, False
+    return None, {"loop": loop, "faults": faults}, False
 
 
 @callback(
@@ -129,8 +109,8 @@ def shown(faults: list[str], program: str, search: str) -> tuple[Any, Any, bool]
     interval=500,
     progress=[Output("xray-wait", "children")],
     cancel=[
-        Input("loop", "value"),
-        Input("faults", "value"),
+        Input(kept("loop"), "value"),
+        Input(kept("faults"), "value"),
         Input("_pages_location", "pathname"),
     ],
     prevent_initial_call=True,
@@ -144,7 +124,7 @@ def looked(tell: Any, order: dict[str, Any], search: str) -> Any:
         time.sleep(0.5)
     tell(view.say("xray.looking"))
     try:
-        seen = zoo_results.look(str(order["program"]), [str(name) for name in order["faults"]])
+        seen = zoo_results.look(str(order["loop"]), [str(name) for name in order["faults"]])
     except Exception as error:  # a loop may fail in any way, and the page has to say so
         return shell.notice(view.say("xray.failed"), f"{type(error).__name__}: {error}"[:300])
     tell("")
@@ -155,68 +135,54 @@ def looked(tell: Any, order: dict[str, Any], search: str) -> Any:
 def _known() -> dict[tuple[str, ...], Result]:
     """The results that come with diffviz; none where the file is not there."""
     try:
-        return {
-            (key[0], *sorted(key[1:])): result for key, result in zoo_results.results().items()
-        }
+        found = zoo_results.results()
     except InputError:
         return {}
+    return {(key[0], *sorted(key[1:])): result for key, result in found.items()}
 
 
-def _checkboxes(view: View, program: str) -> list[Component]:
+def _checkboxes(view: View, loop: str) -> list[Component]:
     return [
         dmc.Checkbox(label=zoo.title(fault.name, view.language), value=fault.name, mt=6)
-        for fault in zoo.faults(program)
+        for fault in zoo.faults(loop)
     ]
 
 
 def _seen(view: View, seen: Result) -> list[Component]:
     """The verdict, the sprites, what is found, what the states hold, and the lines."""
     verdict = {True: "right", False: "wrong", None: "unknown"}[seen.behaves]
-    ordered = sorted(seen.findings, key=lambda finding: finding.severity != "error")
     said = [
-        html.Li([html.B(view.say(f"xray.{finding.severity}")), " ", finding.text(view.language)])
-        for finding in ordered
+        html.Li([html.B(view.say(f"xray.{one.severity}")), " ", one.text(view.language)])
+        for one in sorted(seen.findings, key=lambda one: one.severity != "error")
+    ]
+    sprites = [
+        html.Img(src=data_uri(sprite), alt=view.say("xray.sprite", i=i + 1))
+        for i, sprite in enumerate(seen.sprites)
     ]
     figure = shell.dressed(behaviour_figure(seen.curves, view.language), view)
     return [
-        dmc.Card(
-            [
-                html.P(
-                    view.say(f"xray.verdict.{verdict}"),
-                    className=f"verdict {verdict}",
-                    role="status",
-                ),
-                html.Div(
-                    [
-                        html.Img(src=data_uri(sprite), alt=view.say("xray.sprite", i=i + 1))
-                        for i, sprite in enumerate(seen.sprites)
-                    ],
-                    className="film",
-                ),
-                html.P(view.say("xray.sprites_note"), className="caption"),
-                html.Ul(said, className="found") if said else None,
-                html.P(view.say("xray.rule", rule=seen.rule)) if seen.rule else None,
-            ],
-            withBorder=True,
+        shell.card(
+            html.P(
+                view.say(f"xray.verdict.{verdict}"), className=f"verdict {verdict}", role="status"
+            ),
+            html.Div(sprites, className="film"),
+            html.P(view.say("xray.sprites_note"), className="caption"),
+            html.Ul(said, className="found") if said else None,
+            html.P(view.say("xray.rule", rule=seen.rule)) if seen.rule else None,
         ),
-        dmc.Card(
-            [
-                dmc.Title(view.say("xray.behaviour"), order=2),
-                shell.graph(figure, "behaviour"),
-                html.P(view.say("xray.behaviour_note"), className="caption"),
-            ],
-            withBorder=True,
+        shell.card(
+            shell.graph(figure, "behaviour"),
+            html.P(view.say("xray.behaviour_note"), className="caption"),
+            title=view.say("xray.behaviour"),
         ),
-        dmc.Card([dmc.Title(view.say("xray.code"), order=2), _lines(view, seen)], withBorder=True),
+        shell.card(_lines(view, seen), title=view.say("xray.code")),
     ]
 
 
 def _lines(view: View, seen: Result) -> Component:
     """The loop; what is wrong is marked, and what stands in the right one."""
-    signs = {"+": ("wrong", "✗ "), "-": ("right", "✓ "), " ": ("", "  ")}
-    right = zoo.programs()[seen.program].source
     lines = [
-        html.Span(f"{signs[sign][1]}{line}\n", className=signs[sign][0])
-        for sign, line in zoo.changes(right, seen.source)
+        html.Span(f"{SIGNS[sign][1]}{line}\n", className=SIGNS[sign][0])
+        for sign, line in zoo.changes(zoo.programs()[seen.program].source, seen.source)
     ]
     return html.Pre(html.Code(lines), tabIndex=0, **{"aria-label": view.say("xray.code")})

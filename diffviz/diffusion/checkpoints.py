@@ -25,7 +25,7 @@ from diffviz.diffusion.denoiser import tensors_digest
 from diffviz.diffusion.law import DataLaw
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.diffusion.unet import SHORTCUTS, ContextUnet, NetworkDenoiser
-from diffviz.errors import CheckpointError, InputError
+from diffviz.errors import CheckpointError, InputError, said, shown
 from diffviz.files.atomic import read_bytes, replacing
 from diffviz.files.images import from_uint8
 from diffviz.sprites.make import CLASSES, make_sprites
@@ -65,6 +65,8 @@ def save_denoiser(
         facts: anything JSON can hold: seed, epochs, losses, command.
     """
     NetworkDenoiser(network, schedule, classes=classes)  # checks that they belong together
+    if not isinstance(data, DataLaw):
+        raise InputError(f"data is {shown(data)}; allowed is a DataLaw")
     tensors = {k: v.detach().cpu() for k, v in network.state_dict().items()}
     tensors = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
     _check_finite(path, tensors)
@@ -164,7 +166,10 @@ def write_tensors(
 ) -> None:
     """Write tensors and JSON metadata with a digest over both, whole or not at all."""
     plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    header = {k: json.dumps(v, sort_keys=True) for k, v in metadata.items()}
+    try:
+        header = {k: json.dumps(v, sort_keys=True) for k, v in metadata.items()}
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path}: JSON cannot hold its facts: {said(error)}") from None
     header = {"format": tag, **header}
     raw = _sorted(safetensors.torch.save(plain, {**header, "digest": _digest(plain, header)}))
     if int.from_bytes(raw[:8], "little") > MAX_HEADER:

@@ -20,7 +20,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -28,7 +28,7 @@ from torch import Tensor
 
 from diffviz.diffusion.law import DataLaw
 from diffviz.diffusion.schedule import NoiseSchedule
-from diffviz.errors import InputError, NonfiniteError, said
+from diffviz.errors import InputError, NonfiniteError, check_integer, check_names, said, shown
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """What a denoiser may answer in."""
@@ -101,36 +101,30 @@ def describe(denoiser: object) -> Description:
         InputError: it cannot be called, or a part has another type than the module says.
     """
     if not callable(denoiser):
-        raise InputError(f"the denoiser is {said_value(denoiser)}; allowed is (x, t, context) → ε̂")
-    given: dict[str, Any] = {}
-    for field in fields(Description):
-        value = getattr(denoiser, field.name, None)
-        if value is not None:
-            given[field.name] = value
+        raise InputError(f"the denoiser is {shown(denoiser)}; allowed is (x, t, context) → ε̂")
+    parts = {field.name: getattr(denoiser, field.name, None) for field in fields(Description)}
+    given: dict[str, Any] = {name: part for name, part in parts.items() if part is not None}
     if not isinstance(given.get("schedule"), NoiseSchedule):  # a model's own, of another kind
         given.pop("schedule", None)
     for name, kind in (("law", DataLaw), ("name", str), ("digest", str)):
-        if name in given and not isinstance(given[name], kind):
+        if not isinstance(given.get(name), kind | None):
             raise InputError(
-                f"the denoiser's {name} is {said_value(given[name])}; allowed is {kind.__name__}"
+                f"the denoiser's {name} is {shown(given[name])}; allowed is {kind.__name__}"
             )
-    for name, part in (("sample_shape", Integral), ("classes", str)):
-        if name in given:
-            given[name] = _tuple(name, given[name], part)
+    if "classes" in given:
+        given["classes"] = check_names("the denoiser's classes", given["classes"])
+    if "sample_shape" in given:
+        shape = given["sample_shape"]
+        if not isinstance(shape, Sequence) or not all(isinstance(i, Integral) for i in shape):
+            raise InputError(
+                f"the denoiser's sample_shape is {shown(shape)}; allowed is a tuple of integers"
+            )
+        given["sample_shape"] = tuple(shape)
     given.setdefault("name", type(denoiser).__name__)
     if "digest" not in given and isinstance(denoiser, torch.nn.Module):
         state = denoiser.state_dict().items()
         given["digest"] = tensors_digest({k: v for k, v in state if isinstance(v, Tensor)})
     return Description(**given)
-
-
-def _tuple(name: str, value: object, kind: type) -> tuple:
-    parts = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else None
-    if parts is None or not all(isinstance(part, kind) for part in parts):
-        raise InputError(
-            f"the denoiser's {name} is {said_value(value)}; allowed is a tuple of {kind.__name__}"
-        )
-    return parts
 
 
 def on_device(denoiser: Denoiser, device: str) -> Denoiser:
@@ -155,11 +149,9 @@ def one_time(t: int | Tensor, T: int) -> int:
         if len(times) != 1:
             raise InputError(f"t holds {len(times)} times; allowed is one for the whole batch")
         value = times[0]
-    if isinstance(value, Real) and not isinstance(value, bool):
-        number = float(value)
-        if number.is_integer() and 0 <= number <= T:
-            return int(number)
-    raise InputError(f"t is {said_value(value)}; allowed are the integers 0…T = {T}")
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return check_integer("t", value, 0, T)
 
 
 class Checked:
@@ -225,11 +217,3 @@ def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def said_value(value: object) -> str:
-    """A value of any kind in at most 80 characters."""
-    try:
-        return f"{value!r:.80}"
-    except Exception:  # other people's code
-        return f"a {type(value).__name__}"

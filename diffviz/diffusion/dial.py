@@ -11,14 +11,17 @@ probability flow, and (λ = 0, c = 1), the full score without its noise, is neit
 for several, a fixed set of particles is followed, the same for every setting of the dial.
 """
 
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
-from scipy.special import ndtri
+from scipy.special import ndtri, softmax
 
+from diffviz.diffusion.gaussian import gaussian_trajectory
+from diffviz.diffusion.rules import Arm, LinearRule, coefficient_table, ddpm
 from diffviz.diffusion.schedule import NoiseSchedule
 
 Array = NDArray[np.float64]
@@ -29,9 +32,6 @@ BINS = np.linspace(-4.0, 4.0, 161)
 """Middles of the cells in which densities are given."""
 SMOOTHED = 1.6
 """Cells over which the particles are spread."""
-STEP = 0.01
-REACH = np.arange(-10.0, 10.0, STEP)
-"""Where the score is tabulated; between the points it is interpolated."""
 
 
 class Law(NamedTuple):
@@ -85,11 +85,13 @@ def dial_density(
     spread = np.dot(law.weights, stds**2 + (means - np.dot(law.weights, means)) ** 2)
     data = marginal[-1]
     if len(means) == 1:
-        center, variance = _gaussian(schedule, law, noise_scale, score)
+        arm = Arm("dial", _Dialled(score), noise_scale)
+        exact = gaussian_trajectory(schedule, arm, law.means[0], law.stds[0])
+        center, spreads = exact.mean[::-1][t], exact.std[::-1][t]
         # Not narrower than a cell, so that the mass of a thin law is still seen.
-        shown = np.maximum(variance[t], (width / 2) ** 2)[:, None]
-        density = _normal(BINS, center[t][:, None], shown)
-        std, shares = float(np.sqrt(variance[0])), (1.0,)
+        variance = np.maximum(spreads, width / 2)[:, None] ** 2
+        density = _normal(BINS, center[:, None], variance)
+        std, shares = float(exact.std[-1]), (1.0,)
     else:
         x = _particles(schedule, law, noise_scale, score)[t]
         density = _histogram(x)
@@ -114,51 +116,35 @@ def _density(law: Law, bar: float) -> Array:
     )
 
 
-def _gaussian(
-    schedule: NoiseSchedule, law: Law, noise_scale: float, score: float
-) -> tuple[Array, Array]:
-    """Mean and variance of x_t for every t, (T+1,): the step is affine in x_t."""
-    mean, variance = law.means[0], law.stds[0] ** 2
-    means, variances = np.zeros(schedule.T + 1), np.ones(schedule.T + 1)
-    for t in range(schedule.T, 0, -1):
-        bar, alpha = schedule.alpha_bars[t], schedule.alphas[t]
-        pull = score * (1 - alpha) / (bar * variance + 1 - bar)
-        noise = noise_scale**2 * schedule.betas[t] if t > 1 else 0.0
-        means[t - 1] = (means[t] - pull * (means[t] - np.sqrt(bar) * mean)) / np.sqrt(alpha)
-        variances[t - 1] = (1 - pull) ** 2 * variances[t] / alpha + noise
-    return means, variances
+@dataclass(frozen=True)
+class _Dialled(LinearRule):
+    """DDPM with its answer multiplied by c = ``score``."""
+
+    score: float
+    name = "dial"
+
+    def coefficients(self, schedule: NoiseSchedule, t: int, s: int) -> tuple[float, float, float]:
+        a, b, std = ddpm().coefficients(schedule, t, s)
+        return a, self.score * b, std
 
 
 def _particles(schedule: NoiseSchedule, law: Law, noise_scale: float, score: float) -> Array:
     """x_t of the particles for every t, (T+1, PARTICLES)."""
     x = np.empty((schedule.T + 1, PARTICLES))
     x[schedule.T] = ndtri((np.arange(PARTICLES) + 0.5) / PARTICLES)
-    z, scores = _noise(schedule.T), _scores(schedule, law)
-    shrink = 1 / np.sqrt(schedule.alphas)
-    taken = score * (1 - schedule.alphas) * shrink
-    put = noise_scale * np.sqrt(schedule.betas)
-    put[1] = 0.0  # no noise in the last step
-    for t in range(schedule.T, 0, -1):
-        place = (x[t] - REACH[0]) * (1 / STEP)
-        cell = place.astype(np.int64).clip(0, len(REACH) - 2)
-        left = scores[t][cell]
-        pull = left + (place - cell) * (scores[t][cell + 1] - left)
-        x[t - 1] = x[t] * shrink[t] - pull * taken[t] + put[t] * z[t]
-    return x
-
-
-@lru_cache(maxsize=4)
-def _scores(schedule: NoiseSchedule, law: Law) -> Array:
-    """ε̂/√(1 − ᾱ_t) on ``REACH`` for every t, (T+1, points): Σ_k r_k(x)(x − √ᾱ m_k)/v_k."""
+    arms, z = [Arm("dial", _Dialled(score), noise_scale)], _noise(schedule.T)
     means, squares = np.array(law.means)[:, None], np.square(law.stds)[:, None]
-    table = np.zeros((schedule.T + 1, len(REACH)))
-    for t, bar in enumerate(schedule.alpha_bars):
+    table = coefficient_table(arms, schedule, schedule.times())[:, 0]
+    for t, (a, b, std) in zip(range(schedule.T, 0, -1), table, strict=True):
+        bar = schedule.alpha_bars[t]
         variance = bar * squares + 1 - bar
-        offset = (REACH - np.sqrt(bar) * means) / variance
-        logits = np.log(law.weights)[:, None] - (np.log(variance) + offset**2 * variance) / 2
-        weight = np.exp(logits - logits.max(axis=0))
-        table[t] = (weight * offset).sum(axis=0) / weight.sum(axis=0)
-    return table
+        offset = (x[t] - np.sqrt(bar) * means) / variance
+        weight = softmax(
+            np.log(law.weights)[:, None] - (np.log(variance) + offset**2 * variance) / 2, 0
+        )
+        eps = np.sqrt(1 - bar) * (weight * offset).sum(axis=0)
+        x[t - 1] = a * x[t] + b * eps + std * z[t]
+    return x
 
 
 @lru_cache(maxsize=2)

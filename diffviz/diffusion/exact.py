@@ -14,7 +14,7 @@ from torch import Tensor
 from diffviz.diffusion.denoiser import one_time, tensors_digest
 from diffviz.diffusion.law import DataLaw
 from diffviz.diffusion.schedule import NoiseSchedule, check_schedule
-from diffviz.errors import InputError
+from diffviz.errors import InputError, check_array, check_names
 from diffviz.files.images import checked_labels, from_uint8
 
 MAX_VALUE = 1e9
@@ -154,10 +154,10 @@ class DatasetDenoiser:
         points = _numbers("images", images)
         if points.ndim < 1 or points.size == 0:
             raise InputError(f"images have shape {points.shape}; allowed is (N, *D) with N ≥ 1")
+        self.classes = check_names("classes", classes)
         kinds = None if labels is None else checked_labels(labels, len(points), len(classes))
         self.schedule = check_schedule(schedule)
         self.sample_shape = points.shape[1:]
-        self.classes = tuple(classes)
         self.law = DataLaw.of_images(points.astype(np.float32), kinds, self.classes)
         self.name = f"dataset({name}, N={len(points)})"
         known = {} if kinds is None else {"labels": kinds}
@@ -253,15 +253,7 @@ def _parts(count: int, width: float) -> Iterator[slice]:
 
 
 def _numbers(field: str, values: ArrayLike) -> NDArray[np.float64]:
-    try:
-        given = np.asarray(values)
-        if given.dtype.kind == "c":
-            raise InputError(f"{field} is an array of {given.dtype}; allowed are real numbers")
-        array = given.astype(np.float64)  # a copy
-    except (TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{field} is not an array of numbers") from None
+    array = check_array(field, values)
     if not np.isfinite(array).all():
         raise InputError(f"{field} holds a value that is not finite")
     if np.abs(array).max(initial=0) > MAX_VALUE:

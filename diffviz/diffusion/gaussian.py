@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from diffviz.diffusion.rules import Arm, check_arms, coefficient_table
 from diffviz.diffusion.schedule import NoiseSchedule, check_schedule
-from diffviz.errors import InputError
+from diffviz.errors import check_number
 
 Array = NDArray[np.float64]
 
@@ -49,17 +49,14 @@ def gaussian_trajectory(
     Raises:
         InputError: an argument of another kind, or out of range.
     """
-    if not (isinstance(std, int | float) and 0 <= std < np.inf):
-        raise InputError(f"std is {std!r:.80}; allowed is std ≥ 0")
-    (arm,) = check_arms([arm])
-    schedule = check_schedule(schedule)
-    grid = np.asarray(schedule.times() if times is None else times, dtype=np.int64)
-    bars = schedule.alpha_bars[grid]
+    mean, std = check_number("mean", mean, -1e9, 1e9), check_number("std", std, 0, 1e9)
+    arms = check_arms([arm])
+    grid = np.asarray(check_schedule(schedule).times() if times is None else times)
+    table, bars = coefficient_table(arms, schedule, grid)[:, 0], schedule.alpha_bars[grid]
     with np.errstate(divide="ignore", invalid="ignore"):  # at t = 0 a point has no noise to see
         answer = np.sqrt(1 - bars) / (bars * std**2 + 1 - bars)
     if std == 0:
         answer[bars == 1] = np.inf
-    table = coefficient_table([arm], schedule, grid)[:, 0]
     means, variances, slopes = np.zeros(len(grid)), np.ones(len(grid)), np.ones(len(grid))
     for i, (a, b, sigma) in enumerate(table):
         slopes[i] = a + b * answer[i]

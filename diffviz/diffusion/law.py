@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from diffviz.errors import InputError
+from diffviz.errors import InputError, check_array, check_names
+from diffviz.files.images import checked_labels
 from diffviz.measure.ks import SIMPLE, Mixture
 
 Array = NDArray[np.float64]
@@ -57,8 +58,15 @@ class DataLaw:
         ``labels`` (N,) index ``classes``, when there are any.
 
         More than 1,022 different pixel values are gathered into as many equally filled atoms.
+
+        Raises:
+            InputError: no real numbers, no images, or labels that are not one class each.
         """
-        images = np.asarray(images, dtype=np.float32)
+        images = check_array("images", images).astype(np.float32)
+        if images.ndim < 1 or not images.size:
+            raise InputError(f"images have shape {images.shape}; allowed is (N, *D) with N ≥ 1")
+        classes = check_names("classes", classes)
+        kinds = None if labels is None else checked_labels(labels, len(images), len(classes))
         values, counts = np.unique(images, return_counts=True)
         if len(values) > MAX_ATOMS:
             parts = np.array_split(np.sort(images, axis=None).astype(np.float64), MAX_ATOMS)
@@ -72,8 +80,8 @@ class DataLaw:
             weights=counts / counts.sum(),
             points=images,
             shares=np.full(len(images), 1 / len(images)),
-            labels=None if labels is None else np.asarray(labels, dtype=np.int64),
-            classes=tuple(classes),
+            labels=kinds,
+            classes=classes,
         )
 
     def only(self, label: int) -> "DataLaw":
@@ -88,27 +96,26 @@ class DataLaw:
             raise InputError(f"class is {self.classes[label]!r}; no image is of that class")
         return DataLaw.of_images(self.points[mask], self.labels[mask], self.classes)
 
-    def marginal_mean(self, alpha_bar: float) -> float:
-        """√ᾱ μ with ᾱ = ``alpha_bar``: mean of one coordinate of x_t, pooled over coordinates."""
-        return float(np.sqrt(alpha_bar) * (self.weights @ self.locations))
+    def moments(self, alpha_bars: ArrayLike) -> dict[str, Array]:
+        """Mean and spread of q(x_t), each over the shape of ``alpha_bars``; NaN where not known.
 
-    def marginal_std(self, alpha_bar: float) -> float:
-        """√(ᾱ s² + 1 − ᾱ), ᾱ = ``alpha_bar``: std pooled over coordinates, structure included."""
-        center = self.weights @ self.locations
-        variance = self.weights @ (self.scales**2 + (self.locations - center) ** 2)
-        return float(np.sqrt(alpha_bar * variance + 1 - alpha_bar))
-
-    def marginal_std_between(self, alpha_bar: float) -> float:
-        """√(ᾱ·mean σ² + 1 − ᾱ), ᾱ = ``alpha_bar``: RMS over coordinates of the std of x_t."""
-        return float(np.sqrt(alpha_bar * (self.std**2).mean() + 1 - alpha_bar))
-
-    def marginal_std_within(self, alpha_bar: float) -> float:
-        """Root mean square over samples of the std within one sample of x_t; NaN for a number.
-
-        The pooled second moment about each sample's own mean, with n − 1:
-        Σ_c Var + Σ_c (μ_c − μ̄)² less the variance of the sample's mean, known for points only.
+        ``mean`` √ᾱ μ, and √(ᾱ·v + 1 − ᾱ) for ``std``, v the variance pooled over coordinates;
+        ``std_between``, v the mean over coordinates of the variance between samples, and with it
+        ``distance_to_mean``, the RMS distance per coordinate to √ᾱ μ; ``std_within``, v the mean
+        over samples of the variance within one, with d − 1.
         """
-        return float(np.sqrt(alpha_bar * self._variance_within + 1 - alpha_bar))
+        bars = np.asarray(alpha_bars, dtype=np.float64)
+        center = self.weights @ self.locations
+        pooled = self.weights @ (self.scales**2 + (self.locations - center) ** 2)
+        between = (self.std**2).mean()
+        variances = {
+            "std": pooled,
+            "std_between": between,
+            "std_within": self._variance_within,
+            "distance_to_mean": between,
+        }
+        stds = {name: np.sqrt(bars * v + 1 - bars) for name, v in variances.items()}
+        return {"mean": np.sqrt(bars) * center, **stds}
 
     @cached_property
     def _variance_within(self) -> float:
@@ -208,10 +215,6 @@ class DataLaw:
         flat = self.points[which].reshape(n, -1).astype(np.float64)
         scales = self.point_scales[which, None]
         return flat + scales * rng.standard_normal(flat.shape) if scales.any() else flat
-
-    def distance_to_mean(self, alpha_bar: float) -> float:
-        """RMS distance of x_t to √ᾱ μ, per coordinate: √(ᾱ·mean σ² + 1 − ᾱ), ᾱ = ``alpha_bar``."""
-        return float(np.sqrt(alpha_bar * (self.std**2).mean() + 1 - alpha_bar))
 
     @cached_property
     def _components(self) -> tuple[Array, Array, Array]:

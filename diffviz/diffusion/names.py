@@ -48,11 +48,6 @@ class DenoiserWords:
     source: str = ""
 
     @property
-    def schedule_is_own(self) -> bool:
-        """Whether the denoiser brings a schedule of its own."""
-        return self.kind == "network"
-
-    @property
     def source_file(self) -> str | None:
         """The file or folder that is read, None for words that need none."""
         return self.source if self.source not in ("", "sprites") else None

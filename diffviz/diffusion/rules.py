@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffviz.diffusion.schedule import NoiseSchedule, check_schedule
-from diffviz.errors import InputError, said
+from diffviz.errors import InputError, check_number, said, shown
 
 if TYPE_CHECKING:  # what a user orders is read where torch is not needed
     from torch import Tensor
@@ -31,8 +31,8 @@ MAX_ARMS = 256
 ARMS = "ddpm, ddpm/posterior, z=0, ddim, ddim(eta=ETA), each also as ARM*SCALE with SCALE ≥ 0"
 _NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _WRITTEN = re.compile(
-    rf"(?P<rule>ddpm|ddim|z=0)(?:[/-](?P<variance>\w+))?"
-    rf"(?:\(eta=(?P<eta>{_NUMBER})\)|:(?P<short>{_NUMBER}))?"
+    rf"(?P<none>z=0)|(?:ddpm(?:[/-](?P<variance>\w+))?"
+    rf"|(?P<ddim>ddim)(?:\(eta=(?P<eta>{_NUMBER})\)|:(?P<short>{_NUMBER}))?)"
     rf"(?:\*(?P<scale>{_NUMBER}))?"
 )
 
@@ -115,8 +115,7 @@ class ddim(LinearRule):
     eta: float = 0.0
 
     def __post_init__(self) -> None:
-        if not (_is_number(self.eta) and 0 <= self.eta <= 1):
-            raise InputError(f"eta is {self.eta!r}; allowed is 0 ≤ eta ≤ 1")
+        check_number("eta", self.eta, 0, 1)
 
     @property
     def name(self) -> str:
@@ -157,16 +156,12 @@ class Arm:
                 "without NUL"
             )
         if isinstance(self.rule, type) or not isinstance(self.rule, Rule):
-            raise InputError(f"the rule of arm {name!r} is {self.rule!r:.80}; for example ddpm()")
+            raise InputError(f"the rule of arm {name!r} is {shown(self.rule)}; as ddpm()")
         if not isinstance(self.rule.name, str):
             raise InputError(
-                f"the rule of arm {name!r} has the name {self.rule.name!r:.80}; allowed is a text"
+                f"the rule of arm {name!r} has the name {shown(self.rule.name)}; allowed is a text"
             )
-        scale = self.noise_scale
-        if not (_is_number(scale) and 0 <= scale <= MAX_SCALE):
-            raise InputError(
-                f"the noise scale of arm {name!r} is {scale!r}; allowed is 0 to {MAX_SCALE:g}"
-            )
+        check_number(f"the noise scale of arm {name!r}", self.noise_scale, 0, MAX_SCALE)
 
     @classmethod
     def parse(cls, text: str) -> "Arm":
@@ -177,28 +172,16 @@ class Arm:
         """
         found = _WRITTEN.fullmatch(text.strip()) if isinstance(text, str) else None
         if found is None:
-            raise InputError(f"arm is {text!r:.80}; allowed: {ARMS}")
-        kind, variance, scale = found["rule"], found["variance"], found["scale"]
-        eta = found["eta"] or found["short"]
-        misplaced = (variance and kind != "ddpm") or (eta and kind != "ddim")
-        if misplaced or (scale and kind == "z=0"):
-            raise InputError(f"arm is {text!r:.80}; allowed: {ARMS}")
-        factor = 0.0 if kind == "z=0" else float(scale or 1)
-        rule: Rule = ddim(float(eta or 0)) if kind == "ddim" else ddpm(variance or "beta")
+            raise InputError(f"arm is {shown(text)}; allowed: {ARMS}")
+        factor = 0.0 if found["none"] else float(found["scale"] or 1)
+        rule: Rule = ddpm(found["variance"] or "beta")
+        if found["ddim"]:
+            rule = ddim(float(found["eta"] or found["short"] or 0))
         return cls(_arm_text(rule, factor), rule, factor)
 
     def __str__(self) -> str:
         """The rule and its noise scale as ``parse`` reads them, whatever the arm is called."""
         return _arm_text(self.rule, self.noise_scale)
-
-
-def parse_arms(text: str) -> tuple[Arm, ...]:
-    """Arms separated by commas.
-
-    Raises:
-        InputError: as ``Arm.parse`` and `check_arms`.
-    """
-    return check_arms([Arm.parse(part) for part in text.split(",")])
 
 
 def check_arms(arms: object) -> tuple[Arm, ...]:
@@ -209,10 +192,10 @@ def check_arms(arms: object) -> tuple[Arm, ...]:
     """
     allowed = f"allowed are 1…{MAX_ARMS} arms, each with its own name"
     if not isinstance(arms, Sequence) or isinstance(arms, str | bytes):
-        raise InputError(f"arms is {arms!r:.80}; {allowed}, as [Arm.parse('ddpm')]")
+        raise InputError(f"arms is {shown(arms)}; {allowed}, as [Arm.parse('ddpm')]")
     for arm in arms:
         if not isinstance(arm, Arm):
-            raise InputError(f"arms holds {arm!r:.80}; {allowed}, as Arm.parse('ddpm')")
+            raise InputError(f"arms holds {shown(arm)}; {allowed}, as Arm.parse('ddpm')")
     names = [arm.name for arm in arms]
     if not 1 <= len(arms) <= MAX_ARMS or len(set(names)) != len(names):
         raise InputError(f"arms are {names[:8]!r:.200}, {len(names)} of them; {allowed}")
@@ -230,15 +213,11 @@ def coefficient_table(
     """
     check_schedule(schedule)
     grid = np.asarray(times)
-    if (
-        grid.ndim != 1
-        or grid.dtype.kind not in "iu"
-        or len(grid) < 2
-        or (np.diff(grid) >= 0).any()
-    ):
-        raise InputError(f"times are {times!r:.80}; allowed are integers that fall")
-    if grid[0] > schedule.T or grid[-1] < 0:
-        raise InputError(f"times are {times!r:.80}; allowed is 0…T = {schedule.T}")
+    falling = grid.ndim == 1 and grid.dtype.kind in "iu" and len(grid) > 1
+    if not falling or (np.diff(grid) >= 0).any() or grid[0] > schedule.T or grid[-1] < 0:
+        raise InputError(
+            f"times are {shown(times)}; allowed are integers that fall, 0…T = {schedule.T}"
+        )
     table = np.empty((len(grid) - 1, len(arms), 3))
     for i in range(len(table)):
         t, s = int(grid[i]), int(grid[i + 1])
@@ -274,10 +253,6 @@ def _arm_text(rule: Rule, scale: float) -> str:
 def _written(number: float) -> str:
     """The shortest decimal that reads as this number, without an exponent."""
     return np.format_float_positional(float(number), trim="-")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_unwritable(letter: str) -> bool:

@@ -16,7 +16,7 @@ from torch import Tensor
 from diffviz.diffusion.denoiser import Checked, Denoiser
 from diffviz.diffusion.rules import DEFAULT_ARMS, Arm, LinearRule, check_arms, coefficient_table
 from diffviz.diffusion.schedule import NoiseSchedule, check_schedule
-from diffviz.errors import InputError, said
+from diffviz.errors import InputError, said, shown
 
 Array = NDArray[np.float64]
 Move = Callable[[int, Tensor, Tensor], Tensor]
@@ -65,7 +65,11 @@ def sample(
     """
     arms = check_arms(arms)
     if not isinstance(x_T, Tensor) or not x_T.is_floating_point() or x_T.ndim < 1:
-        raise InputError(f"x_T is {x_T!r:.80}; allowed is a tensor (B, *D) of floats")
+        raise InputError(f"x_T is {shown(x_T)}; allowed is a tensor (B, *D) of floats")
+    if not isinstance(generator, torch.Generator):
+        raise InputError(f"generator is {shown(generator)}; allowed is a torch.Generator")
+    if not (context is None or (isinstance(context, Tensor) and context.ndim == 2)):
+        raise InputError(f"context is {shown(context)}; allowed is a tensor (B, K), or None")
     times = check_schedule(schedule).times() if times is None else times
     table = coefficient_table(arms, schedule, times)
     move, stds = _mover(arms, schedule, times, table, x_T), _along_arms(table[:, :, 2], x_T)
@@ -136,5 +140,5 @@ def check_device(device: str) -> torch.device:
     allowed = ["cpu", *(["cuda"] if count else []), *(f"cuda:{i}" for i in range(count))]
     if device not in allowed:
         known = ", ".join(allowed) if count else "cpu, there is no GPU"
-        raise InputError(f"device is {device!r}; allowed here: {known}")
+        raise InputError(f"device is {shown(device)}; allowed here: {known}")
     return torch.device(device)

@@ -7,15 +7,15 @@ A schedule is valid when ᾱ_0 = 1, 0 < β_t < 1 for t ≥ 1, ᾱ_t = ᾱ_{t−1
 signal-to-noise ratio fall strictly. ``violations`` says in words where one does not hold.
 """
 
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from numbers import Integral, Real
+from numbers import Real
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from diffviz.errors import InputError
+from diffviz.errors import InputError, check_array, check_integer, check_number, shown
 
 Array = NDArray[np.float64]
 MAX_T = 10_000
@@ -45,7 +45,7 @@ class NoiseSchedule:
 
     def __post_init__(self) -> None:
         for field in ("betas", "alphas", "alpha_bars"):
-            array = np.array(getattr(self, field), dtype=np.float64)
+            array = check_array(field, getattr(self, field))
             if array.ndim != 1 or array.shape != np.shape(self.betas) or len(array) < 2:
                 raise InputError(f"{field} has shape {array.shape}; allowed is (T+1,) with T ≥ 1")
             array.setflags(write=False)
@@ -65,7 +65,7 @@ class NoiseSchedule:
         Raises:
             InputError: T outside 1…10,000, or not 0 < beta_start ≤ beta_end < 1.
         """
-        T, start, end = _check_T(T), *_check_ends(beta_start, beta_end)
+        T, start, end = _checked(T, beta_start, beta_end)
         return cls._exact(np.linspace(start, end, T), f"linear(T={T}, {start:g}…{end:g})")
 
     @classmethod
@@ -84,7 +84,7 @@ class NoiseSchedule:
         Raises:
             InputError: as for ``linear``.
         """
-        T, start, end = _check_T(T), *_check_ends(beta_start, beta_end)
+        T, start, end = _checked(T, beta_start, beta_end)
         betas = np.linspace(start, end, T + 1).astype(np.float64)
         alpha_bars = np.cumprod(1 - betas).astype(np.float64)
         alpha_bars[0] = 1
@@ -99,7 +99,7 @@ class NoiseSchedule:
         Raises:
             InputError: as for ``linear``.
         """
-        T, start, end = _check_T(T), *_check_ends(beta_start, beta_end)
+        T, start, end = _checked(T, beta_start, beta_end)
         betas = np.linspace(start**0.5, end**0.5, T) ** 2
         return cls._exact(betas, f"scaled-linear(T={T}, {start:g}…{end:g})")
 
@@ -110,11 +110,10 @@ class NoiseSchedule:
         arXiv 2102.09672, eq. 17.
 
         Raises:
-            InputError: T outside 1…10,000, or not 0 ≤ offset < 1.
+            InputError: T outside 1…10,000, or not 0 ≤ offset ≤ 0.999.
         """
-        T = _check_T(T)
-        if not (_is_real(offset) and 0 <= offset < 1):
-            raise InputError(f"offset is {offset!r}; allowed is 0 ≤ offset < 1")
+        T = check_integer("T", T, 1, MAX_T)
+        offset = check_number("offset", offset, 0, 0.999)
         f = np.cos((np.arange(T + 1) / T + offset) / (1 + offset) * np.pi / 2) ** 2
         return cls._exact(np.minimum(1 - f[1:] / f[:-1], 0.999), f"cosine(T={T}, s={offset:g})")
 
@@ -135,18 +134,11 @@ class NoiseSchedule:
         """
         ends = {"beta_start": beta_start, "beta_end": beta_end}
         given = {name: value for name, value in ends.items() if value is not None}
-        length = USUAL_T if T is None else T
-        if kind == "cosine":
-            if given:
-                raise InputError(f"{' and '.join(given)} with the cosine schedule, which has none")
-            return cls.cosine(length)
-        if kind == "course":
-            return cls.course(length, **given)
-        if kind == "linear":
-            return cls.linear(length, **given)
-        if kind == "scaled-linear":
-            return cls.scaled_linear(length, **given)
-        raise InputError(f"schedule is {kind!r:.80}; allowed: {', '.join(KINDS)}")
+        if kind not in KINDS:
+            raise InputError(f"schedule is {shown(kind)}; allowed: {', '.join(KINDS)}")
+        if kind == "cosine" and given:
+            raise InputError(f"{' and '.join(given)} with the cosine schedule, which has none")
+        return getattr(cls, kind.replace("-", "_"))(USUAL_T if T is None else T, **given)
 
     @classmethod
     def from_betas(cls, betas: ArrayLike) -> "NoiseSchedule":
@@ -155,13 +147,10 @@ class NoiseSchedule:
         Raises:
             InputError: another shape, or not 0 < β_t < 1, naming the first t.
         """
-        try:
-            values = np.asarray(betas, dtype=np.float64)
-        except (TypeError, ValueError):
-            raise InputError("betas are not numbers; allowed is 0 < β_t < 1") from None
+        values = check_array("betas", betas)
         if values.ndim != 1:
             raise InputError(f"betas have shape {values.shape}; allowed is (T,)")
-        _check_T(len(values))
+        check_integer("T", len(values), 1, MAX_T)
         wrong = np.flatnonzero(~((values > 0) & (values < 1)))
         if wrong.size:
             t = wrong[0]
@@ -243,48 +232,38 @@ class NoiseSchedule:
         Raises:
             InputError: not 1 ≤ steps ≤ T.
         """
-        steps = self.T if steps is None else steps
-        if not _is_integer(steps) or not 1 <= steps <= self.T:
-            raise InputError(f"steps is {steps!r}; allowed are the integers 1…T = {self.T}")
-        return np.rint(np.linspace(self.T, 0, int(steps) + 1)).astype(np.int64)
+        count = self.T if steps is None else check_integer("steps", steps, 1, self.T)
+        return np.rint(np.linspace(self.T, 0, count + 1)).astype(np.int64)
 
     def violations(self) -> list[str]:
         """Every invariant that does not hold, in words; [] for a valid schedule."""
-        arrays = {"β": self.betas, "α": self.alphas, "ᾱ": self.alpha_bars}
-        found = [
-            f"{k} is not finite at t = {_first(~np.isfinite(v))}"
-            for k, v in arrays.items()
-            if not np.isfinite(v).all()
-        ]
-        if found:
-            return found
-        beta, bar = self.betas[1:], self.alpha_bars
-        if bar[0] != 1:
-            found.append(f"ᾱ_0 = {bar[0]:g}, it must be 1: t = 0 is clean data")
-        if (beta <= 0).any():
-            t = _first(beta <= 0) + 1
-            found.append(f"β_t > 0 fails at t = {t}: β = {self.betas[t]:g}")
-        if (beta >= 1).any():
-            t = _first(beta >= 1) + 1
-            found.append(
-                f"β_t < 1 fails at t = {t}: β = {self.betas[t]:g}, "
-                "no signal is left there and ε-prediction is undefined"
-            )
-        if not np.allclose(self.alphas, 1 - self.betas, rtol=1e-9, atol=1e-12):
-            t = _first(~np.isclose(self.alphas, 1 - self.betas, rtol=1e-9, atol=1e-12))
-            found.append(f"α_t = 1 − β_t fails at t = {t}")
-        product = bar[:-1] * self.alphas[1:]
-        wrong = ~np.isclose(bar[1:], product, rtol=1e-9, atol=1e-300)
-        if wrong.any():
-            t = _first(wrong) + 1
-            ratio = bar[t] / product[t - 1] if product[t - 1] else np.inf
-            found.append(f"ᾱ_t = ᾱ_(t−1)·α_t fails at t = {t}: the ratio is {ratio:.6g}")
-        if (np.diff(bar) >= 0).any():
-            t = _first(np.diff(bar) >= 0) + 1
-            found.append(f"ᾱ_t < ᾱ_(t−1), and with it a falling SNR, fails at t = {t}")
-        if (bar < 0).any() or (bar > 1).any():
-            found.append(f"0 ≤ ᾱ_t ≤ 1 fails at t = {_first((bar < 0) | (bar > 1))}")
-        return found
+        beta, alpha, bar = self.betas, self.alphas, self.alpha_bars
+        first = np.arange(self.T + 1) == 0
+        infinite = {
+            f"{name} is not finite at t = {{t}}": ~np.isfinite(values)
+            for name, values in (("β", beta), ("α", alpha), ("ᾱ", bar))
+        }
+        if any(wrong.any() for wrong in infinite.values()):
+            return _first_of_each(infinite)
+        product = np.append(1.0, bar[:-1] * alpha[1:])
+        ratio = _divide(bar, product)
+        return _first_of_each(
+            {
+                f"ᾱ_0 = {bar[0]:g}, it must be 1: t = 0 is clean data": first & (bar != 1),
+                "β_t > 0 fails at t = {t}: β = {0:g}": ~first & (beta <= 0),
+                "β_t < 1 fails at t = {t}: β = {0:g}, no signal is left there and ε-prediction is "
+                "undefined": ~first & (beta >= 1),
+                "α_t = 1 − β_t fails at t = {t}": ~np.isclose(alpha, 1 - beta, 1e-9, 1e-12),
+                "ᾱ_t = ᾱ_(t−1)·α_t fails at t = {t}: the ratio is {1:.6g}": ~first
+                & ~np.isclose(bar, product, 1e-9, 1e-300),
+                "ᾱ_t < ᾱ_(t−1), and with it a falling SNR, fails at t = {t}": np.append(
+                    False, np.diff(bar) >= 0
+                ),
+                "0 ≤ ᾱ_t ≤ 1 fails at t = {t}": (bar < 0) | (bar > 1),
+            },
+            beta,
+            ratio,
+        )
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, NoiseSchedule) and all(
@@ -303,7 +282,7 @@ def check_schedule(schedule: object) -> "NoiseSchedule":
     """The schedule; InputError for anything else."""
     if not isinstance(schedule, NoiseSchedule):
         raise InputError(
-            f"the schedule is {schedule!r:.80}; allowed is a NoiseSchedule, as "
+            f"the schedule is {shown(schedule)}; allowed is a NoiseSchedule, as "
             "NoiseSchedule.course()"
         )
     return schedule
@@ -314,27 +293,18 @@ def _divide(a: Array, b: Array) -> Array:
         return a / b
 
 
-def _first(mask: NDArray[np.bool_]) -> int:
-    return int(np.flatnonzero(mask)[0])
+def _first_of_each(problems: Mapping[str, NDArray[np.bool_]], *told: Array) -> list[str]:
+    """The texts of the masks that hold anywhere, with the first such t and the values there."""
+    found = {text: int(wrong.argmax()) for text, wrong in problems.items() if wrong.any()}
+    return [text.format(*(values[t] for values in told), t=t) for text, t in found.items()]
 
 
-def _is_integer(value: object) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
-
-
-def _is_real(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _check_T(T: int) -> int:
-    if not _is_integer(T) or not 1 <= T <= MAX_T:
-        raise InputError(f"T is {T!r}; allowed are the integers 1…{MAX_T}")
-    return int(T)
-
-
-def _check_ends(start: float, end: float) -> tuple[float, float]:
-    if not (_is_real(start) and _is_real(end) and 0 < start <= end < 1):
+def _checked(T: int, start: float, end: float) -> tuple[int, float, float]:
+    T = check_integer("T", T, 1, MAX_T)
+    numbers = all(isinstance(beta, Real) and not isinstance(beta, bool) for beta in (start, end))
+    if not (numbers and 0 < start <= end < 1):
         raise InputError(
-            f"beta_start is {start!r} and beta_end {end!r}; allowed is 0 < start ≤ end < 1"
+            f"beta_start is {shown(start)} and beta_end {shown(end)}; "
+            "allowed is 0 < start ≤ end < 1"
         )
-    return float(start), float(end)
+    return T, float(start), float(end)

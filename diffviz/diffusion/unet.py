@@ -27,23 +27,25 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from diffviz.diffusion.denoiser import one_time, tensors_digest
 from diffviz.diffusion.law import DataLaw
 from diffviz.diffusion.schedule import NoiseSchedule, check_schedule
-from diffviz.errors import InputError
+from diffviz.errors import InputError, check_integer, check_names, shown
 
 HEIGHTS = (16, 20, 24, 28)
 SHORTCUTS = ("course", "frozen", "learned")
 MAX_WIDTH = 1024
 
 
-class CourseShortcut(nn.Module):
-    """A 1×1 convolution drawn anew for each call, by the law of a new ``nn.Conv2d(i, o, 1)``.
+class Shortcut(nn.Module):
+    """A 1×1 convolution that is drawn, by the law of a new ``nn.Conv2d(i, o, 1)``.
 
-    Weights and bias are U(−1/√i, 1/√i). They are no parameters, and no key of the state dict.
+    Weights and bias are U(−1/√i, 1/√i). They are no parameters, and no key of the state dict. They
+    are drawn ``anew`` for each call, or once.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, seed: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, seed: int, anew: bool) -> None:
         super().__init__()
-        self.in_channels, self.out_channels = in_channels, out_channels
+        self.in_channels, self.out_channels, self.anew = in_channels, out_channels, anew
         self.generator = torch.Generator().manual_seed(seed)
+        self._once = None if anew else self.draw()
 
     def draw(self) -> tuple[Tensor, Tensor]:
         """The next weight (o, i, 1, 1) and bias (o,), on the CPU."""
@@ -56,7 +58,7 @@ class CourseShortcut(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, i, H, W) → (B, o, H, W)."""
-        weight, bias = self.draw()
+        weight, bias = self._once or self.draw()
         return conv2d(x, weight.to(x), bias.to(x))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -69,29 +71,8 @@ class CourseShortcut(nn.Module):
         self.generator.set_state(state["generator"])
 
 
-class FrozenShortcut(nn.Module):
-    """The first draw of ``CourseShortcut``, kept; no key of the state dict either."""
-
-    weight: Tensor
-    bias: Tensor
-
-    def __init__(self, in_channels: int, out_channels: int, seed: int) -> None:
-        super().__init__()
-        weight, bias = CourseShortcut(in_channels, out_channels, seed).draw()
-        self.register_buffer("weight", weight, persistent=False)
-        self.register_buffer("bias", bias, persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, i, H, W) → (B, o, H, W)."""
-        return conv2d(x, self.weight, self.bias)
-
-
-def _conv(in_channels: int, out_channels: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 3, padding=1),
-        nn.BatchNorm2d(out_channels),
-        nn.GELU(),
-    )
+def _conv(i: int, o: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(i, o, 3, padding=1), nn.BatchNorm2d(o), nn.GELU())
 
 
 class Block(nn.Module):
@@ -111,47 +92,35 @@ class Block(nn.Module):
         return h if self.shortcut is None else (self.shortcut(x) + h) / 1.414
 
 
-class Down(nn.Module):
+class Level(nn.Module):
+    """Layers under the name ``model``; several inputs are joined, channel after channel."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.model = nn.Sequential(*layers)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Apply the layers."""
+        return self.model(torch.cat(inputs, dim=1))
+
+
+def _down(i: int, o: int) -> Level:
     """Two blocks, then half the height: (B, i, H, W) → (B, o, H/2, W/2)."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.model = nn.Sequential(
-            Block(in_channels, out_channels), Block(out_channels, out_channels), nn.MaxPool2d(2)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply the level."""
-        return self.model(x)
+    return Level(Block(i, o), Block(o, o), nn.MaxPool2d(2))
 
 
-class Up(nn.Module):
-    """Join the level's own input, twice the height, two blocks."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.model = nn.Sequential(
-            nn.ConvTranspose2d(in_channels, out_channels, 2, 2),
-            Block(out_channels, out_channels),
-            Block(out_channels, out_channels),
-        )
-
-    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        """Apply the level to x and the output of its twin on the way down."""
-        return self.model(torch.cat((x, skip), dim=1))
+def _up(i: int, o: int) -> Level:
+    """Twice the height, two blocks."""
+    return Level(nn.ConvTranspose2d(i, o, 2, 2), Block(o, o), Block(o, o))
 
 
 class Embed(nn.Module):
     """A vector to one factor or offset per channel: (B, i) → (B, o, 1, 1)."""
 
-    def __init__(self, in_features: int, out_features: int) -> None:
+    def __init__(self, i: int, o: int) -> None:
         super().__init__()
-        self.in_features = in_features
-        self.model = nn.Sequential(
-            nn.Linear(in_features, out_features),
-            nn.GELU(),
-            nn.Linear(out_features, out_features),
-        )
+        self.in_features = i
+        self.model = nn.Sequential(nn.Linear(i, o), nn.GELU(), nn.Linear(o, o))
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the two layers."""
@@ -183,22 +152,24 @@ class ContextUnet(nn.Module):
         shortcut_seed: int = 0,
     ) -> None:
         super().__init__()
-        _check_size("in_channels", in_channels, 1, MAX_WIDTH)
-        _check_size("n_cfeat", n_cfeat, 1, MAX_WIDTH)
-        _check_size("shortcut_seed", shortcut_seed, 0, 2**63 - 1)
-        _check_size("n_feat", n_feat, 8, MAX_WIDTH)
+        for name, size in (("in_channels", in_channels), ("n_cfeat", n_cfeat)):
+            check_integer(name, size, 1, MAX_WIDTH)
+        check_integer("shortcut_seed", shortcut_seed, 0, 2**63 - 1)
+        check_integer("n_feat", n_feat, 8, MAX_WIDTH)
         if n_feat % 8:
             raise InputError(f"n_feat is {n_feat}; allowed are the multiples of 8 to {MAX_WIDTH}")
         if isinstance(height, bool) or height not in HEIGHTS:
-            raise InputError(f"height is {height!r}; allowed are {', '.join(map(str, HEIGHTS))}")
+            raise InputError(
+                f"height is {shown(height)}; allowed are {', '.join(map(str, HEIGHTS))}"
+            )
         self.in_channels, self.n_feat = in_channels, n_feat
         self.n_cfeat, self.height = n_cfeat, height
         self.shortcut, self.shortcut_seed = shortcut, shortcut_seed
 
         first = _shortcut(shortcut, in_channels, n_feat, shortcut_seed)
         self.init_conv = Block(in_channels, n_feat, first)
-        self.down1 = Down(n_feat, n_feat)
-        self.down2 = Down(n_feat, 2 * n_feat)
+        self.down1 = _down(n_feat, n_feat)
+        self.down2 = _down(n_feat, 2 * n_feat)
         self.to_vec = nn.Sequential(nn.AvgPool2d(4), nn.GELU())
         self.timeembed1 = Embed(1, 2 * n_feat)
         self.timeembed2 = Embed(1, n_feat)
@@ -209,8 +180,8 @@ class ContextUnet(nn.Module):
             nn.GroupNorm(8, 2 * n_feat),
             nn.ReLU(),
         )
-        self.up1 = Up(4 * n_feat, n_feat)
-        self.up2 = Up(2 * n_feat, n_feat)
+        self.up1 = _up(4 * n_feat, n_feat)
+        self.up2 = _up(2 * n_feat, n_feat)
         self.out = nn.Sequential(
             nn.Conv2d(2 * n_feat, n_feat, 3, padding=1),
             nn.GroupNorm(8, n_feat),
@@ -287,14 +258,14 @@ class NetworkDenoiser:
             InputError: another number of ``classes`` than the network has context entries.
         """
         if not isinstance(network, ContextUnet):
-            raise InputError(f"the network is {network!r:.80}; allowed is a ContextUnet")
+            raise InputError(f"the network is {shown(network)}; allowed is a ContextUnet")
         check_schedule(schedule)
+        self.classes = check_names("classes", classes)
         if classes and len(classes) != network.n_cfeat:
             raise InputError(f"{len(classes)} classes; the network has n_cfeat={network.n_cfeat}")
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
         self.schedule = schedule
         self.sample_shape: tuple[int, ...] = (network.in_channels, network.height, network.height)
-        self.classes = tuple(classes)
         self.facts: Mapping[str, Any] = MappingProxyType(dict(facts or {}))
         # t/T is what the network is told, so T decides about its answers as the weights do.
         fact = f"{weights_digest(network)} T={schedule.T}"
@@ -357,7 +328,7 @@ class NetworkDenoiser:
             return self
         fresh = copy.deepcopy(self)
         for module in fresh.network.modules():
-            if isinstance(module, CourseShortcut):
+            if isinstance(module, Shortcut):
                 module.generator.manual_seed(seed)
         return fresh
 
@@ -379,16 +350,7 @@ def weights_digest(network: ContextUnet) -> str:
     return digest
 
 
-def _shortcut(mode: str, in_channels: int, out_channels: int, seed: int) -> nn.Module:
-    if mode == "course":
-        return CourseShortcut(in_channels, out_channels, seed)
-    if mode == "frozen":
-        return FrozenShortcut(in_channels, out_channels, seed)
-    if mode == "learned":
-        return nn.Conv2d(in_channels, out_channels, 1)
-    raise InputError(f"shortcut is {mode!r}; allowed are {', '.join(SHORTCUTS)}")
-
-
-def _check_size(name: str, value: int, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InputError(f"{name} is {value!r}; allowed are the integers {low}…{high}")
+def _shortcut(mode: str, i: int, o: int, seed: int) -> nn.Module:
+    if mode not in SHORTCUTS:
+        raise InputError(f"shortcut is {shown(mode)}; allowed are {', '.join(SHORTCUTS)}")
+    return nn.Conv2d(i, o, 1) if mode == "learned" else Shortcut(i, o, seed, mode == "course")

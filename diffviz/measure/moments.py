@@ -1,9 +1,8 @@
-"""Count, mean and central sums of samples, which add up: the moments of a whole from its parts.
-
-Both classes are frozen monoids: ``merge`` is associative, and what is merged does not change.
-"""
+"""Count, mean and central sums, which add up: the moments of a whole from those of its parts."""
 
 from dataclasses import dataclass
+from math import comb
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,99 +12,70 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Moments:
-    """Count, mean and central sums Σ(x − mean)^k for k = 2, 3, 4, elementwise over any shape.
+    """Count n, and ``sums``: the mean and Σ(x − mean)^k for k = 2, or for k = 2, 3, 4.
 
-    Merged by the pairwise formulas of Pébay (SAND2008-6212, eq. 2.1), which stay accurate for a
-    small spread around a large mean.
+    A frozen monoid, elementwise over any shape. Sums are merged about the mean of both (Pébay,
+    SAND2008-6212, eq. 2.1), which stays accurate for a small spread around a large mean.
+
+    Attributes:
+        n: one number for all, or an array of the shape.
+        sums: (k, *shape), 2 or 4 of them.
     """
 
-    n: Array
-    mean: Array
-    m2: Array
-    m3: Array
-    m4: Array
+    n: Any
+    sums: Array
 
     @classmethod
-    def empty(cls, shape: tuple[int, ...] = ()) -> "Moments":
-        """The identity of ``merge``."""
-        return cls(*(np.zeros(shape) for _ in range(5)))
-
-    @classmethod
-    def of(cls, x: NDArray[np.floating]) -> "Moments":
-        """Moments over the last axis of ``x``."""
+    def of(cls, x: NDArray[np.floating], orders: int = 4) -> "Moments":
+        """Moments over the last axis of ``x``, up to the power ``orders``."""
         values = np.asarray(x, dtype=np.float64)
         mean = values.mean(axis=-1)
         centered = values - mean[..., None]
-        sums = ((centered**k).sum(axis=-1) for k in (2, 3, 4))
-        return cls(np.full(mean.shape, float(values.shape[-1])), mean, *sums)
+        powers = [(centered**k).sum(axis=-1) for k in range(2, orders + 1)]
+        return cls(float(values.shape[-1]), np.stack([mean, *powers]))
 
     def merge(self, other: "Moments") -> "Moments":
-        """Moments of both samples together."""
+        """Moments of both samples together; where one holds nothing, those of the other."""
         n = self.n + other.n
-        safe = np.where(n > 0, n, 1)
-        a, b = self.n / safe, other.n / safe
-        delta = np.where((self.n > 0) & (other.n > 0), other.mean - self.mean, 0)
-        mean = np.where(self.n > 0, self.mean, other.mean) + b * delta
-        m2 = self.m2 + other.m2 + delta**2 * a * b * n
-        m3 = (
-            self.m3
-            + other.m3
-            + delta**3 * a * b * (a - b) * n
-            + 3 * delta * (a * other.m2 - b * self.m2)
-        )
-        m4 = (
-            self.m4
-            + other.m4
-            + delta**4 * a * b * (a * a - a * b + b * b) * n
-            + 6 * delta**2 * (a * a * other.m2 + b * b * self.m2)
-            + 4 * delta * (a * other.m3 - b * self.m3)
-        )
-        return Moments(n, mean, m2, m3, m4)
+        share = other.n / np.where(n > 0, n, 1)
+        apart = other.sums[0] - self.sums[0]
+        parts = self._about(-share * apart), other._about((1 - share) * apart)
+        mean = self.sums[0] + share * apart
+        return Moments(n, np.stack([mean, *(a + b for a, b in zip(*parts, strict=True))]))
+
+    def _about(self, shift: Array) -> list[Array]:
+        """Σ(x − mean + shift)^k for each k from 2 on."""
+        central = [self.n, 0.0, *self.sums[1:]]
+        return [
+            sum(comb(k, j) * central[k - j] * shift**j for j in range(k + 1))
+            for k in range(2, len(central))
+        ]
 
     @property
-    def std(self) -> Array:
-        """Standard deviation with n − 1; NaN below two values."""
-        return np.sqrt(_ratio(self.m2, self.n - 1))
-
-    @property
-    def skewness(self) -> Array:
-        """Third standardised moment (biased, as scipy's default); NaN for a constant sample."""
-        return _ratio(_ratio(self.m3, self.n), _ratio(self.m2, self.n) ** 1.5)
-
-    @property
-    def kurtosis(self) -> Array:
-        """Excess kurtosis (biased, as scipy's default); NaN for a constant sample."""
-        return _ratio(_ratio(self.m4, self.n), _ratio(self.m2, self.n) ** 2) - 3
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Count n (one number for all), mean and Σ(x − mean)² of each of many coordinates."""
-
-    n: float
-    mean: Array
-    m2: Array
-
-    @classmethod
-    def of(cls, x: NDArray[np.floating], axis: int) -> "Spread":
-        """Spread over one axis of ``x``."""
-        values = np.asarray(x, dtype=np.float64)
-        mean = values.mean(axis=axis, keepdims=True)
-        m2 = ((values - mean) ** 2).sum(axis=axis)
-        return cls(float(values.shape[axis]), mean.squeeze(axis), m2)
-
-    def merge(self, other: "Spread") -> "Spread":
-        """The spread of both samples together; both must hold values."""
-        n = self.n + other.n
-        delta = other.mean - self.mean
-        mean = self.mean + delta * (other.n / n)
-        return Spread(n, mean, self.m2 + other.m2 + delta**2 * (self.n * other.n / n))
+    def mean(self) -> Array:
+        """The mean; NaN of nothing."""
+        return np.where(self.n > 0, self.sums[0], np.nan)
 
     @property
     def variance(self) -> Array:
         """Σ(x − mean)²/(n − 1), unbiased; NaN below two values."""
-        return self.m2 / (self.n - 1) if self.n > 1 else np.full(self.m2.shape, np.nan)
+        return _ratio(self.sums[1], self.n - 1)
+
+    @property
+    def std(self) -> Array:
+        """The root of ``variance``."""
+        return np.sqrt(self.variance)
+
+    @property
+    def skewness(self) -> Array:
+        """Third standardised moment (biased, as scipy's default); NaN for a constant sample."""
+        return _ratio(_ratio(self.sums[2], self.n), _ratio(self.sums[1], self.n) ** 1.5)
+
+    @property
+    def kurtosis(self) -> Array:
+        """Excess kurtosis (biased, as scipy's default); NaN for a constant sample."""
+        return _ratio(_ratio(self.sums[3], self.n), _ratio(self.sums[1], self.n) ** 2) - 3
 
 
-def _ratio(a: Array, b: Array) -> Array:
+def _ratio(a: Array, b: Any) -> Array:
     return np.divide(a, b, out=np.full(np.shape(a), np.nan), where=np.asarray(b) > 0)

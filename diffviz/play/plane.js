@@ -9,8 +9,8 @@
  * @typedef {{K: number, mx: Float64Array, my: Float64Array, s2: Float64Array, w: Float64Array, mean: number[],
  *   cov: number[]}} Law
  * @typedef {{T: number, alpha: ArrayLike<number>, bar: ArrayLike<number>}} Schedule indexed by t
- * @typedef {{name: string, scale: number, pull: number, ode: boolean}} Arm λ, c, or DDIM
- * @typedef {{distance: number, std: number, width: number, ks: number, shares: number[], modes: number,
+ * @typedef {{scale: number, pull: number, ode: boolean}} Arm λ, c, or DDIM
+ * @typedef {{distance: number, std: number, width: number, ks: number, shares: number[], modes: number, misplaced: number,
  *   mean: number[], cov: number[]}} Numbers
  */
 
@@ -18,7 +18,7 @@ const { sqrt, max, min, hypot, exp, round, abs, floor, log, cos, sin, PI } = Mat
 const LEAST = 1e-12, BAND = 1.48; // least variance of a mode; D of n points lies below BAND/√n, both axes, 95 %
 const ARMS = ["ddpm", "z0", "ddim", "own"];
 const HUE = { ddpm: "#1a7fc4", z0: "#d55e00", ddim: "#009e73", own: "#7d5cf5" };
-const SECONDS = 9, BUDGET = 9, PATHS = 5; // of a whole run at speed 1; milliseconds a frame for sampling; paths drawn
+const SECONDS = 9, BUDGET = 9; // of a whole run at speed 1; milliseconds a frame for sampling
 
 // ---- mathematics
 
@@ -106,37 +106,28 @@ export function denoise(law, bar, x, out) {
 	return { shares: Array.from(shares, (v) => v / n), width: sqrt(width / n) };
 }
 
-/** Φ to 1e-7: Press et al., Numerical Recipes, section 6.2. */
+/** Φ at −8 + i/1024, by Simpson's rule; straight lines between are right to 3e-8. */
+const PHI = f64(16385).map((_, i, all) => {
+	const z = i / 1024 - 8, h = 1 / 1024, bell = (v) => exp(-v * v / 2) / sqrt(2 * PI);
+	if (i < 16384) all[i + 1] = all[i] + (h / 6) * (bell(z) + 4 * bell(z + h / 2) + bell(z + h));
+	return all[i];
+});
 export function phi(z) {
-	const x = abs(z) / Math.SQRT2, t = 1 / (1 + x / 2);
-	const p = -1.26551223 + t * (1.00002368 + t * (0.37409196 + t * (0.09678418 + t * (-0.18628806 + t * (0.27886807 +
-		t * (-1.13520398 + t * (1.48851587 + t * (-0.82215223 + t * 0.17087277))))))));
-	const tail = (t * exp(p - x * x)) / 2;
-	return z > 0 ? 1 - tail : tail;
+	const u = 1024 * min(max(z + 8, 0), 15.999), i = floor(u);
+	return PHI[i] + (u - i) * (PHI[i + 1] - PHI[i]);
 }
 
-/** The larger of the two axes' D against q(x_t). Φ is evaluated only where |F_n − F| can still be larger. */
+/** The larger of the two axes' D against q(x_t). */
 function ksDistance(law, bar, x) {
-	const n = x.length / 2, root = sqrt(bar), line = f64(n), null_ = f64(n);
-	const scale = Array.from(law.s2, (s) => 1 / sqrt(max(bar * s + 1 - bar, LEAST)));
+	const n = x.length / 2, root = sqrt(bar), line = f64(n), scale = law.s2.map((s) => 1 / sqrt(max(bar * s + 1 - bar, LEAST)));
 	let best = 0;
-	for (let axis = 0; axis < 2; axis++) {
-		const m = axis ? law.my : law.mx;
+	for (const [axis, m] of [law.mx, law.my].entries()) {
 		for (let i = 0; i < n; i++) line[i] = x[2 * i + axis];
 		line.sort();
-		const at = (i) => {
+		for (let i = 0; i < n; i++) {
 			let f = 0;
 			for (let k = 0; k < law.K; k++) f += law.w[k] * phi((line[i] - root * m[k]) * scale[k]);
 			best = max(best, (i + 1) / n - f, f - i / n);
-			return (null_[i] = f);
-		};
-		at(0); at(n - 1);
-		const open = [[0, n - 1]];
-		while (open.length) {
-			const [i, j] = open.pop(), mid = (i + j) >> 1;
-			if (mid === i || max(j / n - null_[i], null_[j] - (i + 1) / n) <= best) continue;
-			at(mid);
-			open.push([i, mid], [mid, j]);
 		}
 	}
 	return best;
@@ -158,21 +149,20 @@ export function measure(law, bar, x, told) {
 	}
 	for (let j = 0; j < 3; j++) cov[j] /= n - 1;
 	const std = sqrt((cov[0] + cov[2]) / 2);
-	// The share of the smaller of two modes; of more, the part of the points that is in a wrong one.
-	const small = law.w[0] > law.w[1] ? 1 : 0, wrong = told.shares.reduce((sum, v, k) => sum + abs(v - law.w[k]) / 2, 0);
-	const modes = law.K === 2 ? told.shares[small] : wrong;
-	return { distance: sqrt(far / n / 2), std, ks: ksDistance(law, bar, x), ...told, modes, mean: [sx, sy], cov };
+	// The share of the smallest mode, and the part of the points that is in a wrong mode.
+	const modes = told.shares[law.w.indexOf(min(...law.w))], misplaced = told.shares.reduce((sum, v, k) => sum + abs(v - law.w[k]) / 2, 0);
+	return { distance: sqrt(far / n / 2), std, ks: ksDistance(law, bar, x), ...told, modes, misplaced, mean: [sx, sy], cov };
 }
 
-/** Standard normal numbers of a seed and a step (sfc32, Box and Muller): the same for every arm. */
+/** Standard normal numbers of a seed and a step (mulberry32, Box and Muller): the same for every arm. */
 export function normals(seed, step, count) {
-	let a = 0x9e3779b9 ^ seed, b = 0x243f6a88 ^ Math.imul(step + 1, 0x85ebca6b), c = 0xb7e15162, d = 1;
+	let a = Math.imul(seed + 1, 0x9e3779b9) ^ Math.imul(step + 2, 0x85ebca6b);
 	const next = () => {
-		const t = (((a + b) | 0) + d) | 0;
-		d = (d + 1) | 0; a = b ^ (b >>> 9); b = (c + (c << 3)) | 0; c = (c << 21) | (c >>> 11); c = (c + t) | 0;
-		return ((t >>> 0) + 0.5) / 4294967296;
+		a = (a + 0x6d2b79f5) | 0;
+		let t = Math.imul(a ^ (a >>> 15), a | 1);
+		t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+		return ((t ^ (t >>> 14)) + 2147483648.5) / 4294967296;
 	};
-	for (let i = 0; i < 16; i++) next();
 	const out = f64(count + (count & 1));
 	for (let i = 0; i < count; i += 2) {
 		const r = sqrt(-2 * log(next())), angle = 2 * PI * next();
@@ -205,11 +195,11 @@ export class Chain {
 
 // ---- GIF
 
-/** An animated GIF (GIF89a, LZW) with one palette, the commonest colours of some frames of RGBA. */
+/** An animated GIF (GIF89a, LZW) with one palette, the commonest colours of its first frame (RGBA). */
 export class Gif {
-	constructor(width, height, samples) {
+	constructor(width, height, data) {
 		const count = new Uint32Array(32768), u16 = (v) => [v & 255, v >> 8], chars = (v) => [...v].map((c) => c.charCodeAt(0));
-		for (const data of samples) for (let i = 0; i < data.length; i += 4) count[Gif.colour(data, i)]++;
+		for (let i = 0; i < data.length; i += 4) count[Gif.colour(data, i)]++;
 		this.palette = [...count.keys()].sort((a, b) => count[b] - count[a]).slice(0, 256);
 		this.index = new Int16Array(32768).fill(-1);
 		this.size = [...u16(width), ...u16(height)];
@@ -225,10 +215,10 @@ export class Gif {
 	/** A frame for delay / 100 seconds. */
 	add(data, delay) {
 		const { bytes, index } = this;
-		let block = [], held = 0, bits = 0, width = 9, next = 258, table = new Map(), prefix = -1;
+		const block = [];
+		let held = 0, bits = 0, width = 9, next = 258, table = new Map(), prefix = -1;
 		const emit = (code) => {
 			for (held |= code << bits, bits += width; bits >= 8; held >>= 8, bits -= 8) block.push(held & 255);
-			while (block.length > 254) bytes.push(255, ...block.splice(0, 255));
 		};
 		bytes.push(0x21, 0xf9, 4, 0, delay & 255, delay >> 8, 0, 0, 0x2c, 0, 0, 0, 0, ...this.size, 0, 8);
 		emit(256);
@@ -246,8 +236,8 @@ export class Gif {
 		}
 		emit(prefix);
 		emit(257);
-		if (bits) block.push(held & 255);
-		while (block.length) { const part = block.splice(0, 255); bytes.push(part.length, ...part); }
+		block.push(held & 255);
+		for (let i = 0; i < block.length; i += 255) bytes.push(min(255, block.length - i), ...block.slice(i, i + 255));
 		bytes.push(0);
 	}
 	blob() { return new Blob([Uint8Array.from([...this.bytes, 0x3b])], { type: "image/gif" }); }
@@ -255,8 +245,8 @@ export class Gif {
 
 // ---- the page
 
-const FIELDS = ["law", "T", "schedule", "seed", "scale", "pull", "arms", "glass", "preset", "points"]; // kept in the address
-const SHOW = ["contours", "mean", "ellipse", "paths", "score", "glass"];
+const FIELDS = ["law", "T", "schedule", "seed", "scale", "pull", "arms", "view", "glass", "particle", "preset", "points"]; // kept in the address
+const KEYS = { " ": "play", ArrowLeft: "back", ArrowRight: "forward", Home: "start", End: "end", s: "score", g: "next" };
 const clamp = (v, low, high) => min(max(+v || 0, low), high);
 const table = (names, value) => Object.fromEntries(names.map((name) => [name, value(name)]));
 /** 0 … count in about `most` even strides, both ends included. */
@@ -265,7 +255,6 @@ const put = (node, text) => node.textContent === text || (node.textContent = tex
 const ratio = () => min(devicePixelRatio || 1, 2);
 
 const el = (tag, properties) => Object.assign(document.createElement(tag), properties);
-const dot = (name) => `<i class="dot ${name}"></i>`;
 
 /** A canvas's context for drawing in CSS pixels. */
 function fit(canvas, w = canvas.clientWidth, h = canvas.clientHeight, scale = ratio()) {
@@ -284,6 +273,7 @@ function stroke(ctx, colour, width, draw, alpha = 1) {
 	ctx.globalAlpha = 1;
 }
 function disc(ctx, colour, x, y, r) { ctx.beginPath(); ctx.arc(x, y, r, 0, 7); ctx.fillStyle = colour; ctx.fill(); }
+function write(ctx, colour, text, x, y) { Object.assign(ctx, { font: "600 14px system-ui,sans-serif", fillStyle: colour }).fillText(text, x, y); }
 function line(ctx, x, y, dx, dy) { ctx.moveTo(x, y); ctx.lineTo(x + dx, y + dy); }
 function cross(ctx, [x, y], r) { line(ctx, x - r, y, 2 * r, 0); line(ctx, x, y - r, 0, 2 * r); }
 function arrow(ctx, x, y, dx, dy, head) {
@@ -306,24 +296,18 @@ export function mount(host, o) {
 	sheet.replaceSync(o.css);
 	shadow.adoptedStyleSheets = [sheet];
 	const ending = new AbortController(), calm = matchMedia("(prefers-reduced-motion: reduce)"), night = matchMedia("(prefers-color-scheme: dark)");
-	const s = { // all that a reader can choose
-		language: "en", theme: "auto", seed: 1, particles: 1000, speed: 1, view: "beside", contours: true, mean: true, ellipse: true,
-		paths: true, score: false, particle: 0, points: o.laws.drawn ? o.laws.drawn.means : [], ...(o.presets[o.preset] || Object.values(o.presets)[0]),
-	};
-	for (const name of Object.keys(s)) if (name in o) s[name] = o[name];
-	s.preset = Object.keys(s).some((name) => name in (o.presets[o.preset] || o) && name in o) ? "" : o.preset;
-	let run, panes = [], ui = {}, ink = {}, built = "", field = null, k = 0, at = 0, last = 0, still = 0, frame = 0;
-	let playing = false, visible = true, dirty = true, drawing = false, ended = false, open = !!o.open, previous = null, crosshair = [0, 0];
-	const timers = new Set(), layers = {};
+	const { t: first, ...s } = o.state; // all that a reader can choose, see State in plane.py
+	let run, panes = [], ui = {}, ink = {}, built = "", field = {}, layer = {}, k = 0, at = 0, last = 0, frame = 0;
+	let playing = false, visible = true, dirty = true, drawing = false, ended = false, previous = null, crosshair = [0, 0];
 	const say = (table, name, values = {}) => o.texts[s.language][table][name].replace(/\{(\w+)\}/g, (_, key) => values[key]);
 	const number = (v) => (Number.isFinite(v) ? v.toFixed(2) : "–"), percent = (v) => round(100 * v) + "%";
 
 	// ---- what follows from what is chosen
 
 	const armOf = (name) => ({
-		name, scale: name === "own" ? s.scale : +(name === "ddpm"), pull: name === "own" ? s.pull : 1, ode: name === "ddim",
+		scale: name === "own" ? s.scale : +(name === "ddpm"), pull: name === "own" ? s.pull : 1, ode: name === "ddim",
 	});
-	const excess = (arm) => (arm.ode ? 0 : arm.pull - (1 + arm.scale ** 2) / 2);
+	const excess = ({ ode, pull, scale }) => (ode ? 0 : pull - (1 + scale ** 2) / 2);
 	const chain = (name) => (run.chains[name] ||= new Chain(run.law, run.schedule, armOf(name), run.draw));
 	const bar = (step = k) => run.schedule.bar[s.T - step];
 	function restart() {
@@ -346,25 +330,24 @@ export function mount(host, o) {
 	}
 	const there = (name) => min(k, chain(name).k);
 	const reference = (step) => {
-		const std = sqrt((bar(step) * (run.law.cov[0] + run.law.cov[2])) / 2 + 1 - bar(step));
-		return { std, distance: std, width: 1, ks: BAND / sqrt(s.particles), modes: run.law.K === 2 ? min(...run.law.w) : 0 };
+		const std = sqrt(max((bar(step) * (run.law.cov[0] + run.law.cov[2])) / 2 + 1 - bar(step), LEAST));
+		return { std, distance: std, width: 1, ks: BAND / sqrt(s.particles), modes: min(...run.law.w), misplaced: 0 };
 	};
 	/** −1 too small, 0 right, 1 too large. */
 	function judge(name, value, right) {
-		const m = o.limits;
+		const m = o.limits, chance = 1 / sqrt(s.particles); // the band of a std, 95 %, in parts of it
 		if (name === "ks") return +(value > m.far + right);
-		if (name !== "modes") return value < m.less * right ? -1 : +(value > m.more * right);
-		return right && value < m.mode * right ? -1 : +(right ? 1 - value < m.mode * (1 - right) : value > m.wrong);
+		if (right && name !== "modes") return value < m.less * (1 - chance) * right ? -1 : +(value > m.more * (1 + chance) * right);
+		return name === "modes" ? -(run.law.K === 2 && value < m.mode * right) : +(value > m.wrong);
 	}
 	/** What has become of an arm: a key of the texts, and the numbers in its sentence. @returns {[string, any]} */
 	function verdict(name) {
-		const j = there(name), n = chain(name).numbers[j], r = reference(j), root = sqrt(bar(j));
+		const j = there(name), n = chain(name).numbers[j], r = reference(j);
 		const off = table(Object.keys(r), (key) => judge(key, n[key], r[key]));
-		const center = hypot(n.mean[0] - root * run.law.mean[0], n.mean[1] - root * run.law.mean[1]);
-		const key = !j ? "start" : off.std > 0 ? "wide" : off.modes < 0 ? "lost" : off.modes && !r.modes ? "misplaced"
-			: off.std < 0 ? (n.distance < o.limits.pulled * r.distance && center < 0.4 * r.std ? "pulled" : "narrow")
-			: off.width ? (off.width < 0 ? "thin" : "fuzzy") : off.modes || off.ks ? "off" : j < s.T ? "right" : "right_end";
-		return [key, { n: s.particles, spread: percent(n.std / r.std), p: percent(n.modes), w: percent(r.modes), width: percent(n.width), d: number(n.ks), T: s.T }];
+		const key = !j ? "start" : off.std > 0 ? "wide" : off.modes ? "lost" : off.misplaced && run.law.K > 2 ? "misplaced"
+			: off.std < 0 ? (n.distance < o.limits.pulled * r.distance ? "pulled" : "narrow")
+			: off.width ? (off.width < 0 ? "thin" : "fuzzy") : off.ks ? "off" : j < s.T ? "right" : "right_end";
+		return [key, { n: s.particles, spread: percent(n.std / r.std), p: percent(n.modes), w: percent(r.modes), wrong: percent(n.misplaced), width: percent(n.width), d: number(n.ks), T: s.T }];
 	}
 	function sentence(name) {
 		const [key, values] = verdict(name), more = excess(armOf(name)), fine = key.startsWith("right") || key === "start";
@@ -374,68 +357,62 @@ export function mount(host, o) {
 
 	// ---- the elements of the page
 
-	/** HTML of texts from the catalogue; every element with an id is then at hand as ui[id]. */
+	/** The page in a language; {table.name} is a text. Elements with an id are then at hand as ui[id]. */
 	function build() {
-		const t = (name) => say("ui", name), all = (list, html) => list.map(html).join(""), row = (...html) => `<div class="row">${html.join("")}</div>`;
-		const pick = (id, names, label = (name) => say(id, name)) => `<label>${t(id)}<select id="${id}">${all(names, (name) => `<option value="${name}">${label(name)}</option>`)}</select></label>`;
-		const button = (id, text = t(id), look = "") => `<button type="button" id="${id}" class="${look}" title="${t(id)}" aria-label="${t(id)}">${text}</button>`;
-		const range = (id, top) => `<label>${t(id)}<input type="range" id="${id}" min="0" max="${top}" step="${top / 100}"><output id="${id}_"></output></label>`;
-		const check = (id, text = t(id)) => `<label><input type="checkbox" id="${id}">${text}</label>`, named = (name) => dot(name) + say("arm", name);
-		const part = (name) => (name === "modes" && run.law.K > 2 ? "misplaced" : name);
-		const columns = ["distance", "std", "width", "ks", ...(run.law && run.law.K > 1 ? ["modes"] : [])], groups = s.view === "over" ? [s.arms] : s.arms.map((name) => [name]);
-		const tr = (name, head) => `<tr class="${name}"><th scope="row">${head}</th>${all(columns, (c) => `<td id="${name}-${c}"></td>`)}</tr>`;
-		const top = row(pick("preset", [...Object.keys(o.presets), ""], (name) => (name ? say("preset", name) : t("custom"))), pick("law", Object.keys(o.laws)), `<span id="tools" class="row">${button("undo") + button("clear") + button("done", t("done"), "main")}</span>`) + '<p id="claim"></p>';
-		const pictures = `<div class="panes n${groups.length}">${all(groups, (arms) => `<figure class="${arms[1] ? "over" : arms}"><div class="head">${all(arms, (name) => `<b>${named(name)}</b><span>${say("why", name)}</span>`)}</div><canvas role="img" tabindex="0"></canvas>
-			<figcaption>${all(arms, (name) => `<div>${arms[1] ? dot(name) : ""}<span id="${name}-says"></span><div id="${name}-note" class="note"></div></div>`)}</figcaption></figure>`) + (groups.length === 3 && !s.arms.includes("own") ? button("add", "+ " + say("arm", "own")) : "")}</div>`;
-		const bar = `<div class="row bar">${button("play", "", "main") + button("start", "|◀") + button("back", "◀") + button("forward", "▶")}<input type="range" id="time" min="0" aria-label="${t("time")}"><output id="t"></output></div>`;
-		const grid = `<table aria-label="${t("numbers")}"><thead><tr><th scope="col"><span class="sr">${t("sampler")}</span></th>${all(columns, (c) => `<th scope="col" title="${say("about", part(c))}">${say("number", part(c))}<canvas id="${c}-chart" aria-hidden="true"></canvas></th>`)}</tr></thead><tbody>${all(s.arms, (name) => tr(name, named(name))) + tr("ref", t("right"))}</tbody></table>`;
-		const more = `<details id="more"${open ? " open" : ""}><summary>${t("more")}</summary>${row(all(ARMS, (name) => check(name, named(name))), pick("view", ["beside", "over"], t), pick("speed", [0.25, 0.5, 1, 2, 4], (v) => "× " + v)) +
-			row(...SHOW.map((name) => check(name))) + row(range("T", 100), pick("schedule", o.given ? ["given"] : ["course", "linear", "cosine"]), `<label>${t("seed")}<input type="number" id="seed" min="0" max="999999"></label>`, button("dice"))}
-			<div class="row" id="mine"><canvas id="pad" aria-hidden="true"></canvas>${range("scale", 1.5) + range("pull", 2) + button("balance")}</div>${row(button("png"), button("gif"), `<span class="note">${t("keys")}</span>`)}</details>`;
-		root.innerHTML = (o.compact ? pictures + bar : top + pictures + bar + grid + more) + '<div id="live" class="sr" role="status"></div>';
-		root.lang = s.language;
-		root.ariaLabel = t("title");
-		ui = {};
-		for (const node of root.querySelectorAll("[id]")) ui[node.id] = node;
-		panes = [...root.querySelectorAll("figure canvas")].map((canvas, i) => ({ canvas, arms: groups[i] }));
+		root.innerHTML = o.html.replace(/\{(\w+)\.(\w+)\}/g, (_, table, name) => say(table, name));
+		Object.assign(root, { lang: s.language, ariaLabel: say("ui", "title") });
+		const { open } = ui.more || o;
+		ui = Object.fromEntries([...root.querySelectorAll("[id]")].map((node) => [node.id, node]));
+		Object.assign(ui.more, { open });
+		built = s.language;
 	}
-	/** The controls follow what is chosen; the page is built again only when its parts change. */
+	/** The page follows what is chosen. */
 	function refresh() {
-		const parts = [s.language, s.law, s.arms, s.view, run.law && min(run.law.K, 3)].join();
+		if (built !== s.language) build();
 		drawing = s.law === "drawn" && !playing && !k;
-		if (built !== parts) { built = parts; if (ui.more) open = ui.more.open; build(); }
-		if (!o.compact) {
-			for (const id of ["preset", "law", "speed", "view", "schedule", "seed", "scale", "pull"]) ui[id].value = s[id];
-			for (const id of SHOW) ui[id].checked = s[id];
-			for (const id of ARMS) { ui[id].checked = s.arms.includes(id); ui[id].disabled = s.arms.join() === id; }
-			for (const id of ["scale", "pull"]) ui[id + "_"].textContent = number(s[id]);
-			ui.T.value = 50 * (Math.log10(s.T) - 1);
-			ui.T.ariaValueText = ui.T_.textContent = s.T;
-			ui.T.disabled = !!o.given;
-			ui.mine.hidden = !s.arms.includes("own");
-			ui.tools.hidden = s.law !== "drawn";
-			ui.undo.disabled = ui.clear.disabled = ui.done.disabled = !s.points.length;
+		for (const [id, node] of Object.entries(ui)) if (id in s) node[node.type === "checkbox" ? "checked" : "value"] = s[id];
+		const { arms } = s, over = s.view === "over", modes = run.law ? run.law.K : 1;
+		panes = over ? [{ arms }] : arms.map((name) => ({ arms: [name] }));
+		for (const pane of panes) pane.canvas = ui[pane.arms[0] + "-pane"].children[1];
+		for (const name of ARMS) {
+			const { canvas } = panes.find((pane) => pane.arms[0] === name) || {}, figure = ui[name + "-pane"];
+			ui[name].checked = arms.includes(name);
+			ui[name].disabled = arms.join() === name;
+			figure.hidden = ui[name + "-row"].hidden = !arms.includes(name);
+			figure.children[1].hidden = !canvas;
+			figure.children[1].className = drawing ? "draw" : "";
 		}
+		ui.panes.className = `n${arms.length} ${s.view}`;
+		root.dataset.modes = modes > 2 ? "many" : modes;
+		for (const id of ["scale", "pull"]) put(ui[id + "_"], number(s[id]));
+		ui.point.cx.baseVal.value = 6 + 90 * s.scale;
+		ui.point.cy.baseVal.value = 104 - 48 * s.pull;
+		ui.T.value = 50 * (Math.log10(s.T) - 1);
+		ui.T.ariaValueText = ui.T_.textContent = s.T;
+		ui.T.disabled = s.schedule === "given";
+		ui.mine.hidden = !arms.includes("own");
+		ui.tools.hidden = s.law !== "drawn";
+		ui.undo.disabled = ui.clear.disabled = ui.done.disabled = !s.points.length;
 		ui.play.disabled = !run.law;
-		ui.play.textContent = ui.play.ariaLabel = ui.play.title = say("ui", playing ? "pause" : "play");
+		put(ui.play, say("ui", playing ? "pause" : "play"));
 		ui.time.max = s.T;
-		for (const { canvas } of panes) canvas.className = drawing ? "draw" : "";
 		if (o.address && !playing) {
 			const kept = table(FIELDS.filter((name) => name !== "points" || s.law === "drawn"), (name) => s[name]);
 			try { history.replaceState(history.state, "", "#plane=" + encodeURIComponent(JSON.stringify({ ...kept, t: s.T - k }))); } catch { /* a page whose address is fixed */ }
 		}
 		wake();
 	}
-	const does = {
-		play: () => play(!playing), start: () => stop(0), back: () => step(-1), forward: () => step(1), done: () => play(true), gif: saveGif,
-		add: () => set({ arms: ARMS }), undo: () => set({ points: s.points.slice(0, -1) }), clear: () => set({ points: [] }), dice: () => set({ seed: s.seed + 1 }),
-		balance: () => set({ pull: (1 + s.scale ** 2) / 2 }), png: () => picture(420)[0].toBlob((blob) => download(blob, "png")),
+	const does = { // by the id of a button, or by KEYS
+		play: () => play(!playing), start: () => stop(0), back: () => step(-1), forward: () => step(1), end: () => stop(s.T), done: () => play(true),
+		score: () => set({ score: !s.score }), next: () => set({ glass: true, particle: s.particle + 1 }), add: () => set({ arms: ARMS }),
+		undo: () => set({ points: s.points.slice(0, -1) }), clear: () => set({ points: [] }), dice: () => set({ seed: s.seed + 1 }),
+		balance: () => set({ pull: (1 + s.scale ** 2) / 2 }), png: () => picture(420)[0].toBlob((blob) => download(blob, "png")), gif: saveGif,
 	};
 	function input({ target: { id, type, checked, value } }) {
 		if (id === "time") stop(+value);
 		else if (ARMS.includes(id)) set({ arms: ARMS.filter((name) => ui[name].checked) });
 		else if (id === "T") set({ T: 10 ** (1 + value / 50) });
-		else if (id !== "preset") set({ [id]: type === "checkbox" ? checked : isNaN(value) ? value : +value });
+		else if (id !== "preset") set({ [id]: type === "checkbox" ? checked : value });
 		else if (value) { set({ preset: value }); if (s.law !== "drawn") play(true); }
 	}
 	function pointer(event) {
@@ -450,7 +427,6 @@ export function mount(host, o) {
 		root.classList.toggle("dark", told === "dark" || (told !== "light" && night.matches));
 		const style = getComputedStyle(root);
 		for (const name of ["ink", "soft", "line", "paper", "field"]) ink[name] = style.getPropertyValue("--" + name).trim();
-		if (field) field.key = "";
 		wake();
 	}
 
@@ -459,8 +435,8 @@ export function mount(host, o) {
 	/** q(x_t) as a soft ground, and lines around 50 % and 90 % of it; made once for all panes. */
 	function ground(ctx, size, t, scale) {
 		const G = 96, { law, R } = run, key = [size, t, scale, ink.field].join(), cell = (2 * R) / G, u = size / G;
-		if (!field || field.key !== key || field.law !== law) {
-			const a = run.schedule.bar[t], f = f64(G * G), gx = f64(G), levels = [], lines = new Path2D();
+		if (field.key !== key || field.law !== law) {
+			const a = run.schedule.bar[t], f = f64(G * G), gx = f64(G), levels = [];
 			for (let m = 0; m < law.K; m++) {
 				const v = max(a * law.s2[m] + 1 - a, cell * cell * 0.4), bell = (at, mean) => exp(-((at - sqrt(a) * mean) ** 2) / 2 / v);
 				for (let i = 0; i < G; i++) gx[i] = bell((i + 0.5) * cell - R, law.mx[m]);
@@ -471,22 +447,21 @@ export function mount(host, o) {
 			}
 			const sorted = Float64Array.from(f).sort(), total = f.reduce((a, b) => a + b, 0), top = sorted[G * G - 1], rgb = ink.field.split(",");
 			for (let i = G * G - 1, sum = 0; i >= 0 && levels.length < 2; i--) if ((sum += sorted[i]) > total * [0.5, 0.9][levels.length]) levels.push(sorted[i]);
-			const image = new ImageData(G, G), canvas = el("canvas", { width: G, height: G }), full = field?.full || el("canvas");
+			const image = new ImageData(G, G), canvas = el("canvas", { width: G, height: G }), full = field.full || el("canvas");
 			for (let i = 0; i < G * G; i++) image.data.set([...rgb, 105 * sqrt(f[i] / top)], 4 * i);
 			canvas.getContext("2d").putImageData(image, 0, 0);
-			for (const level of levels) for (let j = 0; j < G - 1; j++) for (let i = 0; i < G - 1; i++) {
-				const n = j * G + i, q = [f[n], f[n + 1], f[n + G + 1], f[n + G]], cut = [];
-				for (let e = 0; e < 4; e++) {
-					const p = (level - q[e]) / (q[(e + 1) % 4] - q[e]);
-					if (q[e] > level !== q[(e + 1) % 4] > level) cut.push([[i + p, j], [i + 1, j + p], [i + 1 - p, j + 1], [i, j + 1 - p]][e]);
-				}
-				cut.forEach(([x, y], c) => lines[c % 2 ? "lineTo" : "moveTo"]((x + 0.5) * u, (y + 0.5) * u));
-			}
 			const c = fit(full, size, size, scale);
 			c.drawImage(canvas, 0, 0, size, size);
-			Object.assign(c, { strokeStyle: ink.soft, lineWidth: 1, globalAlpha: 0.6 });
-			c.stroke(lines);
-			c.globalAlpha = 1;
+			stroke(c, ink.soft, 1, () => {
+				for (const level of levels) for (let j = 0; j < G - 1; j++) for (let i = 0; i < G - 1; i++) {
+					const n = j * G + i, q = [f[n], f[n + 1], f[n + G + 1], f[n + G]], cut = [];
+					for (let e = 0; e < 4; e++) {
+						const p = (level - q[e]) / (q[(e + 1) % 4] - q[e]);
+						if (q[e] > level !== q[(e + 1) % 4] > level) cut.push([[i + p, j], [i + 1, j + p], [i + 1 - p, j + 1], [i, j + 1 - p]][e]);
+					}
+					cut.forEach(([x, y], e) => c[e % 2 ? "lineTo" : "moveTo"]((x + 0.5) * u, (y + 0.5) * u));
+				}
+			}, 0.6);
 			field = { key, law, full };
 		}
 		ctx.drawImage(field.full, 0, 0, size, size);
@@ -494,13 +469,9 @@ export function mount(host, o) {
 	/** Round points, put into the pixels by hand: many times as quick as drawing them one by one. */
 	function particles(ctx, name, x, size, scale, alpha) {
 		const n = round(size * scale), r = (size > 300 ? 1.7 : 1.35) * scale, unit = n / 2 / run.R;
-		if (layers[name]?.n !== n) {
-			const image = new ImageData(n, n), rgb = [1, 3, 5].map((i) => parseInt(HUE[name].slice(i, i + 2), 16));
-			for (let i = 0; i < n * n; i++) image.data.set(rgb, 4 * i);
-			layers[name] = { n, image, canvas: el("canvas", { width: n, height: n }) };
-		}
-		const { image, canvas } = layers[name], { data } = image;
-		for (let i = 3; i < data.length; i += 4) data[i] = 0;
+		if (layer.width !== n) layer = Object.assign(el("canvas", { width: n, height: n }), { image: new ImageData(n, n) });
+		const { data } = layer.image;
+		new Uint32Array(data.buffer).fill(parseInt(HUE[name].replace(/#(..)(..)(..)/, "$3$2$1"), 16)); // the colour, transparent
 		for (let i = 0; i < x.length; i += 2) {
 			const cx = (x[i] + run.R) * unit, cy = (run.R - x[i + 1]) * unit, right = min(cx + r, n - 1), low = min(cy + r, n - 1);
 			for (let py = max(floor(cy - r), 0); py <= low; py++) for (let px = max(floor(cx - r), 0); px <= right; px++) {
@@ -508,8 +479,8 @@ export function mount(host, o) {
 				if (cover > 0) data[j] += (255 - data[j]) * alpha * min(cover, 1);
 			}
 		}
-		canvas.getContext("2d").putImageData(image, 0, 0);
-		ctx.drawImage(canvas, 0, 0, size, size);
+		layer.getContext("2d").putImageData(layer.image, 0, 0);
+		ctx.drawImage(layer, 0, 0, size, size);
 	}
 	function score(ctx, size, t, px) {
 		const n = 15, x = f64(2 * n * n), e = f64(2 * n * n);
@@ -533,102 +504,99 @@ export function mount(host, o) {
 		const now = min(...arms.map(there)), t = s.T - now, a = bar(now), mean = px(sqrt(a) * law.mean[0], sqrt(a) * law.mean[1]);
 		if (s.contours) ground(ctx, size, t, scale);
 		if (s.score && t) score(ctx, size, t, px);
-		for (const name of arms) {
-			const { states, numbers } = chain(name), n = numbers[now], steps = thin(now, 200, s.T);
-			particles(ctx, name, states[now], size, scale, arms[1] ? 0.4 : 0.55);
-			if (s.paths) stroke(ctx, HUE[name], 1, () => {
-				for (let p = 0; p < 2 * PATHS && p < states[0].length; p += 2) for (const j of steps) ctx[j ? "lineTo" : "moveTo"](...px(states[j][p], states[j][p + 1]));
-			}, 0.7);
-			if (s.ellipse) stroke(ctx, HUE[name], 2.2, () => ellipse(ctx, px(...n.mean), n.cov, unit));
-		}
-		if (s.ellipse) {
-			ctx.setLineDash([4, 4]);
-			stroke(ctx, ink.ink, 1.2, () => ellipse(ctx, mean, law.cov.map((v, i) => a * v + (i === 1 ? 0 : 1 - a)), unit));
-			ctx.setLineDash([]);
-		}
 		if (s.mean) for (const [colour, width] of [[ink.paper, 5], [ink.ink, 2.4]]) stroke(ctx, colour, width, () => cross(ctx, mean, 8));
+		for (const name of arms) {
+			const { states, numbers } = chain(name), colour = HUE[name], followed = [0, 2, 4].slice(0, states[0].length / 2);
+			// The newer a part of a path, the more often it is drawn, and the stronger.
+			if (s.paths) for (const part of [0, 0.5, 0.8]) stroke(ctx, colour, 1, () => {
+				const steps = thin(now, 200, s.T).filter((j) => j >= part * now);
+				for (const p of followed) steps.forEach((j, i) => ctx[i ? "lineTo" : "moveTo"](...px(states[j][p], states[j][p + 1])));
+			}, 0.3);
+			particles(ctx, name, states[now], size, scale, arms[1] ? 0.4 : 0.55);
+			if (s.ellipse) stroke(ctx, colour, 2.2, () => ellipse(ctx, px(...numbers[now].mean), numbers[now].cov, unit));
+			if (s.paths) for (const p of followed) for (const [fill, r] of [[ink.paper, size / 90], [colour, size / 125]]) disc(ctx, fill, ...px(states[now][p], states[now][p + 1]), r);
+		}
+		ctx.setLineDash([4, 4]);
+		if (s.ellipse) stroke(ctx, ink.ink, 1.2, () => ellipse(ctx, mean, law.cov.map((v, i) => a * v + (i === 1 ? 0 : 1 - a)), unit));
+		ctx.setLineDash([]);
 		if (s.glass) arms.forEach((name, i) => lens(ctx, name, now, px, size, i));
 	}
-	/** The step of the particle under the glass: x, the step's mean, what is next; lengths of pull and noise. */
+	/** The step of the particle under the glass: x, the pull of ε̂, the kick of the noise, and the room that both need. */
 	function taken(name, now) {
 		const c = chain(name), p = 2 * (s.particle % (c.x.length / 2)), x = c.states[now].slice(p, p + 2), eps = f64(2), t = s.T - now;
 		if (!t) return { x };
 		const [a, b, sigma] = coefficients(c.arm, run.schedule, t), z = sigma ? run.draw(now) : [];
 		denoise(run.law, run.schedule.bar[t], x, eps);
 		const pull = [0, 1].map((i) => a * x[i] + b * eps[i] - x[i]), kick = [0, 1].map((i) => (sigma ? sigma * z[p + i] : 0));
-		return { x, pull, kick, unit: sqrt(1 - run.schedule.alpha[t]) };
+		return { x, pull, kick, room: max(hypot(...pull), hypot(pull[0] + kick[0], pull[1] + kick[1])) };
 	}
 	function lens(ctx, name, now, px, size, place) {
-		const { x, pull, kick, unit } = taken(name, now), at = px(...x), r = size * 0.19, margin = r + 8;
+		const { x, pull, kick } = taken(name, now), at = px(...x), r = size * 0.19, margin = r + 8;
 		const cx = (at[0] < size / 2 && at[1] < size / 2) !== place % 2 > 0 ? size - margin : margin, cy = place > 1 ? size - margin : margin;
 		stroke(ctx, ink.ink, 1.4, () => ctx.arc(...at, 5, 0, 7));
 		stroke(ctx, ink.ink, 1, () => line(ctx, ...at, cx - at[0], cy - at[1]), 0.5);
 		disc(ctx, ink.paper, cx, cy, r);
 		stroke(ctx, ink.ink, 1.4, () => ctx.arc(cx, cy, r, 0, 7));
 		if (pull) {
-			const longest = max(hypot(...pull), hypot(pull[0] + kick[0], pull[1] + kick[1]), unit / 0.65), scale = (0.9 * r) / longest;
-			const [dx, dy, ex, ey] = [...pull, ...kick].map((v, i) => (i % 2 ? -v : v) * scale);
-			stroke(ctx, ink.ink, 3, () => arrow(ctx, cx, cy, dx, dy, 9));
-			stroke(ctx, HUE[name], 3, () => arrow(ctx, cx + dx, cy + dy, ex, ey, 9));
+			const scale = (0.85 * r) / max(LEAST, ...s.arms.map((arm) => taken(arm, there(arm)).room || 0)); // one for all panes
+			let from = [cx, cy];
+			for (const [colour, text, step] of [[ink.ink, "ε̂", pull], [HUE[name], "z", kick]]) {
+				const [x, y] = from, dx = step[0] * scale, dy = -step[1] * scale;
+				stroke(ctx, colour, 3, () => arrow(ctx, x, y, dx, dy, 9));
+				if (hypot(dx, dy) > 28) write(ctx, colour, text, x + dx / 2 - 4 - (12 * dy) / hypot(dx, dy), y + dy / 2 + 5 + (12 * dx) / hypot(dx, dy));
+				from = [x + dx, y + dy];
+			}
 		}
 		disc(ctx, HUE[name], cx, cy, 4);
 	}
 	/** One number of every arm over time, with what it should be. */
 	function chart(name, canvas) {
-		const w = canvas.clientWidth, h = canvas.clientHeight, top = name === "ks" || name === "modes" ? 1 : 1.5;
+		const w = canvas.clientWidth, h = canvas.clientHeight, top = ["ks", "modes", "misplaced"].includes(name) ? 1 : 1.5;
 		if (!w) return;
 		const ctx = fit(canvas), X = (j) => 2 + (j / s.T) * (w - 4), Y = (v) => h - 3 - (clamp(v, 0, top) / top) * (h - 6);
 		const trace = (colour, width, count, value) => stroke(ctx, colour, width, () => thin(count, 120, s.T).forEach((j) => ctx.lineTo(X(j), Y(value(j)))));
 		ctx.setLineDash([3, 3]);
 		trace(ink.soft, 1.2, s.T, (j) => reference(j)[name]);
 		ctx.setLineDash([]);
-		for (const arm of s.arms) trace(HUE[arm], 1.8, chain(arm).k, (j) => chain(arm).numbers[j][name]);
+		s.arms.forEach((arm, i) => trace(HUE[arm], 0.9 * (s.arms.length - i + 1), chain(arm).k, (j) => chain(arm).numbers[j][name]));
 		stroke(ctx, ink.ink, 1, () => line(ctx, X(k), 0, 0, h), 0.6);
 	}
 	function numbers() {
-		const right = reference(k);
-		for (const [column, value] of Object.entries(right)) if (ui["ref-" + column]) {
-			const text = column === "modes" ? percent : number;
-			put(ui["ref-" + column], (column === "ks" ? "< " : "") + text(value));
-			for (const name of s.arms) {
-				const found = chain(name).numbers[there(name)][column], off = judge(column, found, value), cell = ui[`${name}-${column}`];
+		for (const [name, right] of Object.entries(reference(k))) {
+			const text = ["modes", "misplaced"].includes(name) ? percent : number;
+			put(ui["right-" + name], (name === "ks" ? "< " : "") + text(right));
+			for (const arm of s.arms) {
+				const found = chain(arm).numbers[there(arm)][name], off = judge(name, found, right), cell = ui[`${arm}-${name}`];
 				put(cell, text(found) + ["", " ▲", " ▼"].at(off));
-				cell.className = off ? "bad" : "";
+				cell.classList.toggle("bad", !!off);
 			}
-			chart(column, ui[column + "-chart"]);
+			chart(name, ui[name + "-chart"]);
 		}
 	}
 	function words() {
-		const told = number(sqrt(1 - bar())), spoken = [], draws = drawing || !run.law;
-		for (const name of s.arms) {
-			put(ui[name + "-says"], draws ? say("ui", "draw") : sentence(name));
-			const { pull, kick } = s.glass && !draws ? taken(name, there(name)) : {};
+		const told = number(sqrt(1 - bar())), draws = drawing || !run.law, now = `t = ${s.T - k}. `;
+		const spoken = table(s.arms, (name) => {
+			const says = draws ? say("ui", "draw") : sentence(name), { pull, kick } = s.glass && !draws ? taken(name, there(name)) : {};
+			put(ui[name + "-says"], says);
 			put(ui[name + "-note"], pull ? say("say", "glass", { pull: number(hypot(...pull)), kick: number(hypot(...kick)), told, held: number(chain(name).held[k]) }) : "");
-			spoken.push(`${say("arm", name)}: ${ui[name + "-says"].textContent}`);
-		}
+			return `${say("arm", name)}: ${says}`;
+		});
 		if (!playing) {
-			panes.forEach(({ canvas, arms }, i) => (canvas.ariaLabel = `t = ${s.T - k}. ` + (arms[1] ? spoken.join(" ") : spoken[i])));
-			put(ui.live, `t = ${s.T - k}. ` + spoken.join(" "));
+			for (const { canvas, arms } of panes) canvas.ariaLabel = now + arms.map((name) => spoken[name]).join(" ");
+			put(ui.live, now + Object.values(spoken).join(" "));
 		}
-		// What a preset shows is said at its end, if it has come true: the arms in balance are right, and no other.
-		const true_ = (name) => (excess(armOf(name)) < 0.02 ? s.T < o.limits.steps || verdict(name)[0] === "right_end" : verdict(name)[0] !== "right_end");
-		if (ui.claim) put(ui.claim, say(run.law && k === s.T && s.preset && s.arms.every(true_) ? "truth" : "claim", s.preset || "custom", { n: s.particles }));
+		// What a preset shows is said at its end, if it has come true.
+		const true_ = run.law && k === s.T && s.preset && !(s.arms.includes("z0") && verdict("z0")[0] === "right_end");
+		put(ui.claim, say(true_ ? "truth" : "claim", s.preset || "custom", { n: s.particles }));
 	}
 	function draw() {
 		for (const { canvas, arms } of panes) if (canvas.clientWidth) drawPane(canvas, arms, canvas.clientWidth, ratio());
 		ui.time.value = k;
 		put(ui.t, `t = ${s.T - k}`);
 		ui.time.ariaValueText = say("ui", "of", { t: s.T - k, T: s.T });
-		if (run.law && !o.compact) numbers();
+		if (run.law) numbers();
 		words();
-		if (ui.pad?.clientWidth) drawPad();
 	}
-	function drawPad() { // λ to the right, c upwards, and the curve on which they balance
-		const ctx = fit(ui.pad, 150, 110), at = (scale, pull) => [6 + scale * 90, 104 - pull * 48];
-		stroke(ctx, ink.ink, 2, () => { for (let l = 0; l <= 1.5; l += 0.05) ctx.lineTo(...at(l, (1 + l * l) / 2)); });
-		for (const [name, ...where] of [["ddpm", 1, 1], ["z0", 0, 1], ["ddim", 0, 0.5], ["own", s.scale, s.pull]]) disc(ctx, HUE[name], ...at(...where), name === "own" ? 7 : 4);
-	}
-
 	// ---- time
 
 	function wake() { dirty = true; if (!frame && !ended) frame = requestAnimationFrame(tick); }
@@ -636,12 +604,9 @@ export function mount(host, o) {
 		const passed = clamp(now - last, 0, 100) / 1000; // a frame can bear a time before the click that it follows
 		frame = 0;
 		last = now;
-		if (playing && calm.matches) { // still frames, one a second
-			still += passed;
-			if (still > 1) { still = 0; at += s.T / 8; }
-		} else if (playing) at += (passed * s.speed * s.T) / SECONDS;
-		at = min(at, s.T);
-		if (round(at) !== k) { k = round(at); dirty = true; }
+		if (playing) at = min(at + (passed * s.speed * s.T) / SECONDS, s.T);
+		const goal = round(playing && calm.matches ? (floor((8 * at) / s.T) * s.T) / 8 : at); // still frames, about one a second
+		if (goal !== k) { k = goal; dirty = true; }
 		const made = !run.law || reach(performance.now() + BUDGET);
 		if (dirty || !made) draw();
 		dirty = !made;
@@ -649,9 +614,9 @@ export function mount(host, o) {
 		if (dirty || (playing && visible)) frame = requestAnimationFrame(tick);
 	}
 	function play(on) {
-		if (on && k === s.T) k = at = 0;
+		if (on && k === s.T) k = 0;
+		at = k;
 		playing = on && !!run.law;
-		still = 0;
 		last = performance.now();
 		refresh();
 	}
@@ -659,20 +624,12 @@ export function mount(host, o) {
 	function step(n = 1) { stop(k + n); }
 	function keys(event) {
 		const { tagName } = event.composedPath()[0], { key } = event, pen = drawing && tagName === "CANVAS";
-		const move = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[key];
+		const move = pen && { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[key];
+		const work = (pen && { Enter: () => set({ points: [...s.points, crosshair] }), Backspace: does.undo }[key]) || does[KEYS[key]];
 		if (event.ctrlKey || event.metaKey || event.altKey || ["INPUT", "SELECT"].includes(tagName)) return;
-		if (pen && move) crosshair = crosshair.map((v, i) => clamp(v + 0.1 * move[i], -run.R, run.R));
-		else if (pen && key === "Enter") set({ points: [...s.points, crosshair] });
-		else if (pen && key === "Backspace") set({ points: s.points.slice(0, -1) });
-		else if (key === " " && tagName !== "BUTTON" && tagName !== "SUMMARY") play(!playing);
-		else if (move && move[0]) step(move[0]);
-		else if (key === "Home") stop(0);
-		else if (key === "End") stop(s.T);
-		else if (key === "s") set({ score: !s.score });
-		else if (key === "g") set({ glass: true, particle: s.particle + 1 });
-		else return;
+		if ((!move && !work) || (key === " " && ["BUTTON", "SUMMARY"].includes(tagName))) return;
+		if (move) { crosshair = crosshair.map((v, i) => clamp(v + 0.1 * move[i], -run.R, run.R)); wake(); } else work();
 		event.preventDefault();
-		wake();
 	}
 	/** A pointer on a pane draws a point, or puts the nearest particle under the glass. */
 	function point({ target, offsetX, offsetY }, down) {
@@ -682,9 +639,10 @@ export function mount(host, o) {
 			previous = crosshair = [clamp(x, -R, R), clamp(y, -R, R)];
 			return set({ points: [...s.points, previous] });
 		}
-		if (!run.law) return;
+		const pane = panes.find(({ canvas }) => canvas === target);
+		if (!run.law || !pane) return;
 		let best = 0, least = Infinity;
-		for (const name of panes.find((pane) => pane.canvas === target).arms) chain(name).states[there(name)].forEach((v, i, all) => {
+		for (const name of pane.arms) chain(name).states[there(name)].forEach((v, i, all) => {
 			const d = i % 2 ? Infinity : (v - x) ** 2 + (all[i + 1] - y) ** 2;
 			if (d < least) { least = d; best = i / 2; }
 		});
@@ -703,8 +661,7 @@ export function mount(host, o) {
 		if (!["course", "linear", "cosine", o.given && "given"].includes(s.schedule)) s.schedule = "course";
 		s.arms = ARMS.filter((name) => [s.arms].flat().includes(name));
 		if (!s.arms.length) s.arms = ["ddpm"];
-		s.T = round(clamp(s.T, 1, 1000));
-		s.seed = round(clamp(s.seed, 0, 999999));
+		for (const [name, low, high] of [["T", 1, 1000], ["seed", 0, 999999], ["particle", 0, 1e6]]) s[name] = round(clamp(s[name], low, high));
 		s.scale = clamp(s.scale, 0, 1.5);
 		s.pull = clamp(s.pull, 0, 2);
 		s.points = [s.points].flat().filter((p) => Array.isArray(p) && p.length === 2 && p.every(Number.isFinite)).slice(-256);
@@ -733,45 +690,38 @@ export function mount(host, o) {
 			drawPane(pane, arms, size, 1);
 			ctx.drawImage(pane, x, 30);
 			stroke(ctx, ink.line, 1, () => ctx.rect(x, 30, size, size));
-			ctx.font = "600 14px system-ui,sans-serif";
-			ctx.fillStyle = arms[1] ? ink.ink : HUE[arms[0]];
-			ctx.fillText(arms.map((name) => say("arm", name)).join(" · ") + (i ? "" : `   t = ${s.T - k}`), x, 20);
+			write(ctx, arms[1] ? ink.ink : HUE[arms[0]], arms.map((name) => say("arm", name)).join(" · ") + (i ? "" : `   t = ${s.T - k}`), x, 20);
 		});
 		return [canvas, ctx];
 	}
 	function download(blob, kind) {
 		const href = URL.createObjectURL(blob);
 		el("a", { href, download: `diffviz-${s.law}.${kind}` }).click();
-		later(() => URL.revokeObjectURL(href), 9999);
+		setTimeout(() => URL.revokeObjectURL(href), 9999);
 	}
-	function later(work, wait) { const id = setTimeout(() => { timers.delete(id); work(); }, wait); timers.add(id); }
 	function saveGif() {
-		const back = k, count = min(s.T, 60), shots = [];
-		let gif, i = 0, width, height;
+		const back = k, count = min(s.T, 60);
+		let gif, i = 0;
 		playing = false;
-		ui.gif.disabled = true;
+		root.inert = true; // every frame has the same panes
 		const next = () => {
-			if (i <= count) {
-				k = at = round((s.T * i) / count);
-				if (run.law) reach();
-				const [{ width: w, height: h }, ctx] = picture(260);
-				[width, height] = [w, h];
-				shots.push(ctx.getImageData(0, 0, w, h).data);
-			} else {
-				gif ||= new Gif(width, height, [shots[0], shots[count >> 1], shots[count]]);
-				gif.add(shots[i - count - 1], i === 2 * count + 1 ? 250 : 8);
-			}
-			put(ui.gif, say("ui", "making", { p: round((50 * i) / (count + 1)) }));
-			if (++i < 2 * count + 2) return later(next, 0);
+			if (ended) return;
+			k = at = round((s.T * i) / count);
+			if (run.law) reach();
+			const [{ width, height }, ctx] = picture(260), { data } = ctx.getImageData(0, 0, width, height);
+			gif ||= new Gif(width, height, data);
+			gif.add(data, i === count ? 250 : 8);
+			put(ui.gif, say("ui", "making", { p: round((100 * i) / count) }));
+			if (i++ < count) return setTimeout(next);
 			download(gif.blob(), "gif");
 			put(ui.gif, say("ui", "gif"));
-			ui.gif.disabled = false;
+			root.inert = false;
 			stop(back);
 		};
 		next();
 	}
 
-	const root = el("section", { className: "root", role: "group", onkeydown: keys, oninput: input, onclick: (event) => does[event.target.id]?.(), onpointerdown: pointer, onpointermove: pointer });
+	const root = el("section", { className: "root", role: "group", onkeydown: keys, oninput: input, onclick: ({ target }) => { if (target.type === "button") does[target.id](); }, onpointerdown: pointer, onpointermove: pointer });
 	shadow.append(root);
 	const sizes = new ResizeObserver(paint), themes = new MutationObserver(paint);
 	const seen = new IntersectionObserver((entries) => { visible = entries.at(-1).isIntersecting; last = performance.now(); wake(); });
@@ -781,9 +731,8 @@ export function mount(host, o) {
 	night.addEventListener("change", paint, { signal: ending.signal });
 	let found = null;
 	if (o.address && location.hash.startsWith("#plane=")) try { found = JSON.parse(decodeURIComponent(location.hash.slice(7))); } catch { /* not ours */ }
-	if (found) for (const name of FIELDS) if (typeof found[name] === typeof s[name]) s[name] = found[name];
-	set({ theme: s.theme, t: found ? found.t : o.t ?? (o.autoplay && calm.matches ? 0 : undefined) });
-	if (o.autoplay && !found && !calm.matches && o.t === undefined) later(() => play(true), 900);
+	const kept = FIELDS.filter((name) => typeof found?.[name] === typeof s[name]);
+	set({ theme: s.theme, ...table(kept, (name) => found[name]), t: found?.t ?? first });
 
 	return {
 		set, state, step,
@@ -792,7 +741,6 @@ export function mount(host, o) {
 			cancelAnimationFrame(frame);
 			ending.abort();
 			for (const observer of [sizes, seen, themes]) observer.disconnect();
-			for (const id of timers) clearTimeout(id);
 			shadow.replaceChildren();
 			shadow.adoptedStyleSheets = [];
 		},

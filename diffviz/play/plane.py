@@ -4,15 +4,17 @@ A law is Σ_k w_k N(m_k, s_k² I) in the plane. Everything here ends as JSON for
 """
 
 import json
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
+import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
+from diffviz.diagnosis.verdicts import FAR, LESS, MORE, PULLED
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError
 from diffviz.files.catalogue import LANGUAGES, catalogue
@@ -20,28 +22,28 @@ from diffviz.files.catalogue import LANGUAGES, catalogue
 Array = NDArray[np.float64]
 
 ARMS = ("ddpm", "z0", "ddim", "own")
+NUMBERS = ("distance", "std", "width", "ks", "modes", "misplaced")
 SCHEDULES = ("course", "linear", "cosine")
 STEPS = 500
 """The T whose β ends at 0.02; see `schedule`."""
-PARTICLES = 1000
 MAX_T = 1000
 MAX_POINTS = 256
 """Points or modes of a law."""
 DRAWN = 0.1
 """Std of the Gaussian that stands on each point drawn by hand."""
 LIMITS = {
-    "less": 0.8,
-    "more": 1.15,
-    "pulled": 0.6,
-    "far": 0.15,
+    "less": LESS,
+    "more": MORE,
+    "pulled": PULLED,
+    "far": FAR,
     "mode": 0.5,
     "wrong": 0.3,
     "steps": 40,
 }
-"""When a sentence is true. ``less`` and ``more`` are parts of the right std, ``pulled`` one of the
-right distance to the mean; ``far`` is D above chance. A mode with less than ``mode`` of its share
-is called lost; ``wrong`` is the part of the points in a wrong mode. With fewer than ``steps``
-steps, an error of a sampler in balance is put down to them."""
+"""When a sentence is true: the thresholds of `diffviz.diagnosis.verdicts`, and three for what
+only the plane can say. A mode with less than ``mode`` of its share is lost; ``wrong`` is the part
+of the points in a wrong mode. With fewer than ``steps`` steps, an error of a sampler in balance
+is put down to them."""
 
 
 @dataclass(frozen=True)
@@ -112,11 +114,6 @@ def laws() -> dict[str, Law]:
     }
 
 
-def as_data(law: Law) -> dict[str, object]:
-    """The law as plain data for plane.js."""
-    return asdict(law)
-
-
 @dataclass(frozen=True)
 class Preset:
     """Where the plane starts. ``scale`` and ``pull`` are λ and c of the arm ``own``."""
@@ -143,6 +140,22 @@ PRESETS = {
 }
 """Two of them are misconceptions: ``works`` (no noise at all works) and ``blurs`` (the noise only
 blurs)."""
+
+
+STATE = {
+    "seed": 1,
+    "particles": 1000,
+    "particle": 0,
+    "speed": 1,
+    "view": "beside",
+    "contours": True,
+    "mean": True,
+    "ellipse": True,
+    "paths": True,
+    "score": False,
+}
+"""What else a reader can choose, as it is at first. ``particle`` is the one under the glass;
+``view`` is beside or over."""
 
 
 def schedule(kind: str, T: int) -> NoiseSchedule:
@@ -183,22 +196,17 @@ def options(
     *,
     theme: str = "auto",
     address: bool = False,
-    autoplay: bool = False,
-    compact: bool = False,
-    t: int | None = None,
     settings: Mapping[str, object] | None = None,
-) -> dict[str, object]:
-    """What ``mount`` is given: laws, presets, texts of both languages, style; plain data.
+) -> dict[str, Any]:
+    """What ``mount`` is given: state, laws, presets, texts of both languages, page; plain data.
 
     Args:
         preset: one of `PRESETS`.
         language: "en" or "zh".
         theme: "light", "dark", or "auto", which follows the page and the system.
         address: keep the state in the address of the page.
-        autoplay: play once, unless the reader has asked for less motion.
-        compact: only the pictures and the time.
-        t: the time step to begin at; T unless given.
-        settings: fields of `Preset`, ``seed`` or ``particles`` in place of the preset's.
+        settings: fields of `Preset` and of `STATE` in place of the preset's, and ``t``, the time
+            step to begin at (T unless given).
 
     Raises:
         InputError: an unknown preset or language.
@@ -207,30 +215,33 @@ def options(
         raise InputError(f"preset is {preset!r}; allowed: {', '.join(PRESETS)}")
     if language not in LANGUAGES:
         raise InputError(f"language is {language!r}; allowed: {', '.join(LANGUAGES)}")
+    chosen, changes = asdict(PRESETS[preset]), dict(settings or {})
+    named = "" if chosen.keys() & changes.keys() else preset
+    drawn = {"points": laws()["drawn"].means}
+    shown = {"preset": named, "language": language, "theme": theme}
     return {
-        "preset": preset,
-        "language": language,
-        "theme": theme,
+        "state": {**STATE, **chosen, **drawn, **changes, **shown},
         "address": address,
-        "autoplay": autoplay,
-        "compact": compact,
-        **({} if t is None else {"t": t}),
-        "particles": PARTICLES,
-        "laws": {name: as_data(law) for name, law in laws().items()},
+        "laws": {name: asdict(law) for name, law in laws().items()},
         "presets": {name: asdict(choice) for name, choice in PRESETS.items()},
         "limits": LIMITS,
         "drawn": DRAWN,
         "css": _file("plane.css"),
+        "html": page(laws(), SCHEDULES),
         "texts": {name: _texts(name) for name in LANGUAGES},
-        **(settings or {}),
     }
 
 
-@cache
+def page(laws: Iterable[str], schedules: Iterable[str]) -> str:
+    """The page with these laws and schedules to choose from; texts stand as {table.name}."""
+    lists = {"presets": list(PRESETS), "arms": list(ARMS), "columns": NUMBERS}
+    html = jinja2.Template(_file("plane.html.j2"))
+    return html.render(laws=laws, schedules=schedules, **lists)
+
+
 def module() -> str:
-    """The text of plane.js for a page to load: without comments on their own lines and indents."""
-    text = re.sub(r"/\*\*.*?\*/\n", "", _file("plane.js"), flags=re.DOTALL)
-    return re.sub(r"^\s+|^\s*//.*\n", "", text, flags=re.MULTILINE)
+    """The text of plane.js, for a page to load."""
+    return _file("plane.js")
 
 
 def _file(name: str) -> str:

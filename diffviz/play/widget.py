@@ -1,5 +1,6 @@
 """The live plane in a notebook, as an anywidget."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,17 +43,20 @@ def play(denoiser: object = None, schedule: NoiseSchedule | None = None) -> "Any
 
 def play_options(denoiser: object, schedule: NoiseSchedule | None) -> dict[str, Any]:
     """The options of the widget; arguments and errors are those of `play`."""
-    if denoiser is None:
-        settings: dict[str, Any] = {}
-    else:
-        settings = {"law": "given", "T": plane.STEPS}
+    settings: dict[str, Any] = {}
+    given: dict[str, Any] = {}
+    laws = dict(plane.laws())
+    if denoiser is not None:
+        laws = {"given": law_of(denoiser), **laws}
+        settings = {"law": "given"}
         schedule = getattr(denoiser, "schedule", None) if schedule is None else schedule
     if schedule is not None:
-        settings |= {"schedule": "given", "T": schedule.T, "given": _steps(schedule)}
-    options: dict[str, Any] = plane.options(settings=settings)
-    if denoiser is not None:
-        options["laws"] = {"given": plane.as_data(law_of(denoiser)), **options["laws"]}
-    return options
+        settings |= {"schedule": "given", "T": schedule.T}
+        given = {"given": _steps(schedule)}
+    schedules = [*given, *plane.SCHEDULES]
+    options = plane.options(settings=settings)
+    data = {name: asdict(law) for name, law in laws.items()}
+    return {**options, **given, "laws": data, "html": plane.page(laws, schedules)}
 
 
 def law_of(denoiser: object) -> plane.Law:

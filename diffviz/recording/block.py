@@ -5,23 +5,49 @@ run does not depend on how its blocks were shared out.
 """
 
 import copy
-from dataclasses import dataclass, fields, replace
-from typing import Any
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diffviz.diffusion.law import DataLaw
-from diffviz.measure.moments import Moments, Spread
-from diffviz.recording.run import NOTHING, QUANTITIES
+from diffviz.measure.ks import CELLS
+from diffviz.measure.moments import Moments
+from diffviz.recording.run import NOTHING
 
 BINS = 128
+MEMORY = 64 * 2**20
+"""Bytes that a block may keep of its trajectories."""
 MAPPED = 256
 """Samples whose way through the plane of the data is kept."""
 FRAMED = 8
 """Samples that are kept as pictures at many times."""
 
 Array = NDArray[np.float64]
+Counts = NDArray[np.uint32]
+
+
+class Layout(NamedTuple):
+    """Of an array: its dimensions, what stands there at first, its type, how two become one.
+
+    An array over samples that are kept is joined, and ``merge`` is None where `Moments` merge it.
+    """
+
+    dims: str
+    fill: Any
+    dtype: Any
+    merge: Callable[[Any, Any], Any] | None = None
+
+
+def _unknown(one: Array, other: Array) -> Array:
+    return np.full_like(one, np.nan)
+
+
+def _first(one: Any, other: Any) -> Any:
+    return one
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,126 +57,111 @@ class BlockStats:
     Attributes:
         blocks: how many blocks are in it.
         n: samples per arm.
-        moments: of x, ε̂ and the residual, (A, 3, S+1); no value counts 0.
+        keep: at most so many samples are kept as they are.
+        counts, sums: `Moments` of x, ε̂ and the residual, (A, 3, S+1), (4, A, 3, S+1).
         ks: D against N(0, 1), (A, 3, S+1); known in a single block only.
         cells: counts in the cells of N(0, 1), (A, 3, S+1, CELLS); none if never to be merged.
         histogram: counts on even bins for drawing, (A, 3, S+1, BINS).
         ks_marginal, marginal_cells: the same of x_t against q(x_t), (A, S+1[, CELLS]).
-        pixels: spread of x_t per coordinate, (A, S+1, coordinates).
+        pixels: sums of x_t between samples, per coordinate, (2, A, S+1, coordinates).
         coordinates: which of the D coordinates those are.
         within: Σ over samples of the variance within a sample, (A, S+1).
-        noise, noise_ks, noise_cells: of the shared draw z, (S,), (S,), (S, CELLS).
+        noise, noise_ks, noise_cells: of the shared draw z, (2, S), (S,), (S, CELLS).
         snapshots: (A, snapshots, kept, *D), int16 in `run.SNAPSHOT_UNIT`.
-        plane: x_t of a few samples along two directions, (A, S+1, few, 2) float32.
-        frames: a few samples at many times as pictures, (A, frames, few, *D) uint8; none of them
-            unless samples are images.
-        samples: end points of the samples kept, (A, kept, *D) float32.
-        nearest: spread over samples of the RMS distance to the nearest data, (A,).
-        hits: which data were nearest to some sample, (A, N) bool; N = 0 when unknown.
+        plane: x_t of a few samples along two directions, (A, S+1, few, 2).
+        frames: a few samples at many times as pictures, (A, frames, few, *D); none of them unless
+            samples are images.
+        samples: end points of the samples kept, (A, kept, *D).
+        nearest: Σ over samples of the RMS distance to the nearest data, (A,).
+        hits: which data were nearest to some sample, (A, N); N = 0 when unknown.
         class_counts: samples by the class of their nearest data, (A, classes).
         ends: index of the step that gave no finite state, (A,); S for an arm that is whole.
     """
 
     blocks: int
     n: int
-    moments: Moments
-    ks: Array
-    cells: NDArray[np.uint32]
-    histogram: NDArray[np.uint32]
-    ks_marginal: Array
-    marginal_cells: NDArray[np.uint32]
-    pixels: Spread
-    coordinates: NDArray[np.int64]
-    within: Array
-    noise: Moments
-    noise_ks: Array
-    noise_cells: NDArray[np.uint32]
-    snapshots: NDArray[np.int16]
-    plane: NDArray[np.float32]
-    frames: NDArray[np.uint8]
-    samples: NDArray[np.float32]
-    nearest: Spread
-    hits: NDArray[np.bool_]
-    class_counts: NDArray[np.int64]
-    ends: NDArray[np.int64]
+    keep: int
+    counts: Annotated[Array, Layout("arm quantity t", 0, float, np.add)]
+    sums: Annotated[Array, Layout("power arm quantity t", 0, float)]
+    ks: Annotated[Array, Layout("arm quantity t", np.nan, float, _unknown)]
+    cells: Annotated[Counts, Layout("arm quantity t cell", 0, np.uint32, np.add)]
+    histogram: Annotated[Counts, Layout("arm quantity t bin", 0, np.uint32, np.add)]
+    ks_marginal: Annotated[Array, Layout("arm t", np.nan, float, _unknown)]
+    marginal_cells: Annotated[Counts, Layout("arm t cell", 0, np.uint32, np.add)]
+    pixels: Annotated[Array, Layout("moment arm t coordinate", np.nan, float)]
+    coordinates: Annotated[NDArray[np.int64], Layout("coordinate", 0, np.int64, _first)]
+    within: Annotated[Array, Layout("arm t", np.nan, float, np.add)]
+    noise: Annotated[Array, Layout("moment step", 0, float)]
+    noise_ks: Annotated[Array, Layout("step", np.nan, float, _unknown)]
+    noise_cells: Annotated[Counts, Layout("step cell", 0, np.uint32, np.add)]
+    snapshots: Annotated[NDArray[np.int16], Layout("arm snapshot kept *", NOTHING, np.int16)]
+    plane: Annotated[NDArray[np.float32], Layout("arm t mapped axis", np.nan, np.float32)]
+    frames: Annotated[NDArray[np.uint8], Layout("arm frame framed *", 0, np.uint8)]
+    samples: Annotated[NDArray[np.float32], Layout("arm kept *", np.nan, np.float32)]
+    nearest: Annotated[Array, Layout("arm", np.nan, float, np.add)]
+    hits: Annotated[NDArray[np.bool_], Layout("arm member", False, bool, np.logical_or)]
+    class_counts: Annotated[NDArray[np.int64], Layout("arm class", 0, np.int64, np.add)]
+    ends: Annotated[NDArray[np.int64], Layout("arm", 0, np.int64, np.minimum)]
 
     @classmethod
     def empty(
-        cls,
-        arms: int,
-        times: int,
-        n: int,
-        shape: tuple[int, ...],
-        *,
-        coordinates: NDArray[np.int64],
-        cells: int,
-        kept: int,
-        snapshots: int,
-        mapped: int,
-        frames: tuple[int, int],
+        cls, n: int, keep: int, sizes: Mapping[str, int], shape: tuple[int, ...]
     ) -> "BlockStats":
-        """One block of ``n`` samples of which nothing is known yet.
+        """One block of ``n`` samples of ``shape`` of which nothing is known yet.
 
-        ``times`` is S+1; ``cells``, ``kept``, ``snapshots``, ``mapped`` and ``frames`` are sizes.
+        ``sizes`` are those of the dimensions named above, but for two that are always the same.
         """
-        over_t, quantities = (arms, times), (arms, len(QUANTITIES), times)
-        per_pixel = np.full((*over_t, len(coordinates)), np.nan)
-        return cls(
-            blocks=1,
-            n=n,
-            moments=Moments.empty(quantities),
-            ks=np.full(quantities, np.nan),
-            cells=np.zeros((*quantities, cells), np.uint32),
-            histogram=np.zeros((*quantities, BINS), np.uint32),
-            ks_marginal=np.full(over_t, np.nan),
-            marginal_cells=np.zeros((*over_t, cells), np.uint32),
-            pixels=Spread(float(n), per_pixel, per_pixel.copy()),
-            coordinates=coordinates,
-            within=np.full(over_t, np.nan),
-            noise=Moments.empty((times - 1,)),
-            noise_ks=np.full(times - 1, np.nan),
-            noise_cells=np.zeros((times - 1, cells), np.uint32),
-            snapshots=np.full((arms, snapshots, kept, *shape), NOTHING, np.int16),
-            plane=np.full((*over_t, mapped, 2), np.nan, np.float32),
-            frames=np.zeros((arms, *frames, *shape), np.uint8),
-            samples=np.full((arms, kept, *shape), np.nan, np.float32),
-            nearest=Spread(1.0, np.full(arms, np.nan), np.full(arms, np.nan)),
-            hits=np.zeros((arms, 0), bool),
-            class_counts=np.zeros((arms, 0), np.int64),
-            ends=np.full(arms, times - 1),
-        )
+        sizes = {**sizes, "power": 4, "moment": 2}
+        arrays = {}
+        for name, (dims, fill, dtype, _) in ARRAYS.items():
+            lengths = [shape if dim == "*" else (sizes[dim],) for dim in dims.split()]
+            arrays[name] = np.full(sum(lengths, ()), fill, dtype)
+        arrays["ends"][:] = sizes["step"]
+        return cls(1, n, keep, **arrays)
 
-    def merge(self, other: "BlockStats", keep: int) -> "BlockStats":
-        """These followed by ``other``, with at most ``keep`` samples kept as they are."""
+    @property
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All arrays by name."""
+        return {name: getattr(self, name) for name in ARRAYS}
 
-        def joined(name: str, axis: int, most: int) -> Any:
-            both = np.concatenate([getattr(self, name), getattr(other, name)], axis)
-            return np.take(both, np.arange(min(most, both.shape[axis])), axis)
+    @property
+    def moments(self) -> Moments:
+        """Of x, ε̂ and the residual, (A, 3, S+1)."""
+        return Moments(self.counts, self.sums)
 
-        return BlockStats(
-            blocks=self.blocks + other.blocks,
-            n=self.n + other.n,
-            moments=self.moments.merge(other.moments),
-            ks=np.full_like(self.ks, np.nan),
-            cells=self.cells + other.cells,
-            histogram=self.histogram + other.histogram,
-            ks_marginal=np.full_like(self.ks_marginal, np.nan),
-            marginal_cells=self.marginal_cells + other.marginal_cells,
-            pixels=self.pixels.merge(other.pixels),
-            coordinates=self.coordinates,
-            within=self.within + other.within,
-            noise=self.noise.merge(other.noise),
-            noise_ks=np.full_like(self.noise_ks, np.nan),
-            noise_cells=self.noise_cells + other.noise_cells,
-            snapshots=joined("snapshots", 2, keep),
-            plane=joined("plane", 2, MAPPED),
-            frames=joined("frames", 2, FRAMED),
-            samples=joined("samples", 1, keep),
-            nearest=self.nearest.merge(other.nearest),
-            hits=self.hits | other.hits,
-            class_counts=self.class_counts + other.class_counts,
-            ends=np.minimum(self.ends, other.ends),
-        )
+    @property
+    def between(self) -> Moments:
+        """Of every coordinate of x_t, over samples, (A, S+1, coordinates)."""
+        return Moments(self.n, self.pixels)
+
+    @property
+    def drawn(self) -> Moments:
+        """Of all values of the shared draw z, (S,)."""
+        return Moments(self.n * math.prod(self.samples.shape[2:]), self.noise)
+
+    def merge(self, other: "BlockStats") -> "BlockStats":
+        """These followed by ``other``.
+
+        Raises:
+            ValueError: the sizes differ.
+        """
+        most = {"kept": self.keep, "mapped": MAPPED, "framed": FRAMED}
+        merged: dict[str, Any] = {}
+        for name, layout in ARRAYS.items():
+            one, two = getattr(self, name), getattr(other, name)
+            dims = layout.dims.split()
+            axis = next((i for i, dim in enumerate(dims) if dim in most), None)
+            if axis is not None:
+                both = np.concatenate([one, two], axis)
+                count = min(most[dims[axis]], both.shape[axis])
+                merged[name] = np.take(both, np.arange(count), axis)
+            elif one.shape != two.shape:
+                raise ValueError(f"{name} has the shapes {one.shape} and {two.shape}")
+            elif layout.merge is not None:
+                merged[name] = layout.merge(one, two)
+        for name, of in (("sums", "moments"), ("pixels", "between"), ("noise", "drawn")):
+            merged[name] = getattr(self, of).merge(getattr(other, of)).sums
+        return BlockStats(self.blocks + other.blocks, self.n + other.n, self.keep, **merged)
 
     def cut(self, shown: NDArray[np.int64], framed: NDArray[np.int64]) -> "BlockStats":
         """Without what broken arms have after their end: no counts, NaN, no end points.
@@ -159,48 +170,55 @@ class BlockStats:
         needs an end point, nowhere. ``shown`` and ``framed`` are the indices of the times of the
         snapshots and frames; a frame after the end is black.
         """
-        steps = self.moments.n.shape[-1] - 1
-        if (self.ends == steps).all():
-            return self
-        stats = copy.deepcopy(self)
-        for arm, end in enumerate(self.ends.tolist()):
-            if end >= steps:
-                continue
+        steps = self.counts.shape[-1] - 1
+        broken = [(arm, end) for arm, end in enumerate(self.ends.tolist()) if end < steps]
+        stats = copy.deepcopy(self) if broken else self
+        for arm, end in broken:
             for quantity, start in enumerate((end + 1, end, 0)):
                 after = (arm, quantity, slice(start, None))
-                for field in fields(Moments):
-                    getattr(stats.moments, field.name)[after] = 0
-                stats.ks[after], stats.cells[after], stats.histogram[after] = np.nan, 0, 0
-            after_x = (arm, slice(end + 1, None))
-            stats.ks_marginal[after_x], stats.marginal_cells[after_x] = np.nan, 0
-            stats.pixels.mean[after_x] = stats.pixels.m2[after_x] = np.nan
-            stats.within[after_x] = stats.plane[after_x] = np.nan
+                stats.counts[after] = stats.cells[after] = stats.histogram[after] = 0
+                stats.ks[after], stats.sums[(slice(None), *after)] = np.nan, 0
+            rest = (arm, slice(end + 1, None))
+            stats.ks_marginal[rest] = stats.within[rest] = stats.plane[rest] = np.nan
+            stats.pixels[(slice(None), *rest)] = np.nan
             stats.snapshots[arm, shown > end] = NOTHING
-            stats.frames[arm, framed > end] = 0
-            stats.samples[arm] = stats.nearest.mean[arm] = stats.nearest.m2[arm] = np.nan
+            stats.marginal_cells[rest] = stats.frames[arm, framed > end] = 0
+            stats.samples[arm] = stats.nearest[arm] = np.nan
             stats.hits[arm], stats.class_counts[arm] = False, 0
         return stats
 
 
-def nearest_data(stats: BlockStats, ends: NDArray[np.float32], law: DataLaw | None) -> BlockStats:
-    """With distances to, hits of, and classes of the data nearest to ``ends`` (A, B, *D)."""
-    if law is None or law.points is None:
-        return stats
-    arms = len(ends)
-    flat = ends.reshape(arms, ends.shape[1], -1)
+ARRAYS: dict[str, Layout] = {
+    name: kind.__metadata__[0]
+    for name, kind in get_type_hints(BlockStats, include_extras=True).items()
+    if hasattr(kind, "__metadata__")
+}
+
+
+def block_bytes(arms: int, block: int, size: int, points: int, merged: bool) -> int:
+    """About what a block of ``arms`` × ``block`` samples of ``size`` values needs in memory.
+
+    Its states a few times over, its curves and spreads at all ``points``, the trajectories kept,
+    and the counts by which it is merged.
+    """
+    states = 80 * arms * block * size
+    curves = arms * points * (6000 + 32 * min(size, 4096))
+    counts = 10 * 4 * CELLS * (4 * arms + 1) * points if merged else 0
+    return states + curves + counts + min(MEMORY, 4 * arms * block * size * points)
+
+
+def find_nearest(stats: BlockStats, ends: NDArray[np.float32], law: DataLaw) -> None:
+    """Fill in which of the data lie nearest to the end points ``ends`` (A, B, *D)."""
+    assert law.points is not None
     target = law.points.reshape(len(law.points), -1)
     squares = np.einsum("nd,nd->n", target, target)
-    hits = np.zeros((arms, len(target)), dtype=bool)
-    counts = np.zeros((arms, len(law.classes)), dtype=np.int64)
-    distances = np.empty(flat.shape[:2])
-    for a, samples in enumerate(flat):
-        for start in range(0, len(samples), 1024):
-            rows = samples[start : start + 1024]
+    stats.nearest[:] = 0
+    for a, samples in enumerate(ends.reshape(*ends.shape[:2], -1)):
+        for rows in np.array_split(samples, -(-len(samples) // 1024)):
             index = (squares - 2 * rows @ target.T).argmin(axis=1)
             apart = ((rows - target[index]) ** 2).mean(axis=1)
-            distances[a, start : start + 1024] = np.sqrt(apart)
-            hits[a, index] = True
-            if law.labels is not None and law.classes:
-                counts[a] += np.bincount(law.labels[index], minlength=len(law.classes))
-    nearest = Spread.of(distances, axis=1)
-    return replace(stats, nearest=nearest, hits=hits, class_counts=counts)
+            stats.nearest[a] += np.sqrt(apart).sum(dtype=np.float64)
+            stats.hits[a, index] = True
+            if stats.class_counts.size and law.labels is not None:
+                kinds = law.labels[index]
+                stats.class_counts[a] += np.bincount(kinds, minlength=len(law.classes))

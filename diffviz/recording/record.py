@@ -7,15 +7,16 @@ are added in their order: sharing them out differently cannot change a run.
 
 import math
 import multiprocessing
+import operator
 import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future
-from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any, SupportsIndex
 
 import numpy as np
 import torch
@@ -26,16 +27,15 @@ from diffviz.diffusion.denoiser import Denoiser, describe, on_device, restarted
 from diffviz.diffusion.law import DataLaw
 from diffviz.diffusion.rules import DEFAULT_ARMS, Arm, check_arms, coefficient_table
 from diffviz.diffusion.sampler import check_device, sample
-from diffviz.diffusion.schedule import NoiseSchedule
-from diffviz.errors import InputError, NonfiniteError, RunFileError
+from diffviz.diffusion.schedule import NoiseSchedule, check_schedule
+from diffviz.errors import InputError, NonfiniteError, RunFileError, check_integer, shown
 from diffviz.files.atomic import check_writable, only_writer
 from diffviz.files.terminal import SafeStream
-from diffviz.measure.ks import CELLS
-from diffviz.recording.block import BINS, BlockStats
+from diffviz.recording.block import BlockStats, block_bytes
 from diffviz.recording.checks import CALLS, SAMPLES, Answers, FiniteArms, compare_answers
 from diffviz.recording.dataset import assemble
 from diffviz.recording.partial import load_partial, save_partial
-from diffviz.recording.recorder import MAX_COORDINATES, Recorder
+from diffviz.recording.recorder import Recorder
 from diffviz.recording.run import Run, RunSpec, array_digest, check_words
 
 MAX_DIMENSIONS = 16
@@ -114,7 +114,11 @@ def record(
     """
     start = time.perf_counter()
     if executor is not None and not isinstance(executor, Executor):
-        raise InputError(f"executor is {executor!r:.80}; allowed is a concurrent.futures.Executor")
+        raise InputError(
+            f"executor is {shown(executor)}; allowed is a concurrent.futures.Executor"
+        )
+    if not (watch is None or callable(watch)):
+        raise InputError(f"watch is {shown(watch)}; allowed is a function")
     job = _job(denoiser, schedule, arms, n, seed, block, steps, label, device, sample_shape)
     if out is None:
         return _finished(job, _sum_of_blocks(job, None, None, progress, executor, watch), start)
@@ -145,12 +149,9 @@ def _job(
     device: str,
     sample_shape: tuple[int, ...] | None,
 ) -> _Job:
-    _check_count("n", n, 1, 10**9)
-    _check_count("seed", seed, 0, 2**32 - 1)
+    n, seed = check_integer("n", n, 1, 10**9), check_integer("seed", seed, 0, 2**32 - 1)
     arms = check_arms(arms)
-    if not isinstance(schedule, NoiseSchedule):
-        raise InputError(f"schedule is {schedule!r:.80}; allowed is a NoiseSchedule")
-    bars = schedule.alpha_bars[1:]
+    bars = check_schedule(schedule).alpha_bars[1:]
     if not ((bars > 0) & (bars < 1)).all():
         problems = "; ".join(schedule.violations()) or f"ᾱ from {bars.min():g} to {bars.max():g}"
         raise InputError(f"{schedule.name} cannot be sampled from: {problems}")
@@ -158,21 +159,25 @@ def _job(
     if sample_shape is None:  # () is a shape, that of a number
         sample_shape = (3, 16, 16) if known.sample_shape is None else known.sample_shape
     shape = _checked_shape(sample_shape, n)
-    law = known.law
+    law, context, size = known.law, None, math.prod(shape)
     if law is not None and law.mean.shape != shape:
         raise InputError(f"sample_shape is {shape}; allowed is {law.mean.shape}, that of the data")
     times = schedule.times(steps)
     coefficient_table(arms, schedule, times)  # a rule that gives nonsense is named now
-    size = math.prod(shape)
-    block = max(64, min(16384, 49152 // size)) if block is None else block
-    _check_count("block", block, 1, 10**6)
+    usual = max(64, min(16384, 49152 // size))
+    block = min(n, check_integer("block", usual if block is None else block, 1, 10**6))
+    need = block_bytes(len(arms), block, size, len(times), block < n)
+    if need > MAX_MEMORY:
+        raise InputError(
+            f"{len(arms)} arms × {block} samples in a block × {size} values × {len(times) - 1} "
+            f"steps need about {need / 2**30:.0f} GiB; allowed are {MAX_MEMORY >> 30} GiB: take "
+            "fewer arms, a smaller block or fewer steps"
+        )
     check_device(device)
-    _check_memory(len(arms), min(block, n), size, len(times))
-    context = None
     if label is not None:
         if label not in known.classes:
             allowed = ", ".join(known.classes) or "none, this denoiser has no classes"
-            raise InputError(f"class is {label!r:.80}; allowed: {allowed}")
+            raise InputError(f"class is {shown(label)}; allowed: {allowed}")
         which = known.classes.index(label)
         context = np.eye(len(known.classes), dtype=np.float32)[which]
         law = law.only(which) if law is not None and law.labels is not None else None
@@ -187,68 +192,43 @@ def _job(
             for a in arms
         ),
         steps=len(times) - 1,
-        n=int(n),
-        block=min(int(block), int(n)),
-        seed=int(seed),
+        n=n,
+        block=block,
+        seed=seed,
         sample_shape=shape,
         label=label,
         device=torch.device(device).type,
     )
-    keep = min(int(n), max(256, 2**16 // size))
+    keep = min(n, max(256, 2**16 // size))
     return _Job(on_device(denoiser, device), schedule, arms, spec, law, context, keep, device)
 
 
-def _check_memory(arms: int, block: int, size: int, points: int) -> None:
-    """A block fits in memory: its states a few times over, its counts, its spread per pixel."""
-    states = 16 * 4 * arms * block * size
-    counts = 2 * 4 * arms * points * (4 * CELLS + 3 * BINS)
-    spreads = 2 * 16 * arms * points * min(size, MAX_COORDINATES)
-    need = states + counts + spreads
-    if need > MAX_MEMORY:
-        raise InputError(
-            f"{arms} arms × {block} samples in a block × {size} values × {points - 1} steps need "
-            f"about {need / 2**30:.0f} GiB; allowed are {MAX_MEMORY >> 30} GiB: take fewer arms, "
-            "a smaller block or fewer steps"
-        )
-
-
-def _checked_shape(shape: object, n: int) -> tuple[int, ...]:
-    allowed = f"allowed are up to {MAX_DIMENSIONS} whole numbers from 1"
+def _checked_shape(shape: Iterable[SupportsIndex], n: int) -> tuple[int, ...]:
     try:
-        sizes: tuple = tuple(shape)  # type: ignore[arg-type]
+        sizes = tuple(map(operator.index, shape))
     except TypeError:
-        raise InputError(f"sample_shape is {shape!r:.80}; {allowed}") from None
-    integral = all(isinstance(i, int | np.integer) and not isinstance(i, bool) for i in sizes)
-    if not integral or len(sizes) > MAX_DIMENSIONS or any(i < 1 for i in sizes):
-        raise InputError(f"sample_shape is {sizes!r:.80}; {allowed}")
-    whole = tuple(int(i) for i in sizes)
-    if n * math.prod(whole) >= 2**32:
-        raise InputError(f"n is {n}, of {math.prod(whole)} values each; allowed are 2³² in all")
-    return whole
-
-
-def _check_count(name: str, value: object, low: int, high: int) -> None:
-    integral = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not integral or not low <= int(value) <= high:  # type: ignore[call-overload]
-        raise InputError(f"{name} is {value!r:.80}; allowed are the integers {low}…{high}")
+        sizes = (0,)
+    if len(sizes) > MAX_DIMENSIONS or min(sizes, default=1) < 1:
+        raise InputError(
+            f"sample_shape is {shown(shape)}; allowed are up to {MAX_DIMENSIONS} whole numbers "
+            "from 1"
+        )
+    if n * math.prod(sizes) >= 2**32:
+        raise InputError(f"n is {n}, of {math.prod(sizes)} values each; allowed are 2³² in all")
+    return sizes
 
 
 # ------------------------------------------------------------------------------ one block
 
 
-def record_block(
-    job: _Job,
-    block: int,
-    progress: Callable[[], object] | None = None,
-    watch: Watch | None = None,
-) -> BlockStats:
+def record_block(job: _Job, block: int, watch: Watch | None = None) -> BlockStats:
     """Sample and record one block of a run. Depends on nothing but its arguments.
 
     An arm that stops being finite ends there; its ``ends`` say so.
     """
     try:
         with np.errstate(invalid="ignore", over="ignore"):  # named below, not warned of
-            return _sample_block(job, block, None, progress, watch)
+            return _sample_block(job, block, watch=watch)
     except NonfiniteError:
         guard = FiniteArms(job.fresh(block), len(job.arms), job.spec.steps)
         stats = _sample_block(job, block, guard)
@@ -258,11 +238,7 @@ def record_block(
 
 
 def _sample_block(
-    job: _Job,
-    block: int,
-    guard: FiniteArms | None,
-    progress: Callable[[], object] | None = None,
-    watch: Watch | None = None,
+    job: _Job, block: int, guard: FiniteArms | None = None, watch: Watch | None = None
 ) -> BlockStats:
     spec, device, words = job.spec, torch.device(job.device), job.words(block)
     generator = torch.Generator(device).manual_seed(int(words[0]) << 31 ^ int(words[1]))
@@ -272,16 +248,9 @@ def _sample_block(
     context = None
     if job.context is not None:
         context = torch.as_tensor(job.context, device=device).expand(batch, -1)
+    given: dict[str, Any] = {"law": job.law, "keep": job.keep, "mergeable": spec.blocks > 1}
     recorder = Recorder(
-        job.schedule,
-        times,
-        len(job.arms),
-        batch,
-        spec.sample_shape,
-        law=job.law,
-        keep=job.keep,
-        mergeable=spec.blocks > 1,
-        device=job.device,
+        job.schedule, times, len(job.arms), batch, spec.sample_shape, **given, device=job.device
     )
     denoiser = job.fresh(block) if guard is None else guard
     steps = sample(
@@ -289,8 +258,6 @@ def _sample_block(
     )
     for index, step in enumerate(steps):
         recorder.observe(step)
-        if progress is not None:
-            progress()
         if watch is not None:
             watch(block, index, recorder)
     if guard is not None:
@@ -313,11 +280,10 @@ def _sum_of_blocks(
 ) -> BlockStats:
     """The blocks that are still to do, added to ``stats``; up to the first that breaks."""
     todo = range(0 if stats is None else stats.blocks, job.spec.blocks)
-    total = len(todo) * job.spec.steps
-    with _bar(total) if progress else nullcontext() as bar:
+    with _bar(len(todo) * job.spec.steps, progress) as bar:
         for result in _blocks(job, todo, bar, executor, watch):
             try:
-                stats = result if stats is None else stats.merge(result, job.keep)
+                stats = result if stats is None else stats.merge(result)
             except ValueError:
                 raise RunFileError(f"{kept}: its arrays have other sizes than this run") from None
             del result  # tens of megabytes that the next block need not find in its way
@@ -330,14 +296,19 @@ def _sum_of_blocks(
 
 
 def _blocks(
-    job: _Job, todo: range, bar: tqdm | None, executor: Executor | None, watch: Watch | None
+    job: _Job, todo: range, bar: tqdm, executor: Executor | None, watch: Watch | None
 ) -> Iterator[BlockStats]:
     """The blocks ``todo`` in their order."""
+
+    def told(block: int, index: int, recorder: Recorder) -> None:
+        bar.update()
+        if watch is not None:
+            watch(block, index, recorder)
+
     if executor is None:
         for block in todo:
-            if bar is not None:
-                bar.set_description(f"block {block + 1} of {job.spec.blocks}")
-            yield record_block(job, block, None if bar is None else bar.update, watch)
+            bar.set_description(f"block {block + 1} of {job.spec.blocks}")
+            yield record_block(job, block, told)
         return
     # Sent ahead only so far, so that results waiting for their turn stay few.
     ahead = 2 * int(getattr(executor, "_max_workers", 0) or os.cpu_count() or 4)
@@ -348,8 +319,7 @@ def _blocks(
             while upcoming and len(waiting) < ahead:
                 waiting.append(executor.submit(_block_of_worker, job, upcoming.popleft()))
             result = waiting.popleft().result()
-            if bar is not None:
-                bar.update(job.spec.steps)
+            bar.update(job.spec.steps)
             done += 1
             yield result
     except BrokenExecutor as error:
@@ -369,10 +339,10 @@ def _block_of_worker(job: _Job, block: int) -> BlockStats:
     return record_block(job, block)
 
 
-def _bar(total: int) -> tqdm:
+def _bar(total: int, visible: bool) -> tqdm:
     """A bar on standard error that never ends a recording."""
     file = None if sys.stderr is None else SafeStream(sys.stderr)
-    return tqdm(total=total, unit="step", file=file, disable=file is None)
+    return tqdm(total=total, unit="step", file=file, disable=not visible or file is None)
 
 
 def _finished(
@@ -387,17 +357,11 @@ def _finished(
     Raises:
         NonfiniteError: an arm stopped being finite.
     """
-    times = job.schedule.times(job.spec.steps)
-    run = assemble(
-        stats,
-        replace(job.spec, n=stats.n),
-        job.schedule,
-        times,
-        job.law,
-        coefficient_table(job.arms, job.schedule, times)[:, :, 2].T,
-        time.perf_counter() - start,
-        _answers(job),
-    )
+    schedule, spec = job.schedule, replace(job.spec, n=stats.n)
+    times = schedule.times(spec.steps)
+    std = coefficient_table(job.arms, schedule, times)[:, :, 2].T
+    seconds = time.perf_counter() - start
+    run = assemble(stats, spec, schedule, times, job.law, std, seconds, _answers(job))
     if out is not None and kept is not None:
         run.save(out)
         kept.unlink(missing_ok=True)

@@ -18,6 +18,7 @@ from scipy.special import chdtri
 
 from diffviz.diffusion.law import DataLaw
 from diffviz.measure.ks import Mixture, component_cdf, ks_quantile
+from diffviz.recording.run import BANDS
 
 Array = NDArray[np.float64]
 Band = tuple[Array, Array]
@@ -67,30 +68,8 @@ class Features(NamedTuple):
     square: float | None
 
 
-def references(law: DataLaw | None, bars: Array) -> dict[str, tuple[tuple[str], Array, str]]:
-    """By name: dimensions, values over the times of ᾱ_t = ``bars``, and what they are."""
-    return {
-        f"reference_{name}": (
-            ("t",),
-            np.array([np.nan if law is None else of(law, float(bar)) for bar in bars]),
-            text,
-        )
-        for name, of, text in (
-            ("mean", DataLaw.marginal_mean, "mean of q(x_t)"),
-            ("std", DataLaw.marginal_std, "std of q(x_t) over all coordinates"),
-            ("std_between", DataLaw.marginal_std_between, "std of q(x_t) between samples"),
-            ("std_within", DataLaw.marginal_std_within, "std within a sample of q(x_t)"),
-            (
-                "distance_to_mean",
-                DataLaw.distance_to_mean,
-                "RMS distance per coordinate of q(x_t) to √ᾱ_t times the data's mean",
-            ),
-        )
-    }
-
-
-def bands(law: DataLaw | None, bars: Array, n: int, d: int, residuals: int) -> dict[str, Band]:
-    """(low, high) over the times of ᾱ_t = ``bars``, for each curve that has one.
+def bands(law: DataLaw | None, bars: Array, n: int, d: int, residuals: int) -> dict[str, Array]:
+    """``*_low`` and ``*_high`` of each curve that has a band, over the times of ᾱ_t = ``bars``.
 
     Args:
         law: the law of the data.
@@ -99,9 +78,8 @@ def bands(law: DataLaw | None, bars: Array, n: int, d: int, residuals: int) -> d
         d: see ``n``.
         residuals: values behind each number about the residual.
     """
-    unknown = np.full(len(bars), np.nan), np.full(len(bars), np.nan)
-    names = ("mean", "std", "std_between", "std_within", "distance_to_mean", "ks_marginal")
-    found = dict.fromkeys(names, unknown)
+    unknown = np.full(len(bars), np.nan)
+    found: dict[str, Band] = dict.fromkeys(BANDS, (unknown, unknown))
     if law is not None and law.sampled:
         found |= _moment_bands(law, bars, n, d)
         found["ks_marginal"] = np.zeros(len(bars)), _ks_high(law, bars, n, d)
@@ -109,7 +87,11 @@ def bands(law: DataLaw | None, bars: Array, n: int, d: int, residuals: int) -> d
     low, high = _scaled_chi2(np.ones(1), np.full(1, 2 / max(residuals - 1, 1)))
     found["residual_std"] = before * low, before * high
     found["residual_ks"] = 0 * before, before * ks_quantile(0.05, max(residuals, 1))
-    return found
+    return {
+        f"{name}_{end}": values
+        for name, band in found.items()
+        for end, values in zip(("low", "high"), band, strict=True)
+    }
 
 
 def _moment_bands(law: DataLaw, bars: Array, n: int, d: int) -> dict[str, Band]:

@@ -12,19 +12,18 @@ The estimate, for A arms, blocks of B of the n samples, d numbers a sample, S st
 with ``step`` and ``sample`` those of the kind of denoiser on an ordinary core.
 """
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from diffviz.diffusion.names import SPRITES, DenoiserWords, parse_denoiser, shipped_weights
-from diffviz.diffusion.rules import DEFAULT_ARMS, Arm, check_arms, parse_arms
+from diffviz.diffusion.rules import DEFAULT_ARMS, Arm, check_arms
 from diffviz.diffusion.schedule import KINDS, MAX_T, NoiseSchedule
-from diffviz.errors import InputError
+from diffviz.errors import InputError, shown
+from diffviz.recording.block import block_bytes
 from diffviz.sprites.make import CLASSES
 
 if TYPE_CHECKING:
@@ -33,7 +32,8 @@ if TYPE_CHECKING:
 
 MAX_TEXT = 4096
 """Characters of one text."""
-IMAGE = (3, 16, 16)
+NETWORK = 6e6
+"""Bytes of the file of a 64-wide network."""
 START, STEP, VALUE = 6.0, 5e-3, 1.3e-7
 """Seconds to begin and to write; of one step; to measure one number of one step."""
 PAIR, PIXEL = 1.6e-10, 1.6e-5
@@ -97,14 +97,13 @@ class RecordRequest(BaseModel):
         if isinstance(value, str) and len(value) <= MAX_TEXT:
             value = value.split(",")
         if not isinstance(value, list | tuple):
-            raise InputError(f"arms is {value!r:.80}; allowed is a list, as ddpm,z=0,ddim")
+            raise InputError(f"arms is {shown(value)}; allowed is a list, as ddpm,z=0,ddim")
         return tuple(arm.name for arm in check_arms([Arm.parse(text) for text in value]))
 
     def _check_together(self) -> None:
         words, schedule = self.words, self.noise_schedule
-        length = self.T if words.kind == "network" else (schedule or NoiseSchedule.course()).T
-        if self.steps is not None and length is not None and self.steps > length:
-            raise InputError(f"steps is {self.steps}; allowed are the integers 1…T = {length}")
+        if self.steps is not None and (schedule is not None or words.kind != "network"):
+            (schedule or NoiseSchedule.course()).times(self.steps)
         known = CLASSES if words.source == "sprites" else ()
         if self.label is not None and words.kind != "network" and self.label not in known:
             allowed = ", ".join(known) or f"none, {self.denoiser} has no classes"
@@ -121,8 +120,7 @@ class RecordRequest(BaseModel):
         asked = (self.schedule, self.T, self.beta_start, self.beta_end)
         if asked == (None,) * 4:
             return None
-        kind = KINDS[0] if self.schedule is None else self.schedule
-        return NoiseSchedule.named(kind, self.T, self.beta_start, self.beta_end)
+        return NoiseSchedule.named(asked[0] or KINDS[0], *asked[1:])
 
     def make(self) -> tuple["DescribedDenoiser", NoiseSchedule]:
         """The denoiser and the schedule to sample on.
@@ -147,17 +145,14 @@ class RecordRequest(BaseModel):
         from diffviz.recording.workers import executor
 
         denoiser, schedule = self.make()
+        names = ("n", "seed", "block", "steps", "label", "device")
+        asked: dict[str, Any] = {name: getattr(self, name) for name in names}
         with executor(self.executor) as pool:
             return record(
                 denoiser,
                 schedule,
-                arms=parse_arms(",".join(self.arms)),
-                n=self.n,
-                seed=self.seed,
-                block=self.block,
-                steps=self.steps,
-                label=self.label,
-                device=self.device,
+                arms=[Arm.parse(arm) for arm in self.arms],
+                **asked,
                 progress=progress,
                 executor=pool,
                 out=out,
@@ -166,83 +161,36 @@ class RecordRequest(BaseModel):
             )
 
     def estimate(self) -> Estimate:
-        """What it will cost, from the words and from the head of a file that they name.
+        """What it will cost, from the words alone; a network by the size of its file.
 
-        A file that cannot be read is taken for a network or a set of 3×16×16 images.
+        A set of images that is not the sprites is taken to be as large, and a network to have been
+        trained on as many pixels and steps as the shipped one.
         """
-        model = _model(self.words)
-        size = max(1, math.prod(model.shape))
-        schedule = self.noise_schedule
-        steps = self.steps or (model.T if schedule is None else schedule.T)
-        usual = max(64, min(16384, 49152 // size))
-        block = min(self.n, usual if self.block is None else self.block)
-        arms, points, blocks = len(self.arms), steps + 1, -(-self.n // block)
-        each = model.sample + VALUE * size
+        words = self.words
+        shape = () if words.kind in ("gaussian", "mixture") else (3, 16, 16)
+        size, pixels = math.prod(shape), 256
+        if not shape:
+            sample, memory, activations = 1e-7 * len(words.numbers), 0.0, 200.0
+        elif words.kind == "dataset":
+            numbers = SPRITES * size
+            sample, memory, activations = PAIR * numbers, 24.0 * numbers, 8.0 * SPRITES + 64 * size
+        else:
+            file = Path(words.source or shipped_weights())
+            part = max(file.stat().st_size / NETWORK, 0.01)  # about the width, squared
+            sample, memory, activations = (
+                PIXEL * pixels * part,
+                60e6 * part,
+                4e3 * pixels * part**0.5,
+            )
+        schedule = self.noise_schedule or NoiseSchedule.course()
+        steps = self.steps or schedule.T
+        block = min(self.n, self.block or max(64, min(16384, 49152 // size)))
+        arms, blocks = len(self.arms), -(-self.n // block)
+        each = sample + VALUE * size
         seconds = START + steps * (blocks * STEP + arms * self.n * each)
-        rows = arms * block
-        measured = arms * points * (3 * (128 * 4 + 64) + 16 * min(size, 4096) + 1250) * 2
-        kept = min(64 * 2**20, 4 * rows * size * points)
         snapshots = 40 * arms * min(self.n, max(256, 2**16 // size)) * size * 8
-        cells = 10 * 2048 * 4 * points * (4 * arms + 1) if blocks > 1 else 0
-        alive = rows * (model.activations + 80 * size)
-        return Estimate(seconds, IDLE + model.memory + measured + kept + snapshots + cells + alive)
-
-
-class _Model(NamedTuple):
-    """A denoiser's sample shape, own T, seconds a sample, bytes, and bytes a sample in flight."""
-
-    shape: tuple[int, ...]
-    T: int
-    sample: float
-    memory: float
-    activations: float
-
-
-def _model(words: DenoiserWords) -> _Model:
-    T = NoiseSchedule.course().T
-    if words.kind in ("gaussian", "mixture"):
-        return _Model((), T, 1e-7 * len(words.numbers), 0, 200)
-    if words.kind == "dataset":
-        count, shape = (SPRITES, IMAGE) if words.source == "sprites" else _set_size(words.source)
-        numbers = count * max(1, math.prod(shape))
-        return _Model(shape, T, PAIR * numbers, 24 * numbers, 8 * count + 64 * math.prod(shape))
-    shape, width, T = _network_size(Path(words.source or shipped_weights()), T)
-    pixels = math.prod(shape[1:])
-    part = (width / 64) ** 2
-    return _Model(shape, T, PIXEL * pixels * part, 60e6 * part, 4000 * pixels * width / 64)
-
-
-def _set_size(source: str) -> tuple[int, tuple[int, ...]]:
-    """(number of members, shape of one) of a data set, from the heads of its files."""
-    try:
-        if Path(source).is_dir():
-            from PIL import Image
-
-            names = sorted(path for path in Path(source).iterdir() if path.is_file())
-            with Image.open(names[0]) as picture:
-                return len(names), (3, picture.height, picture.width)
-        array = np.load(source, mmap_mode="r", allow_pickle=False)
-        shape = array.shape[1:]
-        if array.dtype == np.uint8 and len(shape) == 3:
-            shape = (shape[2], *shape[:2])
-        return len(array), tuple(shape)
-    except Exception:  # `run` says what is wrong with the file
-        return SPRITES, IMAGE
-
-
-def _network_size(path: Path, T: int) -> tuple[tuple[int, ...], int, int]:
-    """(sample shape, features of the first level, T) from the head of a .safetensors file."""
-    try:
-        with open(path, "rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if length > 2**20:
-                raise ValueError
-            head = json.loads(file.read(length))
-        net = json.loads(head["__metadata__"]["architecture"])
-        shape = (int(net["in_channels"]), int(net["height"]), int(net["height"]))
-        return shape, int(net["n_feat"]), int(head["schedule.betas"]["shape"][0]) - 1
-    except Exception:  # a .pth, or a file that `run` will refuse
-        return IMAGE, 64, T
+        here = block_bytes(arms, block, size, steps + 1, blocks > 1) + arms * block * activations
+        return Estimate(seconds, IDLE + memory + snapshots + here)
 
 
 _ALLOWED = {
@@ -270,5 +218,5 @@ def _line(error: ValidationError) -> str:
         return str(own)
     name = str(first["loc"][0]) if first["loc"] else "the order"
     if first["type"] == "extra_forbidden":
-        return f"{name!r:.80} is no part of an order; allowed are {', '.join(_ALLOWED)}"
-    return f"{name} is {first['input']!r:.80}; allowed {_ALLOWED.get(name, 'is an object')}"
+        return f"{shown(name)} is no part of an order; allowed are {', '.join(_ALLOWED)}"
+    return f"{name} is {shown(first['input'])}; allowed {_ALLOWED.get(name, 'is an object')}"

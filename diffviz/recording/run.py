@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -22,7 +22,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from diffviz.diffusion.schedule import NoiseSchedule
-from diffviz.errors import InputError, RunFileError
+from diffviz.errors import InputError, RunFileError, shown
 from diffviz.files.atomic import read_bytes, sealing, unseal
 
 FORMAT = "diffviz-run-2"
@@ -39,36 +39,67 @@ BANDS = (
 )
 """Curves with the range in which a right sampler stays, ``*_low`` and ``*_high``."""
 
-# Where each variable of every run stands. A run may hold more; these are never missing.
-_ARM_T, _QUANTITY = ("arm", "t"), ("arm", "quantity", "t")
-VARIABLES: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("mean", "std", "skewness", "kurtosis", "values"), _QUANTITY),
-    **dict.fromkeys(("ks_normal", "ks_normal_error", "ks_normal_p"), _QUANTITY),
-    **dict.fromkeys(("ks_marginal", "ks_marginal_error", "std_between", "std_within"), _ARM_T),
-    **dict.fromkeys(("distance_to_mean", "noise_level", "noise_std", "noise_ks"), _ARM_T),
-    **dict.fromkeys(("noise_ks_error", "noise_ks_p"), _ARM_T),
-    "histogram": (*_QUANTITY, "bin"),
-    **{f"{name}_{end}": ("t",) for name in BANDS for end in ("low", "high")},
-    "map": ("arm", "t", "map_sample", "plane"),
-    "map_std": ("t", "plane"),
-    "map_data": ("point", "plane"),
-    "frames": ("arm", "frame", "frame_sample"),
-    "frame_t": ("frame",),
-    "snapshots": ("arm", "snapshot", "sample"),
-    "samples": ("arm", "sample"),
-    **dict.fromkeys(("reference_mean", "reference_std", "reference_std_between"), ("t",)),
-    **dict.fromkeys(("reference_std_within", "reference_distance_to_mean"), ("t",)),
-    "reference_noise_level": ("t",),
-    "reference_histogram": ("t", "bin"),
-    **dict.fromkeys(("schedule_beta", "schedule_alpha", "schedule_alpha_bar"), ("schedule_t",)),
-    "class_count": ("arm", "class"),
-    "reference_class_share": ("class",),
-    **dict.fromkeys(("nearest_distance", "distinct_nearest"), ("arm",)),
-    **dict.fromkeys(("answer_repeat_difference", "answer_batch_difference"), ("arm",)),
-    "reference_distinct_nearest": (),
-    **{name: (name,) for name in ("arm", "t", "quantity", "bin", "snapshot", "schedule_t")},
-    "class": ("class",),
+_T, _ARM, _ARM_T, _QUANTITY = ("t",), ("arm",), ("arm", "t"), ("arm", "quantity", "t")
+_SCHEDULE = ("schedule_t",)
+VARIABLES: dict[str, tuple[tuple[str, ...], str]] = {
+    "arm": (_ARM, "way of sampling"),
+    "t": (_T, "time, T is noise and 0 is data"),
+    "quantity": (("quantity",), "what is measured"),
+    "bin": (("bin",), "middle of the bin"),
+    "snapshot": (("snapshot",), "time of the snapshot"),
+    "schedule_t": (_SCHEDULE, "time, all of 0…T"),
+    "class": (("class",), "class of the data"),
+    "frame_t": (("frame",), "time of the frame"),
+    "mean": (_QUANTITY, "mean over all coordinates"),
+    "std": (_QUANTITY, "standard deviation over all coordinates"),
+    "skewness": (_QUANTITY, "skewness"),
+    "kurtosis": (_QUANTITY, "excess kurtosis"),
+    "values": (_QUANTITY, "number of values behind the statistics"),
+    "ks_normal": (_QUANTITY, "KS distance D from N(0, 1)"),
+    "ks_normal_error": (_QUANTITY, "half-width of the bounds of D, 0 when exact"),
+    "ks_normal_p": (_QUANTITY, "KS p-value, where values are independent under the null"),
+    "histogram": ((*_QUANTITY, "bin"), "counts; the outer bins reach to infinity"),
+    "ks_marginal": (_ARM_T, "KS distance D of x_t from the marginal q(x_t)"),
+    "ks_marginal_error": (_ARM_T, "half-width of the bounds, 0 when exact"),
+    "std_between": (_ARM_T, "std between samples, root mean square over coordinates"),
+    "std_within": (_ARM_T, "std within a sample, root mean square over samples"),
+    "distance_to_mean": (_ARM_T, "RMS over coordinates of x_t less √ᾱ_t times the data's mean"),
+    "noise_level": (_ARM_T, "noise per unit of signal in x_t, against its own end point"),
+    "noise_std": (_ARM_T, "std of the noise injected in the step that leaves t"),
+    "noise_ks": (_ARM_T, "KS distance D of the injected noise, scaled to std 1, from N(0, 1)"),
+    "noise_ks_error": (_ARM_T, "half-width of the bounds"),
+    "noise_ks_p": (_ARM_T, "KS p-value of the injected noise"),
+    "snapshots": (("arm", "snapshot", "sample"), "x_t at the snapshot times"),
+    "samples": (("arm", "sample"), "end points x_0"),
+    "frames": (("arm", "frame", "frame_sample"), "a few samples as pictures, [−1, 1] as 0…255"),
+    "map": (("arm", "t", "map_sample", "plane"), "x_t less its mean, along the data's main axes"),
+    "map_std": (("t", "plane"), "std of q(x_t) along them"),
+    "map_data": (("point", "plane"), "the data themselves along them, less their mean"),
+    "nearest_distance": (_ARM, "RMS distance over coordinates from end points to nearest data"),
+    "distinct_nearest": (_ARM, "how many different data are nearest to some end point"),
+    "reference_distinct_nearest": ((), "the same, expected of as many draws from the data"),
+    "class_count": (("arm", "class"), "end points by class"),
+    "reference_class_share": (("class",), "share of the class in the data"),
+    "answer_repeat_difference": (_ARM, "relative RMS difference of answers to two equal calls"),
+    "answer_batch_difference": (_ARM, "the same where only the rest of the batch differs"),
+    "reference_mean": (_T, "mean of q(x_t)"),
+    "reference_std": (_T, "std of q(x_t) over all coordinates"),
+    "reference_std_between": (_T, "std of q(x_t) between samples"),
+    "reference_std_within": (_T, "std within a sample of q(x_t)"),
+    "reference_distance_to_mean": (_T, "RMS over coordinates of q(x_t) less its mean"),
+    "reference_noise_level": (_T, "the level the denoiser is told"),
+    "reference_histogram": (("t", "bin"), "probability of the bin under q(x_t)"),
+    **{
+        f"{name}_{end}": (_T, f"{end} end of {name} in 95 % of right samplers with this n")
+        for name in BANDS
+        for end in ("low", "high")
+    },
+    **{
+        f"schedule_{name}": (_SCHEDULE, f"{name}_t for every t")
+        for name in ("beta", "alpha", "alpha_bar")
+    },
 }
+"""Of every variable of a run: its dimensions, and what it is. A run may hold more."""
 OPTIONAL = (
     ("class_count", "reference_class_share", "class"),
     ("nearest_distance", "distinct_nearest", "reference_distinct_nearest"),
@@ -76,8 +107,10 @@ OPTIONAL = (
     ("map", "map_std", "map_data"),
     ("frames", "frame_t"),
 )
-"""Together or not at all."""
+"""Together or not at all; what else is in ``VARIABLES`` is in every run."""
 WORDS = ("arm", "quantity", "class")
+PICTURES = ("samples", "snapshots", "frames")
+"""Over the dimensions of a sample as well."""
 
 
 Count = Annotated[int, Field(strict=True, ge=1, lt=2**63)]
@@ -214,16 +247,6 @@ class Run:
     def _repr_html_(self) -> str:
         return import_module("diffviz.figures.notebook").run_html(self)
 
-    def without_broken(self) -> "Run | None":
-        """The run of the arms that are finite throughout; None when there is none."""
-        if not self.broken:
-            return self
-        kept = [i for i, name in enumerate(self.arms) if name not in self.broken]
-        if not kept:
-            return None
-        spec = replace(self.spec, arms=tuple(self.spec.arms[i] for i in kept))
-        return Run(self.dataset.isel(arm=kept).assign_attrs(spec=spec.to_json()))
-
     def save(self, path: str | Path) -> None:
         """Write the run to ``path``, whole or not at all.
 
@@ -304,7 +327,18 @@ def check_run(run: Run) -> None:
         RunFileError: a variable is missing or of other sizes, or names and times are others.
     """
     _check_sizes(run.dataset)
-    _check_values(run)
+    data, spec = run.dataset, run.spec
+    names = [str(arm["name"]) for arm in spec.arms]
+    if run.arms != names or list(data["quantity"].values) != list(QUANTITIES):
+        raise RunFileError(f"its arms are {shown(run.arms)}; its specification has {shown(names)}")
+    t, T, edges = data["t"].values, data.sizes["schedule_t"] - 1, data["bin"].values
+    some = [data[name].values for name in ("snapshot", "frame_t") if name in data.variables]
+    falling = all((np.diff(times) < 0).all() and np.isin(times, t).all() for times in (t, *some))
+    counted = np.array_equal(data["schedule_t"].values, np.arange(T + 1))
+    if not falling or not counted or t[0] > T or t[-1] != 0:
+        raise RunFileError(f"its times do not fall to 0, or lie outside 0…{T}")
+    if len(edges) < 2 or (np.diff(edges) <= 0).any():
+        raise RunFileError("its bins do not rise")
 
 
 def _check_sizes(dataset: xr.Dataset) -> None:
@@ -315,57 +349,26 @@ def _check_sizes(dataset: xr.Dataset) -> None:
             f"its format is {found!r} and this diffviz reads {FORMAT!r}; record the run again"
         )
     spec = RunSpec.from_json(str(dataset.attrs.get("spec")))
-    sizes = dict(zip(("arm", "quantity"), (len(spec.arms), len(QUANTITIES)), strict=True))
-    sizes["t"] = spec.steps + 1
+    sizes = {"arm": len(spec.arms), "quantity": len(QUANTITIES), "t": spec.steps + 1}
     absent = {n for group in OPTIONAL for n in group if not {*group} & {*dataset.variables}}
-    for name, dims in VARIABLES.items():
+    for name, (dims, _) in VARIABLES.items():
         if name in absent:
             continue
         if name not in dataset.variables:
             raise RunFileError(f"the variable {name!r} is missing")
         variable = dataset.variables[name]
-        shape = spec.sample_shape if name in ("samples", "snapshots", "frames") else ()
+        shape = spec.sample_shape if name in PICTURES else ()
         if variable.dims[: len(dims)] != dims or variable.shape[len(dims) :] != shape:
             raise RunFileError(
                 f"{name} is over {variable.dims} {variable.shape}; allowed is {(*dims, *shape)}"
             )
         if (variable.dtype.kind in "fiu") == (name in WORDS):
-            raise RunFileError(
-                f"{name} holds {variable.dtype}; allowed are "
-                + ("words" if name in WORDS else "numbers")
-            )
-    for dim, size in sizes.items():
-        if dataset.sizes[dim] != size:
-            raise RunFileError(
-                f"{dim} has size {dataset.sizes[dim]}; its specification has {size}"
-            )
-    if not 1 <= dataset.sizes["sample"] <= spec.n or dataset.sizes["schedule_t"] < 2:
-        raise RunFileError(f"its sizes are {dict(dataset.sizes)}, of {spec.n} samples")
-
-
-def _check_values(run: Run) -> None:
-    """Names and times are those that every figure relies on."""
-    data, spec = run.dataset, run.spec
-    names = [str(arm["name"]) for arm in spec.arms]
-    if run.arms != names or list(data["quantity"].values) != list(QUANTITIES):
-        raise RunFileError(f"its arms are {run.arms!r:.80}; its specification has {names!r:.80}")
-    t, T = data["t"].values, data.sizes["schedule_t"] - 1
-    snapshots = data["snapshot"].values
-    frames = data["frame_t"].values if "frame_t" in data.variables else snapshots
-    if (
-        t[0] > T
-        or t[-1] != 0
-        or (np.diff(t) >= 0).any()
-        or not np.isin(snapshots, t).all()
-        or (np.diff(snapshots) >= 0).any()
-        or not np.isin(frames, t).all()
-        or (np.diff(frames) >= 0).any()
-        or not np.array_equal(data["schedule_t"].values, np.arange(T + 1))
-    ):
-        raise RunFileError(f"its times do not fall to 0, or lie outside 0…{T}")
-    edges = np.diff(data["bin"].values)
-    if len(edges) < 1 or not (edges > 0).all():
-        raise RunFileError("its bins do not rise")
+            allowed = "words" if name in WORDS else "numbers"
+            raise RunFileError(f"{name} holds {variable.dtype}; allowed are {allowed}")
+    wrong = {dim: size for dim, size in sizes.items() if dataset.sizes[dim] != size}
+    kept = dataset.sizes["sample"]
+    if wrong or not 1 <= kept <= spec.n or dataset.sizes["schedule_t"] < 2:
+        raise RunFileError(f"its sizes are {dict(dataset.sizes)}; its specification has {sizes}")
 
 
 def array_digest(*arrays: NDArray[np.generic]) -> str:

@@ -1,7 +1,7 @@
 """Statistics of values on the device that holds them: moments, D, counts and spreads, in torch.
 
-Values are sorted once; their moments, D and counts follow from that. Arrays lead with (times,
-arms). Nothing here waits for the device.
+Values are sorted once; their moments, D and counts follow from that. Arrays lead with (arms,
+times). Nothing here waits for the device.
 """
 
 from typing import Any, NamedTuple
@@ -16,16 +16,15 @@ from diffviz.measure.ks import Mixture
 
 
 class Rows(NamedTuple):
-    """What is measured of rows of n values: moments, D against N(0, 1), counts.
+    """What is measured of rows of values; all but ``sums`` lead with (arms, times).
 
-    All lead with (times, arms); m2, m3 and m4 are Σ(x − mean)^k.
+    Attributes:
+        sums: mean and Σ(x − mean)^k for k = 2, 3, 4, each (arms, times).
+        distance: D against N(0, 1).
+        bins, cells: counts.
     """
 
-    n: float
-    mean: Tensor
-    m2: Tensor
-    m3: Tensor
-    m4: Tensor
+    sums: Tensor
     distance: Tensor
     bins: Tensor
     cells: Tensor | None
@@ -39,16 +38,13 @@ def sorted_rows(x: Tensor) -> Tensor:
 
 
 def measure(ordered: Tensor, bins: Tensor, cells: Tensor | None) -> Rows:
-    """Of sorted rows (times, arms, n); ``bins`` and ``cells`` are inner edges."""
+    """Of sorted rows (arms, times, n); ``bins`` and ``cells`` are inner edges."""
     mean = ordered.mean(dim=-1)
     centered = ordered - mean[..., None]
     squares = centered * centered
+    powers = (squares, squares * centered, squares * squares)
     return Rows(
-        float(ordered.shape[-1]),
-        mean,
-        squares.sum(dim=-1),
-        (squares * centered).sum(dim=-1),
-        (squares * squares).sum(dim=-1),
+        torch.stack([mean, *(values.sum(dim=-1) for values in powers)]),
         distance(ordered, torch.special.ndtr(ordered)),
         count(ordered, bins),
         None if cells is None else count(ordered, cells),
@@ -63,7 +59,7 @@ def distance(ordered: Tensor, null: Tensor) -> Tensor:
 
 
 def count(ordered: Tensor, edges: Tensor) -> Tensor:
-    """Counts (times, arms, edges + 1) between inner edges; a value on an edge lies right of it."""
+    """Counts (arms, times, edges + 1) between inner edges; a value on an edge lies right of it."""
     where = edges.expand(*ordered.shape[:-1], -1).contiguous()
     below = torch.searchsorted(ordered, where)
     below = pad(pad(below, (1, 0)), (0, 1), value=ordered.shape[-1])
@@ -73,19 +69,19 @@ def count(ordered: Tensor, edges: Tensor) -> Tensor:
 def measure_marginal(
     ordered: Tensor, laws: list[Mixture], counted: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """(D (times, arms) of sorted rows from the law of each time, counts in its cells).
+    """(D (arms, times) of sorted rows from the law of each time, counts in its cells).
 
     The ``laws`` are all exact or none; counts are None unless wanted.
     """
     # (location, scale, weight) by component by time; components too many weigh nothing.
-    table = np.zeros((3, max(len(law.weights) for law in laws), len(laws), 1, 1))
+    table = np.zeros((3, max(len(law.weights) for law in laws), 1, len(laws), 1))
     table[1] = 1
     for i, law in enumerate(laws):
-        table[:, : len(law.weights), i, 0, 0] = law.locations, law.scales, law.weights
+        table[:, : len(law.weights), 0, i, 0] = law.locations, law.scales, law.weights
     components = to_device(table, ordered.device)
     exact, cells = laws[0].exact, None
     if counted or not exact:
-        edges = to_device(np.stack([law.edges for law in laws])[:, None], ordered.device)
+        edges = to_device(np.stack([law.edges for law in laws])[None], ordered.device)
         cells = count(ordered, edges)
     if exact:
         return distance(ordered, _cdf(components, ordered)), cells
@@ -95,9 +91,9 @@ def measure_marginal(
 
 
 def _cdf(components: Tensor, x: Tensor) -> Tensor:
-    """Σ_k weights_k Φ((x − locations_k)/scales_k) for x (times, arms, n); 0 is an atom's scale.
+    """Σ_k weights_k Φ((x − locations_k)/scales_k) for x (arms, times, n); 0 is an atom's scale.
 
-    ``components`` (3, K, times, 1, 1) are locations, scales and weights.
+    ``components`` (3, K, 1, times, 1) are locations, scales and weights.
     """
     total = torch.zeros_like(x)
     for places, scales, weights in components.split(max(1, 2**21 // x.numel()), dim=1):
@@ -107,10 +103,10 @@ def _cdf(components: Tensor, x: Tensor) -> Tensor:
     return total
 
 
-def measure_spreads(samples: Tensor, coordinates: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def measure_spreads(samples: Tensor, coordinates: Tensor | None) -> tuple[Tensor, Tensor]:
     """(Σ of variances within a sample, mean and Σ(x − mean)² per coordinate between samples).
 
-    ``samples`` (times, arms, B, values of one) in float64; ``coordinates`` are those of a sample
+    ``samples`` (arms, times, B, values of one) in float64; ``coordinates`` are those of a sample
     to look at between samples, None for all.
     """
     size = samples.shape[-1]
@@ -120,11 +116,13 @@ def measure_spreads(samples: Tensor, coordinates: Tensor | None) -> tuple[Tensor
         samples = samples.index_select(-1, coordinates)
     mean = samples.mean(dim=2)
     m2 = (samples - mean[:, :, None]).square().sum(dim=2)
-    return within.sum(dim=-1), mean, m2
+    return within.sum(dim=-1), torch.stack([mean, m2])
 
 
 def to_device(values: NDArray[Any], device: torch.device) -> Tensor:
-    """There, without waiting for what the device does."""
+    """There, without waiting for what the device does; on the CPU the array itself."""
+    if values.dtype == np.uint32:  # torch cannot count in it
+        values = values.view(np.int32)
     tensor = torch.from_numpy(np.ascontiguousarray(values))
     if device.type == "cuda":
         tensor = tensor.pin_memory()

@@ -56,7 +56,8 @@ const seen = () => ({ language: html.dataset.language, theme: html.dataset.shade
 new IntersectionObserver((entries, near) => {
   if (!entries.some((entry) => entry.isIntersecting)) return;
   near.disconnect();
-  const live = mount(box, { ...options, ...seen() });
+  const live = mount(box, options);
+  live.set(seen());
   new MutationObserver(() => live.set(seen())).observe(html, {
     attributeFilter: ["data-language", "data-shade"],
   });

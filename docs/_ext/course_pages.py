@@ -43,6 +43,9 @@ TEX = {
     r"\nabla_x\log": "∇ log",
     r"\sigma": "σ",
     r"\lambda": "λ",
+    "_{t-1}": "ₜ₋₁",
+    "_t": "ₜ",
+    "_0": "₀",
 }
 """What stands in the formulas of the page ``words``."""
 
@@ -194,7 +197,7 @@ def _plain(said: str) -> str:
     """Markdown with formulas as text for a tooltip."""
     for tex, letter in TEX.items():
         said = said.replace(tex, letter)
-    return re.sub(r"_\{([^}]*)\}", r"_\1", re.sub(r"[$*]|\\,", "", said)).replace("_t", "ₜ")
+    return re.sub(r"[$*`]|\\,", "", said)
 
 
 class Fold(SphinxTransform):
@@ -227,7 +230,8 @@ class Deck(SphinxTransform):
         if self.app.builder.name != "revealjs":
             return
         for node in list(self.document.findall(pending_xref)):
-            if not str(node.get("reftarget", "")).startswith(("lesson", "0", "1")):
+            target = str(node.get("reftarget", ""))
+            if node.get("refdomain") != "math" and not target.startswith(("lesson", "0", "1")):
                 node.replace_self(nodes.inline("", node.astext()))
         if next(self.document.findall(toctree), None) is not None:
             return
@@ -353,7 +357,8 @@ def _visit_math(self: Any, node: nodes.math) -> None:
 def _visit_math_block(self: Any, node: nodes.math_block) -> None:
     formula = convert(node.astext(), "block")
     number = f'<span class="number">({node["number"]})</span>' if node["number"] else ""
-    self.body.append(f'<div class="formula">{formula}{number}</div>\n')
+    place = "".join(f' id="{name}"' for name in node["ids"][:1])
+    self.body.append(f'<div class="formula"{place}>{formula}{number}</div>\n')
     raise nodes.SkipNode
 
 

@@ -26,7 +26,7 @@ class Plane(SphinxDirective):
             return []
         language = "zh" if (self.config.language or "").startswith("zh") else "en"
         identifier = f"plane-{self.env.new_serialno('plane')}"
-        chosen = options(self.arguments[0], language, t=self.options.get("t"))
+        chosen = options(self.arguments[0], language, settings=self.options)
         html = plane_html(chosen, identifier)
         return [nodes.raw("", html, format="html")]
 

@@ -150,7 +150,8 @@ def statistics(named):
         numbers = (data["std_between"][-1], std, data["nearest_distance"])
         rows.append([name, *(f"{float(number):.3f}" for number in numbers)])
     law = denoiser().law
-    between, pooled = law.marginal_std_between(1.0), law.marginal_std(1.0)
+    known = law.moments(1.0)
+    between, pooled = known["std_between"], known["std"]
     rows.append(["data", f"{between:.3f}", f"{pooled:.3f}", "0"])
     return table(["", "std between samples", "pooled std", "distance to a sprite"], rows)
 
