@@ -486,8 +486,7 @@ def check_time(figure, law):
             assert T < left < 1.05 * T and 0 > right > -0.05 * T
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize("look", ["light", "dark"])
+@pytest.mark.parametrize(("language", "look"), [("en", "light"), ("zh", "dark")])
 @pytest.mark.parametrize("name", LAWS_OF)
 def test_every_number_is_drawn_where_it_belongs(name, language, look):
     """Kills: curves one colour or dash off, names of other arms, references or bands swapped or
@@ -780,8 +779,7 @@ def right_pixels(x):
     return np.concatenate([rgb, np.full((*rgb.shape[:2], 1), 255)], axis=-1).astype(np.uint8)
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize("look", ["light", "dark"])
+@pytest.mark.parametrize(("language", "look"), [("en", "light"), ("zh", "dark")])
 def test_strips_over_time_have_the_pixels_under_their_labels(language, look):
     """Kills: rows of other arms, columns of other times, a range per image, smooth enlargement,
     pixels that depend on the theme."""

@@ -200,16 +200,16 @@ def test_each_arm_has_its_own_picture_name_and_sentence(harmless, shown):
 def test_the_pictures_are_the_samples(harmless):
     """Bytes in the order that the script reads. Kills: arms, frames or channels swapped."""
     found = frames(harmless)
-    raw = gzip.decompress(base64.b64decode(found.data))
-    shape = (3, len(found.times), found.samples, *found.shape)
+    raw = gzip.decompress(base64.b64decode(found["data"]))
+    shape = (3, len(found["times"]), found["samples"], *found["shape"])
     data = np.frombuffer(raw, np.uint8).reshape(shape)
-    assert found.times[-1] == 0 and found.shape == (3, 16, 16)
+    assert found["times"][-1] == 0 and found["shape"] == (3, 16, 16)
     for arm, name in enumerate("abc"):
-        end = harmless.dataset["samples"].sel(arm=name).values[: found.samples]
+        end = harmless.dataset["samples"].sel(arm=name).values[: found["samples"]]
         exact = np.moveaxis(to_uint8(end), -1, 1).astype(int)
         assert np.abs(data[arm, -1] - exact).max() <= 1  # snapshots are rounded
-        at = harmless.dataset["snapshots"].sel(arm=name, snapshot=found.times[1]).values
-        wanted = np.moveaxis(to_uint8(at), -1, 1)[: found.samples].astype(int)
+        at = harmless.dataset["snapshots"].sel(arm=name, snapshot=found["times"][1]).values
+        wanted = np.moveaxis(to_uint8(at), -1, 1)[: found["samples"]].astype(int)
         assert np.abs(data[arm, 1].astype(int) - wanted).max() <= 3
 
 
@@ -455,7 +455,7 @@ def test_images_keep_to_the_budget(harmless, size):
     dataset = xr.Dataset({"frames": (dims, x), "frame_t": (("frame",), np.arange(shape[1])[::-1])})
     spec = json.loads(harmless.spec.to_json()) | {"sample_shape": [3, size, size]}
     found = frames(Run(dataset.assign_attrs(spec=json.dumps(spec))))
-    assert len(found.data) <= BUDGET and found.times[-1] == 0 and found.samples >= 1
+    assert len(found["data"]) <= BUDGET and found["times"][-1] == 0 and found["samples"] >= 1
 
 
 @pytest.mark.parametrize(
