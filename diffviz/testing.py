@@ -2,7 +2,8 @@
 
 from diffviz.diagnosis.findings import Finding
 from diffviz.diffusion.schedule import NoiseSchedule
-from diffviz.identify.xray import Sampler, Time, XRay, xray
+from diffviz.identify.paths import Time
+from diffviz.identify.xray import Sampler, XRay, xray
 
 SAME = (
     {"ddpm/posterior", "ddim(eta=1)", "euler-ancestral"},

@@ -1,7 +1,7 @@
 """Further loops and faults for the tests of the x-ray, written as in `diffviz.identify.zoo`.
 
 ``RIGHT`` maps a name to (rules it may be given, source), ``WRONG`` to (finding that must come
-first, source). Both hold the shipped ones too.
+first, or several that may, with | between them, source). Both hold the shipped ones too.
 """
 
 from diffviz.identify.zoo import Program, fault, faults, mutate, programs
@@ -322,7 +322,7 @@ _WRONG = {
         ),
         # not linear
         ("answer clamped", "not-linear", "x - eps", "x - eps.clamp(-1, 1)"),
-        ("x clamped to 3", "not-linear", _STD, f"{_STD}\n        x = x.clamp(-3, 3)"),
+        ("x clamped to 3", "not-linear|x-clipped", _STD, f"{_STD}\n        x = x.clamp(-3, 3)"),
         (
             "divided by the largest",
             "not-linear",

@@ -42,7 +42,7 @@ def grid(n, T=1000):
 
 
 def solver(n=20, eta=0.0, answer="eps", schedule=LONG, told=lambda t: t - 1, change=lambda x0: x0,
-           factor=1.0, noise=1.0, half=None):  # fmt: skip
+           factor=1.0, noise=1.0, half=None, end=1.0):  # fmt: skip
     """DDIM over n of 1,000 times, of a network that answers ε, x_0, v or −v."""
     bars = torch.tensor(schedule.alpha_bars).float()
     bars = bars if half is None else bars.to(half).float()
@@ -61,7 +61,7 @@ def solver(n=20, eta=0.0, answer="eps", schedule=LONG, told=lambda t: t - 1, cha
             sigma = eta * ((1 - bars[s]) / (1 - bars[t]) * (1 - bars[t] / bars[s])).sqrt()
             x = bars[s].sqrt() * x_0 + (1 - bars[s] - sigma**2).clamp(min=0).sqrt() * eps
             x = x + noise * sigma * torch.randn_like(x)
-        return x
+        return end * x
 
     return sample
 
@@ -263,17 +263,56 @@ def adaptive(model, shape):
     return x
 
 
+def along(level, told, answer="eps", n=30, end=1.0):
+    """DDIM between the levels of u = 1…0, for a model that is told something of u."""
+
+    def sample(model, shape):
+        x = torch.randn(shape)
+        for u, w in pairwise(np.linspace(1, 0, n + 1)):
+            (a, b), (c, d) = level(u), level(w)
+            m = model(x, torch.full((len(x),), told(u)))
+            eps = {"eps": m, "v": b * x + a * m}.get(answer)
+            if answer == "F":
+                eps = (b * x - a * m / 2) / (b * b + a * a / 4)
+            x = c * (x - b * eps) / a + d * eps
+        return end * x
+
+    return sample
+
+
+def circle(u):
+    return math.cos(1.56 * u), math.sin(1.56 * u)
+
+
+def inputs(u):
+    """x/√(σ² + ¼) of 2206.00364, whose network answers F."""
+    sigma = 80 * u**4
+    size = (sigma**2 + 0.25) ** 0.5
+    return 1 / size, sigma / size
+
+
+def adams(model, shape):
+    """Three slopes in memory, 2206.00364's levels."""
+    levels, old = sigmas(25), []
+    x = torch.randn(shape) * levels[0]
+    for now, then in pairwise(levels):
+        old = [(x - model(x, torch.full((len(x),), now))) / now, *old[:2]]
+        weights = {1: [1.0], 2: [1.5, -0.5], 3: [23 / 12, -16 / 12, 5 / 12]}[len(old)]
+        x = x + (then - now) * sum(w * d for w, d in zip(weights, old, strict=True))
+    return x
+
+
 PICTURE = torch.rand(SHAPE, generator=torch.Generator().manual_seed(5)) * 2 - 1
 
 
-def from_picture(off=0):
+def from_picture(off=0, picture=PICTURE, begin=600):
     """img2img: DDIM from t = 600 with a picture noised to the level of t = 600 + ``off``."""
     bars = torch.tensor(LONG.alpha_bars).float()
 
     def sample(model):
-        b = bars[600 + off]
-        x = b.sqrt() * PICTURE + (1 - b).sqrt() * torch.randn(SHAPE)
-        for t, s in pairwise(range(600, -1, -20)):
+        b = bars[begin + off]
+        x = b.sqrt() * picture + (1 - b).sqrt() * torch.randn(SHAPE)
+        for t, s in pairwise(range(begin, -1, -20)):
             e = model(x, torch.full((len(x),), t - 1))
             x_0 = (x - (1 - bars[t]).sqrt() * e) / bars[t].sqrt()
             x = bars[s].sqrt() * x_0 + (1 - bars[s]).sqrt() * e
@@ -300,6 +339,7 @@ def painted(root=True):
     return sample
 
 
+SHORT = NoiseSchedule.course(30)
 ZERO = LONG.with_zero_terminal_snr()
 RIGHT: dict[str, tuple[Callable, NoiseSchedule, str, str]] = {
     **{
@@ -341,7 +381,19 @@ RIGHT: dict[str, tuple[Callable, NoiseSchedule, str, str]] = {
     "learned variance": (
         learned(lambda m, x: torch.split(m, x.shape[1], 1)[0]), SCHEDULE, "index0", "eps"
     ),
+    "noise level": (along(circle, lambda u: circle(u)[1] ** 2), LONG, "noise", "eps"),
+    "angle": (along(circle, lambda u: 1.56 * u, "v"), LONG, "angle", "v"),
+    "F of σ_data = ½": (
+        along(inputs, lambda u: math.log(80 * u**4) / 4, "F", end=0.5), LONG, "log-sigma", "F"
+    ),
+    "latents for a decoder": (solver(end=5.5), LONG, "index0", "eps"),
+    "three slopes": (adams, LONG, "sigma", "x0"),
+    "much signal at T": (ancestral(schedule=SHORT), SHORT, "index", "eps"),
     "img2img": (from_picture(), LONG, "index0", "eps"),
+    "img2img, little signal": (
+        from_picture(picture=PICTURE / 2, begin=740), LONG, "index0", "eps"
+    ),
+    "img2img of grey": (from_picture(picture=0 * PICTURE), LONG, "index0", "eps"),
     "in-painting": (painted(), LONG, "index0", "eps"),
 }  # fmt: skip
 
@@ -354,6 +406,20 @@ def test_right_samplers_behave_and_are_not_accused(name):
     seen = look(sampler, schedule)
     assert (seen.behaves, errors(seen)) == (True, []), [f.message for f in seen.findings]
     assert (seen.path, seen.answer) == (path, answer)
+
+
+def test_a_path_that_is_not_known_is_no_fault():
+    """Told a function of t that nobody can know. Kills: the nearest path taken for the law."""
+    odd = along(circle, lambda u: u**3)
+    seen = look(odd, LONG)
+    assert (seen.behaves, seen.path) == (None, "unknown")
+    assert [(f.id, f.severity) for f in seen.findings] == [("path-unknown", "information")]
+
+    def index(told):
+        return float(np.interp(math.tan(1.56 * told ** (1 / 3)), LONG.sigma, range(1001)))
+
+    known = look(odd, LONG, time=index)
+    assert (known.behaves, errors(known)) == (True, [])
 
 
 @pytest.mark.slow
@@ -402,25 +468,7 @@ def test_every_fault_is_named_first(name):
     seen = look(zoo.sampler(source, SCHEDULE), shape=(16, 3, 8, 8))
     assert seen.findings, f"nothing found; rule {seen.rule}"
     assert all(f.text("en") and f.text("zh") for f in seen.findings)  # every field has its value
-    first = seen.findings[0].id
-    assert first == want or (name in SEEN_OTHERWISE and first == SEEN_OTHERWISE[name])
-
-
-SEEN_OTHERWISE = {
-    "weights-exchanged": "eps-coefficient",
-    "state-clipped": "x-clipped",
-    "x clamped to 3": "x-clipped",
-    "old-level-kept": "signal-off",
-    "divided by root ᾱ": "nonfinite",
-    "extrapolates-too-far": "rule-unnamed",
-    "each twice": "rule-unnamed",
-    "told the next σ": "level-high",
-    "told t − 3": "schedule-mismatch",
-    "times root α": "eps-coefficient",
-    "answer clamped": "level-high",
-    "divided by the largest": "level-low",
-}
-"""What is said first where the law sees another side of the fault."""
+    assert seen.findings[0].id in want.split("|")
 
 
 @pytest.mark.parametrize("name", cases.RIGHT)

@@ -50,6 +50,16 @@ COUNT_NAMES = (
 )  # fmt: skip
 SIDE_NAMES = ("image_size", "img_size", "resolution", "height", "width", "h", "w", "im_size")
 STEP_NAMES = ("steps", "n_steps", "num_steps", "timesteps", "t", "n_timesteps", "num_timesteps")
+OWN_WORDS = (
+    "config",
+    "sample_size",
+    "channels",
+    "in_channels",
+    "out_channels",
+    "dtype",
+    "hparams",
+)
+ONE_BATCH = "wrap the function that samples one batch, from its start to its end"
 WRAP = "write it as `lambda model, shape: my_loop(...)`, which calls model(x, t) and returns x_0"
 
 
@@ -150,7 +160,7 @@ class Spy(torch.nn.Module):
         if self.times and tuple(x.shape) != self.shape:
             raise InputError(
                 f"the sampler changed the shape of x from {self.shape} to {tuple(x.shape)} "
-                f"at t = {value:g}"
+                f"at t = {value:g}; {ONE_BATCH}"
             )
         again = self._x is not None and value == self.times[-1] and torch.equal(x, self._x)
         if self._last is None or not again:
@@ -200,6 +210,8 @@ class Spy(torch.nn.Module):
                 return spec[name]
             if name in INNER:
                 return self
+            if name in self.__dict__.get("stands_for", {}):
+                return self.__dict__["stands_for"][name]
             raise AttributeError(
                 f"the model of the sampler is asked for .{name}, which the x-ray's stand-in "
                 "does not have"
@@ -210,6 +222,12 @@ class Spy(torch.nn.Module):
         return self
 
     cuda = half = float = double = bfloat16 = to
+
+    def __deepcopy__(self, memo: object) -> "Spy":
+        """The same: a loop that samples with a copy of its network asks this one."""
+        return self
+
+    __copy__ = __deepcopy__
 
 
 # ------------------------------------------------------------------ the arguments of a call
@@ -274,7 +292,10 @@ def passed_time(t: object) -> tuple[float, bool]:
     if value is None:
         if isinstance(t, Tensor | np.ndarray):
             values = torch.as_tensor(t).reshape(-1).tolist()
-            raise InputError(f"the times of one call differ or are none: {values[:4]}")
+            raise InputError(
+                f"the times of one call differ or are none: {values[:4]}; hand the model the one "
+                "time of its state, and embed it inside"
+            )
         raise InputError(f"the sampler passed {t!r} as t; allowed are numbers and tensors")
     if not math.isfinite(value):
         raise InputError(f"the sampler passed {value} as t; allowed are finite numbers")
@@ -341,7 +362,7 @@ def ending_of(end: object, shape: tuple[int, ...]) -> Ending:
         if tuple(last.shape) != shape:
             raise InputError(
                 f"the sampler changed the shape of x from {shape} to {tuple(values.shape)} at "
-                "the end"
+                f"the end; {ONE_BATCH}"
             )
         values, kind = last, "picture"
     return Ending(values.detach().to("cpu", torch.float64), kind)
@@ -649,6 +670,9 @@ def _with_attribute(
 ) -> object:
     before = getattr(owner, name)
     try:
+        spy.__dict__["stands_for"] = {
+            key: getattr(before, key) for key in OWN_WORDS if hasattr(before, key)
+        }
         setattr(owner, name, spy)
         end = sampler(*values)
         return _last(end) if inspect.isgenerator(end) else end

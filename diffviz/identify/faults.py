@@ -1,33 +1,24 @@
-r"""Readings of steps that follow no known rule as it is: what single mistake would make them?
+r"""Steps that follow no known rule as it is: which single change of a rule would make them?
 
-A reading says what a, b and σ of every step would be. Its cost is what it leaves unexplained,
+A hypothesis says what a, b and σ of every step would be. Its cost is what it leaves unexplained,
 Σ z²/2 over the scores of all steps, and a price for what it was free to choose. The cheapest
 wins, as in model selection by a description length; a mistake that is constant or sits in an
 index therefore wins over one that is a number of its own at every step.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import brentq, least_squares
+from scipy.optimize import least_squares
 
-from diffviz.diffusion.rules import Rule, ddim, ddpm
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError
-from diffviz.identify.evidence import Evidence
-from diffviz.identify.paired_runs import UNKNOWN
-from diffviz.identify.rules import (
-    Expected,
-    expect,
-    in_form,
-    levels_of,
-    numbers_of,
-    rules_for,
-    writings,
-)
+from diffviz.identify.paths import bars_at
+from diffviz.identify.rules import Expected, Rule, expect, levels_along, rules_for
+from diffviz.identify.steps import Steps
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -36,75 +27,76 @@ PRICE = 3.0
 NULL = 0.5
 """E z²/2 of a score that is right."""
 ANYTHING = 10.0
-"""Of a step that a reading leaves out."""
-SHIFTS = (-1, 1, -2, 2, -3, 3, -4, 4, -5, 5, -10, 10)
-BOUNDS = -16.0, -0.05
-"""Of the logarithm of a fitted β."""
+"""Of a step that a hypothesis leaves out."""
 FEW = 0.2
 """The share of steps that may each end somewhere of its own."""
+TABLE_SHIFTS = (-1, 1, -2, 2, -3, 3, -4, 4, -5, 5, -10, 10)
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
-    """One way to read the steps.
+class Hypothesis:
+    """One way to explain the steps.
 
     Attributes:
-        rule: what the steps are compared with in words.
-        expected: a, b and σ of every step under this reading.
+        base: the rule that they are compared with in words.
+        expected: a, b and σ of every step under this hypothesis.
         cause: the finding that it amounts to; "" if the coefficients are just off.
         evidence: of that finding.
         price: for what was chosen freely.
         free: which of a and b are numbers of their own at every step.
-        valid: steps that the reading speaks about.
+        valid: steps that it speaks about.
+        clean: it changes the rule by one number.
     """
 
-    rule: Expected
+    base: Expected
     expected: Expected
     cause: str = ""
     evidence: Mapping[str, float | str] = field(default_factory=dict)
     price: float = 0.0
     free: tuple[int, ...] = ()
     valid: Mask | None = None
+    clean: bool = False
 
 
-def explain(e: Evidence) -> Reading:
-    """The reading with the least cost."""
-    precision = e.used.values**-0.5
-    rules = [e.expected]
-    for levels in writings(e.expected.levels):
-        sources = [source for source in rules_for(e.fit, levels, precision) if source != ddim(1.0)]
-        found = [expect(source, levels) for source in sources]
-        rules += [rule for rule in found if not np.array_equal(rule.numbers, rules[0].numbers)]
-    readings = [reading for rule in rules for reading in _coefficients(e, rule)]
-    readings += [reading for rule in rules for reading in _indices(e, rule)]
-    readings += [reading for rule in rules for reading in _schedules(e, rule)]
-    readings += [reading for rule in rules for reading in _ends_early(e, rule)]
-    readings += [reading for rule in rules for reading in _half_tables(e, rule)]
-    return min(readings, key=lambda reading: _cost(e, reading))
+@np.errstate(all="ignore")
+def explain(steps: Steps, base: Expected, schedule: NoiseSchedule) -> Hypothesis:
+    """The hypothesis with the least cost."""
+    bases = [base]
+    for levels in levels_along(base.levels.reading, steps.told, schedule, len(steps)):
+        for rule in rules_for(steps, levels):
+            if rule not in (base.rule, Rule("ddim", 1.0)):
+                bases.append(expect(rule, levels))
+    tried = [
+        found
+        for one in bases
+        for make in (_factors, _indices, _elsewhere, _tables)
+        for found in make(steps, one, schedule)
+    ]
+    return min(tried, key=lambda found: _cost(steps, found))
 
 
-def _cost(e: Evidence, reading: Reading) -> float:
-    valid = np.ones(len(e.fit.std), dtype=bool) if reading.valid is None else reading.valid
-    table = e.scores_of(reading.expected)
+def _cost(steps: Steps, found: Hypothesis) -> float:
+    valid = np.ones(len(steps), dtype=bool) if found.valid is None else found.valid
+    table = found.expected.scores(steps)
     mean = _loss(table[:, :2])
-    mean[:, list(reading.free)] = NULL
-    if reading.cause:
+    mean[:, list(found.free)] = NULL
+    if found.cause:
         # What is wrong with the tables must show in a and b; a wrong noise is a wrong noise.
-        plain = _loss(e.scores_of(reading.rule)[:, :2])
-        wrong = (np.abs(table[:, :2]) > e.threshold).any(axis=1)
+        plain = _loss(found.base.scores(steps)[:, :2])
+        wrong = (np.abs(table[:, :2]) > steps.threshold).any(axis=1)
         if (plain - mean)[valid].sum() < 2 * PRICE or (wrong & valid).sum() > 0.1 * valid.sum():
             return float("inf")
+        mean = np.minimum(mean, ANYTHING)
     # The noise is as the rule has it, or off by a factor, or anything.
-    factor = _factor(e.fit.std, reading.expected.numbers[:, 2])
-    numbers = reading.expected.numbers * np.array([1, 1, factor])
-    scaled = e.scores_of(replace(reading.expected, numbers=numbers))
+    factor = _factor(steps.std, found.expected.numbers[:, 2])
+    scaled = _times(found.expected, 1, 1, factor).scores(steps)
     noise = min(
         float(_loss(table[valid, 3]).sum()),
         float(_loss(scaled[valid, 3]).sum()) + PRICE,
-        (NULL + 1.9) * float(valid.sum()) if not reading.cause else np.inf,
+        (NULL + 1.9) * float(valid.sum()) if not found.cause else np.inf,
     )
     left_out = ANYTHING * float((~valid).sum())
-    return float(mean[valid].sum()) + noise + reading.price + left_out
+    return float(mean[valid].sum()) + noise + found.price + left_out
 
 
 def _loss(score: Array) -> Array:
@@ -119,313 +111,259 @@ def _factor(found: Array, target: Array) -> float:
     return float(np.median(found[there] / target[there])) if there.any() else 1.0
 
 
-def _coefficients(e: Evidence, rule: Expected) -> Iterator[Reading]:
+def _times(expected: Expected, *factors: float) -> Expected:
+    return replace(expected, numbers=expected.numbers * np.array(factors))
+
+
+def _factors(steps: Steps, base: Expected, schedule: NoiseSchedule) -> Iterator[Hypothesis]:
     """As the rule says; off by a factor; or a and b each anything at all."""
-    a, b = e.fit.coefficients[:, 1], e.fit.coefficients[:, 2]
-    steps = len(a)
-    yield Reading(rule, rule)
-    over_x = _factor(a, rule.numbers[:, 0])
-    over_eps = _factor(b, rule.numbers[:, 1])
-    if rule.source == ddim(0.0):
+    yield Hypothesis(base, base)
+    over_x = _factor(steps.coefficients[:, 1], base.numbers[:, 0])
+    over_m = _factor(steps.coefficients[:, 2], base.numbers[:, 1])
+    if base.rule == Rule("ddim"):
         # Noise of the size of DDIM's on top of the whole direction, which leaves no room for it.
-        full = expect(ddim(1.0), rule.levels).numbers[:, 2]
-        numbers = np.column_stack([rule.numbers[:, :2], full * _factor(e.fit.std, full)])
-        yield Reading(rule, replace(rule, numbers=numbers), price=PRICE)
-    for factors in ((1, over_eps, 1), (over_x, 1, 1), (over_x,) * 3):
-        changed = replace(rule, numbers=rule.numbers * np.array(factors))
-        yield Reading(rule, changed, price=PRICE)
-    wrong = np.abs(e.scores_of(rule)) > e.threshold
+        full = expect(Rule("ddim", 1.0), base.levels).numbers[:, 2]
+        numbers = np.column_stack([base.numbers[:, :2], full * _factor(steps.std, full)])
+        yield Hypothesis(base, replace(base, numbers=numbers), price=PRICE)
+    for factors in ((1, over_m, 1), (over_x, 1, 1), (over_x,) * 3):
+        yield Hypothesis(base, _times(base, *factors), price=PRICE, clean=True)
+    wrong = np.abs(base.scores(steps)) > steps.threshold
     off = wrong[:, [0, 1, 3]].any(axis=1)
     if 0 < off.mean() <= FEW:
         # A rule whose noise alone is off there says more than one with other coefficients too.
         price = PRICE * int(wrong[:, :2].any(axis=1).sum())
-        yield Reading(rule, rule, price=price, valid=np.asarray(~off))
+        yield Hypothesis(base, base, price=price, valid=np.asarray(~off))
     for free in ((1,), (0,), (0, 1)):
-        yield Reading(rule, rule, price=2.0 * len(free) * steps, free=free)
+        yield Hypothesis(base, base, price=2.0 * len(free) * len(steps), free=free)
 
 
-def _indices(e: Evidence, rule: Expected) -> Iterator[Reading]:
+def _moved(base: Expected, now: Array, then: Array, alpha: Array | None = None) -> Expected:
+    """The rule with other tables, in the form that the told levels give the state."""
+    alpha = now / then if alpha is None else alpha
+    levels = replace(base.levels, now=now, then=then)
+    return replace(base, numbers=levels.form(base.rule.numbers(now, then, alpha)))
+
+
+def _indices(steps: Steps, base: Expected, schedule: NoiseSchedule) -> Iterator[Hypothesis]:
     """Coefficients of other times than those that the model is told."""
-    levels, T = rule.levels, e.schedule.T
-    if levels.form != "vp" or not np.array_equal(levels.index, np.rint(levels.index)):
+    levels, S = base.levels, len(steps)
+    last = np.arange(S) == S - 1
+    for k in (1, -1):  # the time of the step before or after in the loop's own list
+        if S < 4:
+            break
+        now, then = np.roll(levels.now, k), np.roll(levels.then, k)
+        size, size_then = np.roll(levels.size, k), np.roll(levels.size_then, k)
+        known = np.arange(S) >= 1 if k == 1 else np.arange(S) < S - 1
+        other = replace(levels, now=now, then=then, size=size, size_then=size_then)
+        moved = replace(base, numbers=other.form(base.rule.numbers(now, then, now / then)))
+        shift = -k * max(1.0, float(np.median(np.abs(np.diff(levels.index)))))
+        yield Hypothesis(
+            base, moved, "time-off-by-one", {"shift": shift}, 2 * PRICE - ANYTHING, valid=known
+        )
+    if not (levels.vp and levels.whole):
         return
-    now = levels.index.astype(int)
-    then = np.append(now[1:], 0)
-    inner = np.arange(len(now)) < len(now) - 1
-    for shift in SHIFTS:
-        told = {"shift": float(-shift)}
+    T, bars = schedule.T, schedule.alpha_bars
+    places = levels.index.astype(int)
+    ends = np.array([np.argmin(np.abs(bars - then)) for then in levels.then])
+
+    def at(start: Array, end: Array) -> Expected:
+        start, end = np.clip(start, 0, T).astype(int), np.clip(end, 0, T).astype(int)
+        logs = np.cumsum(np.log(schedule.alphas))
+        course = not np.array_equal(levels.alpha, levels.now / levels.then)
+        alpha = np.exp(logs[start] - logs[end]) if course else None
+        return _moved(base, bars[start], bars[end], alpha)
+
+    for k in TABLE_SHIFTS:
         # Whether the step that ends at 0 has noise is decided by the loop, not by the tables.
-        valid = inner & (now + shift >= 1) & (now + shift <= T) & (then + shift > 0)
-        if valid.any():
-            moved = _at(e, rule, now + shift, then + shift, valid)
-            yield Reading(rule, moved, "time-off-by-one", told, PRICE * abs(shift), valid=valid)
-        valid = inner & (then + shift > 0) & (then + shift < now)
-        if valid.any() and abs(shift) == 1:
-            moved = _at(e, rule, now, then + shift, valid)
-            yield Reading(rule, moved, "time-off-by-one", told, 2 * PRICE, valid=valid)
-    stride = int(now[0] - then[0])
-    for width in {1, stride // 2, 2 * stride} if (now - then > 1).any() else set():
-        # By one, or by the stride of a list of another length.
-        ends = np.maximum(now - width, 0)
-        if width and (ends != then)[inner].any():
-            i = int(np.argmax(ends != then))
-            moved = _at(e, rule, now, ends, now > 0)
-            told = {"t": float(now[i]), "found": float(ends[i]), "expected": float(then[i])}
-            yield Reading(rule, moved, "step-skipped", told, PRICE)
-    yield from _elsewhere(e, rule, now, then)
-
-
-def _ends_early(e: Evidence, rule: Expected) -> Iterator[Reading]:
-    """A last step to some level above 0, on the schedule or not; or to where it starts."""
-    off = np.flatnonzero((np.abs(e.scores_of(rule)[:, :2]) > e.threshold).any(axis=1))
-    last = len(e.fit.std) - 1
-    if off.tolist() != [last]:
+        good = ~last & (places + k >= 1) & (places + k <= T) & (ends + k > 0)
+        if good.any():
+            told, price = {"shift": float(-k)}, PRICE * abs(k) ** 0.5
+            moved = at(places + k, ends + k)
+            yield Hypothesis(base, moved, "time-off-by-one", told, price, valid=good)
+        good = ~last & (ends + k > 0) & (ends + k < places)
+        if good.any() and abs(k) == 1:
+            moved = at(places, ends + k)
+            yield Hypothesis(
+                base, moved, "time-off-by-one", {"shift": float(-k)}, 2 * PRICE, valid=good
+            )
+    if S < 2:
         return
-    start = float(rule.levels.bars[last])
-
-    def numbers(end: float) -> Array:
-        """The step from ᾱ = ``start`` to ``end``, which has two levels of its own."""
-        alphas = np.array([1.0, end, start / end])
-        two = NoiseSchedule(1 - alphas, alphas, np.cumprod(alphas))
-        with np.errstate(all="ignore"):
-            found = np.array([numbers_of(rule.source, two, 2, 1)])
-            return in_form(found, rule.levels, np.array([start]), np.array([end]))[0]
-
-    sigma = ((1 - start) / start) ** 0.5
-
-    def miss(share: float) -> float:
-        return float(numbers(1 / (1 + (share * sigma) ** 2))[1] - e.fit.coefficients[last, 2])
-
-    if miss(1e-6) * miss(1 + 1e-6) < 0:
-        end = brentq(miss, 1e-6, 1 + 1e-6, xtol=1e-14) * sigma
-        own = e.schedule.alpha_bars[1] / e.schedule.alphas[1]
-        if e.used.noisy[last] and abs(1 / (1 + end**2) - own) < 1e-5:
-            return  # the course's own last step, with noise
-        table = rule.numbers.copy()
-        table[last] = numbers(1 / (1 + end**2))
-        t = float(np.interp(end, e.schedule.sigma, np.arange(e.schedule.T + 1)))
-        moved = replace(rule, numbers=table)
-        yield Reading(rule, moved, "time-ends-early", {"found": round(t, 2)}, 2 * PRICE)
+    stride = int(places[0] - ends[0])
+    # Where a deterministic step ends, by √(ᾱ_s/ᾱ_t).
+    reached = bars[places] * steps.coefficients[:, 1] ** 2
+    seen = int(np.median(places - np.argmin(np.abs(bars - reached[:, None]), axis=1)))
+    for width in {0, 1, stride // 2, 2 * stride, max(seen, 0)} - {stride}:
+        to = np.maximum(places - width, 0)
+        if (to != ends)[~last].any() and (width or base.rule == Rule("ddim")):
+            i = int(np.argmax(to != ends))
+            told = {"t": float(places[i]), "found": float(to[i]), "expected": float(ends[i])}
+            yield Hypothesis(base, at(places, to), "step-skipped", told, PRICE)
 
 
-def _elsewhere(
-    e: Evidence, rule: Expected, now: NDArray[np.int_], then: NDArray[np.int_]
-) -> Iterator[Reading]:
-    """A few steps that do not end where the next begins, each fitted by an end of its own."""
-    table = e.scores_of(rule)
-    off = np.flatnonzero((np.abs(table[:, :2]) > e.threshold).any(axis=1))
-    if not 0 < len(off) <= max(1, FEW * len(now)):
+def _elsewhere(steps: Steps, base: Expected, schedule: NoiseSchedule) -> Iterator[Hypothesis]:
+    """A few steps that do not end where the next begins, each with an end of its own."""
+    levels, last = base.levels, len(steps) - 1
+    off = np.flatnonzero((np.abs(base.scores(steps)[:, :2]) > steps.threshold).any(axis=1))
+    if not 0 < len(off) <= max(1, FEW * len(steps)):
         return
-    ends = then.copy()
-    numbers = rule.numbers.copy()
+    if not (levels.vp and levels.whole):
+        return
+    bars, every = schedule.alpha_bars, np.arange(schedule.T + 1)
+    now, ends = levels.index.astype(int), np.zeros(len(steps), dtype=int)
+    numbers = base.numbers.copy()
     for i in off.tolist():
-        best = e.threshold
-        # A last step that leads to the level it starts from leaves x as it is.
-        known = {then[i]} if i == len(now) - 1 else {then[i], now[i]}
-        for s in (s for s in range(e.schedule.T + 1) if s not in known):
-            source = rule.source if s < now[i] else ddim(0.0)
-            found = _form(e, rule, source, int(now[i]), s)
-            error = e.fit.errors[i, 1:] * e.inflation + rule.floor[i, :2] + 2e-6
-            away = float((np.abs(found[:2] - e.fit.coefficients[i, 1:]) / error).max())
-            if away < best:
-                best, ends[i], numbers[i] = away, s, found
-        if ends[i] == then[i]:
+        start = np.full(len(every), bars[now[i]])
+        size = np.ones(len(every))
+        there = replace(levels, now=start, then=bars, size=size, size_then=size)
+        found = there.form(base.rule.numbers(start, bars, start / bars))
+        back = there.form(Rule("ddim").numbers(start, bars, start / bars))
+        found = np.where((every < now[i])[:, None], found, back)
+        error = steps.errors[i, 1:3] * steps.together + base.floor[i, :2] + 2e-6
+        away = (np.abs(found[:, :2] - steps.coefficients[i, 1:3]) / error).max(axis=1)
+        away[np.argmin(np.abs(bars - levels.then[i]))] = np.inf
+        if i < last:
+            away[now[i]] = np.inf  # a last step that ends where it starts leaves x as it is
+        ends[i] = int(np.nanargmin(away))
+        if not away[ends[i]] < steps.threshold:
             return
-    moved = replace(rule, numbers=numbers)
-    i, price = int(off[0]), PRICE * (1 + len(off))
+        numbers[i] = found[ends[i]]
+    moved, price = replace(base, numbers=numbers), PRICE * (1 + len(off))
+    i = int(off[0])
     if ends[i] > now[i]:
-        told = {"found": float(ends[i] - e.schedule.T - 1), "read": float(ends[i])}
-        yield Reading(rule, moved, "time-index-wraps", told, price)
-    elif i == len(now) - 1:
-        yield Reading(rule, moved, "time-ends-early", {"found": float(ends[i])}, price)
-    elif (ends[off] > then[off]).all():
-        told = {"t": float(now[i]), "found": float(ends[i]), "expected": float(then[i])}
-        yield Reading(rule, moved, "step-skipped", told, price)
+        told = {"found": float(ends[i] - schedule.T - 1), "read": float(ends[i])}
+        yield Hypothesis(base, moved, "time-index-wraps", told, price)
+    elif i == last:
+        yield Hypothesis(base, moved, "time-ends-early", {"found": float(ends[i])}, price)
+    elif (bars[ends[off]] < levels.then[off]).all() or (bars[ends[off]] > levels.then[off]).all():
+        wanted = float(np.argmin(np.abs(bars - levels.then[i])))
+        told = {"t": float(now[i]), "found": float(ends[i]), "expected": wanted}
+        yield Hypothesis(base, moved, "step-skipped", told, price)
 
 
-def _form(e: Evidence, rule: Expected, source: Rule, t: int, s: int) -> Array:
-    bars = e.schedule.alpha_bars
-    numbers = np.array([numbers_of(source, e.schedule, t, s)])
+def _tables(steps: Steps, base: Expected, schedule: NoiseSchedule) -> Iterator[Hypothesis]:
+    """Another schedule: in half precision, at other times of this one, a usual one, or its own."""
+    levels = base.levels
+    if not levels.vp or levels.reading.answer != "eps":
+        return
+    if levels.whole:
+        yield from _half(base, schedule)
+    alphas, errors = _implied(steps, base)
+    others = int((alphas != levels.now / levels.then).sum())
+    if others < 3 or alphas.min() > 1 - 1e-6 or len(set(levels.now.tolist())) < len(alphas):
+        return
+    bars = np.cumprod(alphas[::-1])[::-1] * _share(steps, base, alphas)
+    own = _moved(base, bars, np.append(bars[1:], 1.0), alphas)
+    # Times of this schedule, but not those told.
     with np.errstate(all="ignore"):
-        return in_form(numbers, rule.levels, bars[[t]], bars[[s]])[0]
-
-
-def _at(
-    e: Evidence, rule: Expected, now: NDArray[np.int_], then: NDArray[np.int_], valid: Mask
-) -> Expected:
-    numbers = rule.numbers.copy()
-    for i in np.flatnonzero(valid):
-        numbers[i] = _form(e, rule, rule.source, int(now[i]), int(then[i]))
-    return replace(rule, numbers=numbers)
-
-
-def _schedules(e: Evidence, rule: Expected) -> Iterator[Reading]:
-    """The schedule that the steps themselves imply, and the usual ones closest to it."""
-    levels = rule.levels
-    implied = _implied(e, rule)
-    if implied is None or levels.answer != "eps":
-        return
-    alphas, errors = implied
-    others = int((alphas != levels.visited.alphas[1:]).sum())
-    if others < 3 or alphas.min() > 1 - 1e-6:  # one or two steps, or no noise, are no schedule
-        return
-    product = np.exp(np.log(alphas).cumsum())
-    bars = np.concatenate([[1.0], product * _first_share(e, rule, alphas)])
-    visited = NoiseSchedule(
-        np.append(0, 1 - alphas),
-        np.append(1, alphas),
-        bars,
-        f"β = {1 - alphas[0]:.3g}…{1 - alphas[-1]:.3g}",
-    )
-    own = expect(rule.source, replace(levels, visited=visited))
-    near = _on_schedule(e, bars[:0:-1])
-    if near is not None and np.ptp(near - levels.index) > 1:
-        there = levels_of(near, e.schedule, levels.kind, levels.form, levels.answer)
-        if there is not None:
-            moved = expect(rule.source, replace(there, index=levels.index))
-            where = {"found": float(near[0]), "t": float(levels.index[0])}
-            yield Reading(rule, moved, "time-of-another-state", where, 2 * PRICE)
-    told: dict[str, float | str] = {"expected": float(e.schedule.alpha_bars[-1])}
-    yield Reading(
-        rule, own, "schedule-mismatch",
-        {**told, "name": visited.name, "found": float(bars[-1])}, 2.5 * others,
-    )  # fmt: skip
-    # Of as many steps as this one, or as the loop takes.
-    places: list[tuple[int, Array]] = [(e.schedule.T, levels.index)]
-    if len(alphas) != e.schedule.T:
+        logs = 0.5 * np.log((1 - bars) / bars)
+        place = 1 + np.interp(logs, np.log(schedule.sigma[1:]), np.arange(schedule.T))
+    near = np.rint(place)
+    if (np.abs(place - near) < 0.2).mean() > 0.9 and np.ptp(near - levels.index) > 1:
+        there = schedule.alpha_bars[near.astype(int)]
+        if (np.diff(there) > 0).all():
+            where: dict[str, float | str] = {"found": float(near[0]), "t": float(levels.index[0])}
+            moved = _moved(base, there, np.append(there[1:], 1.0))
+            yield Hypothesis(base, moved, "time-of-another-state", where, 2 * PRICE)
+    told: dict[str, float | str] = {"expected": float(schedule.alpha_bars[-1])}
+    name = f"β = {1 - alphas[-1]:.3g}…{1 - alphas[0]:.3g}"
+    found = {**told, "name": name, "found": float(bars[0])}
+    yield Hypothesis(base, own, "schedule-mismatch", found, 2.5 * others)
+    # Usual ones of as many steps as this one, or as the loop takes.
+    places = [(schedule.T, levels.index)]
+    if len(alphas) != schedule.T:
         places.append((len(alphas), np.arange(float(len(alphas)), 0.0, -1.0)))
     for T, index in places:
-        for other, numbers in _families(e, T, index[::-1], product, errors):
-            there = levels_of(index, other, levels.kind, levels.form, levels.answer)
-            if there is not None and other != e.schedule:
-                there = replace(there, index=levels.index)
-                found = {**told, "name": other.name, "found": float(other.alpha_bars[-1])}
-                # Two families may have the same β; then the one nearer to the schedule given.
-                price = (
-                    numbers * PRICE
-                    + 2 * ANYTHING * (T != e.schedule.T)
-                    + 0.1 * abs(np.log(other.betas[-1] / e.schedule.betas[-1]))
-                )
-                price += 0.3 * (other.name.split("(")[0] != e.schedule.name.split("(")[0])
-                yield Reading(rule, expect(rule.source, there), "schedule-mismatch", found, price)
+        for other, count in _families(schedule, T, index, alphas, errors):
+            if other == schedule:
+                continue
+            there = bars_at(index, other)
+            alpha = there / np.append(there[1:], 1.0)
+            if index[-1] == 1 and abs(other.alpha_bars[1] / other.alphas[1] - 1) > 1e-9:
+                alpha[-1] = other.alphas[1]
+            moved = _moved(base, there, np.append(there[1:], 1.0), alpha)
+            price = count * PRICE + 2 * ANYTHING * (T != schedule.T)
+            # Two families may have the same β; then the one nearer to the schedule given.
+            price += 0.1 * abs(np.log(other.betas[-1] / schedule.betas[-1]))
+            price += 0.3 * (other.name.split("(")[0] != schedule.name.split("(")[0])
+            found = {**told, "name": other.name, "found": float(other.alpha_bars[-1])}
+            yield Hypothesis(base, moved, "schedule-mismatch", found, price)
 
 
-def _on_schedule(e: Evidence, bars: Array) -> Array | None:
-    """The times of the schedule that have these ᾱ, if all of them do."""
-    known = np.log(e.schedule.sigma[1:])
-    with np.errstate(all="ignore"):
-        index = 1 + np.interp(0.5 * np.log((1 - bars) / bars), known, np.arange(e.schedule.T))
-    whole = np.rint(index)
-    return whole if (np.abs(index - whole) < 0.2).mean() > 0.9 else None
-
-
-def _half_tables(e: Evidence, rule: Expected) -> Iterator[Reading]:
-    """The tables of a loop in half precision: ᾱ rounded, or multiplied up from α rounded."""
-    levels = rule.levels
-    if not np.array_equal(levels.index, np.rint(levels.index)) or levels.form != "vp":
-        return
-    places = np.concatenate([[0], levels.index[::-1].astype(int)])
+def _half(base: Expected, schedule: NoiseSchedule) -> Iterator[Hypothesis]:
+    """ᾱ rounded, multiplied up from α rounded, or its roots rounded."""
+    places = base.levels.index.astype(int)
+    end = np.append(places[1:], 0)
     for name in ("float16", "bfloat16"):
         kind = getattr(torch, name)
-        rounded = torch.tensor(e.schedule.alpha_bars).to(kind).double().numpy()
-        alphas = (1 - torch.tensor(e.schedule.betas).to(kind)).to(kind)
-        product = torch.cumprod(alphas, 0).double().numpy()
-        for table in (rounded, product):
-            bars = np.append(1.0, table[places[1:]])
-            if (bars <= 0).any():
-                continue
-            steps = np.append(1.0, bars[1:] / bars[:-1])
-            visited = NoiseSchedule(1 - steps, steps, bars, name)
-            moved = expect(rule.source, replace(levels, visited=visited))
-            yield Reading(rule, moved, "half-tables", {"name": name}, 2 * PRICE)
+
+        def narrow(table: Array, kind: torch.dtype = kind) -> Array:
+            return torch.tensor(table).to(kind).double().numpy()
+
+        alphas = (1 - torch.tensor(schedule.betas).to(kind)).to(kind)
+        tables = [narrow(schedule.alpha_bars), torch.cumprod(alphas, 0).double().numpy()]
+        for table in tables:
+            bars = np.append(1.0, table[1:])
+            if (bars[places] > 0).all():
+                moved = _moved(base, bars[places], bars[end])
+                yield Hypothesis(base, moved, "half-tables", {"name": name}, 2 * PRICE)
 
 
-def _first_share(e: Evidence, rule: Expected, alphas: Array) -> float:
-    """What ᾱ holds beside the product of the ``alphas``, 1…S: in the course's schedule an α_0.
+def _implied(steps: Steps, base: Expected) -> tuple[Array, Array]:
+    """(α of every step, its error) by a = 1/√α, the rule's own wherever that may be it.
+
+    Where a is not known well, as of the first step, σ and b of DDPM say more.
+    """
+    a, wider = steps.coefficients[:, 1], steps.together
+    found, error = a**-2, 2 * steps.errors[:, 1] * np.abs(a) ** -3 * wider
+    known = base.levels.alpha
+    if base.rule.name == "ddpm/beta":
+        by_noise = 1 - steps.std**2
+        unsure = steps.std**2 * np.sqrt(2 / steps.values) * wider
+        better = (unsure < error) & (base.numbers[:, 2] > 0)
+        found, error = np.where(better, by_noise, found), np.where(better, unsure, error)
+    near = np.abs(found - known) < steps.threshold * error + 1e-4 * (1 - known) + 2e-7
+    near |= ~np.isfinite(found + error) | (a <= 0)
+    error = np.where(np.isfinite(error), error, 1.0)
+    return np.where(near, known, np.clip(found, 1e-6, 1 - 1e-9)), error
+
+
+def _share(steps: Steps, base: Expected, alphas: Array) -> float:
+    """What ᾱ holds beside the product of the ``alphas``: in the course's schedule an α_0.
 
     By b = −(1 − α)/√(α(1 − ᾱ)) of DDPM; 1 where it does not tell.
     """
-    if rule.source not in (ddpm("beta"), ddpm("posterior")):
+    if not base.rule.name.startswith("ddpm"):
         return 1.0
-    b, error = e.fit.coefficients[::-1, 2], e.fit.errors[::-1, 2]
-    with np.errstate(all="ignore"):
-        bars = 1 - (1 - alphas) ** 2 / (alphas * b**2)
-        unknown = 2 * (1 - bars) * error / np.abs(b) / bars
-        share = bars / np.cumprod(alphas)
-        known = unknown < 1e-3
+    b, error = steps.coefficients[:, 2], steps.errors[:, 2]
+    bars = 1 - (1 - alphas) ** 2 / (alphas * b**2)
+    known = 2 * (1 - bars) * error / np.abs(b) / bars < 1e-3
+    share = bars / np.cumprod(alphas[::-1])[::-1]
     return float(np.median(share[known])) if known.sum() >= 3 else 1.0
 
 
-def _implied(e: Evidence, rule: Expected) -> tuple[Array, Array] | None:
-    """(α of every step, from the last one up, its error): by whichever of a, b and σ tells best.
-
-    The rule's own wherever that may be it.
-    """
-    if rule.levels.form != "vp":
-        return None
-    a, b = e.fit.coefficients[::-1, 1], e.fit.coefficients[::-1, 2]
-    std, errors = e.fit.std[::-1], e.fit.errors[::-1]
-    alphas, unknown, bar = np.zeros(len(a)), np.zeros(len(a)), 1.0
-    for i, wanted in enumerate(rule.numbers[::-1, 2]):
-        with np.errstate(all="ignore"):
-            found = [(2 * errors[i, 1], a[i] ** -2)]
-            if wanted and rule.source in (ddpm("beta"), ddpm("posterior")):
-                beta = std[i] ** 2
-                if rule.source == ddpm("posterior"):
-                    # β̃ = β(1 − ᾱ_s)/(1 − ᾱ_s(1 − β)), solved for β.
-                    beta = beta * (1 - bar) / (1 - bar - bar * beta)
-                found.append((beta * np.sqrt(2 / e.used.values), 1 - beta))
-                if errors[i, 2] < 0.01 * errors[i, 1]:
-                    # b = −(1 − α)/√(α(1 − αᾱ_s)), solved for α.
-                    square = b[i] ** 2
-                    half = (1 + square / 2) / (1 + square * bar)
-                    alpha = half - np.sqrt(half**2 - 1 / (1 + square * bar))
-                    found.append(((1 - alpha) * errors[i, 2] / abs(b[i]), alpha))
-            elif wanted:
-                return None
-        known = [(error, alpha) for error, alpha in found if np.isfinite([error, alpha]).all()]
-        error, alpha = min(known) if known and a[i] > 0 else (UNKNOWN, 0.0)
-        own = rule.levels.visited.alphas[i + 1]
-        near = abs(alpha - own) < e.threshold * error + 1e-4 * (1 - own)
-        unknown[i] = error
-        alphas[i] = own if near else np.clip(alpha, 1e-6, 1 - 1e-9)
-        bar *= alphas[i]
-    return alphas, unknown
-
-
 def _families(
-    e: Evidence, T: int, index: Array, bars: Array, errors: Array
+    schedule: NoiseSchedule, T: int, index: Array, alphas: Array, errors: Array
 ) -> Iterator[tuple[NoiseSchedule, int]]:
-    """Usual schedules of T steps near those steps, and how many numbers were fitted.
-
-    The steps end at ``index``, rising, and have the product ``bars`` of their α up to there, with
-    the ``errors`` of each α. Steps are compared, not ᾱ, for the course's ᾱ is not quite the
-    product of its α.
-    """
-    yield NoiseSchedule.linear(T), 1
-    yield NoiseSchedule.course(T), 1
-    yield NoiseSchedule.cosine(T), 1
-    yield NoiseSchedule.scaled_linear(T), 1
-    start = np.log(np.clip(e.schedule.betas[[1, -1]], 1e-6, 0.9))
-    target = np.diff(np.log(np.maximum(bars, 1e-300)), prepend=0.0)
-    scale = errors + 1e-6 * np.abs(target)
-    makers: tuple[Callable[[int, float, float], NoiseSchedule], ...] = (
-        NoiseSchedule.linear,
-        NoiseSchedule.scaled_linear,
-        NoiseSchedule.course,
-    )
+    """Usual schedules of T steps with these α at ``index``, and how many numbers were fitted."""
+    makers = (NoiseSchedule.linear, NoiseSchedule.scaled_linear, NoiseSchedule.course)
+    for make in (*makers, NoiseSchedule.cosine):
+        yield make(T), 1
+    target = np.log(alphas)
+    scale = errors / alphas + 1e-6 * np.abs(target) + 1e-9
+    start = np.log(np.clip(schedule.betas[[1, -1]], 1e-6, 0.9))
+    grid = np.arange(T + 1)
     for make in makers:
 
-        def other(ends: Array, make: Callable = make) -> NoiseSchedule:
-            low, high = np.exp(np.clip(ends, *BOUNDS))
+        def other(ends: Array, make=make) -> NoiseSchedule:  # type: ignore[no-untyped-def]
+            low, high = np.exp(np.clip(ends, -16.0, -0.05))
             return make(T, float(min(low, high)), float(high))
 
-        def residual(ends: Array, other: Callable = other) -> Array:
+        def residual(ends: Array, other=other) -> Array:  # type: ignore[no-untyped-def]
             found = other(ends)
-            logs = np.log(np.maximum(found.alpha_bars, 1e-300))
-            there = np.diff(np.interp(index, np.arange(T + 1), logs), prepend=0.0)
-            if index[0] == 1:
-                there[0] = np.log(found.alphas[1])
+            logs = np.interp(index, grid, np.log(np.maximum(found.alpha_bars, 1e-300)))
+            there = logs - np.append(logs[1:], 0.0)
+            if index[-1] == 1:
+                there[-1] = np.log(found.alphas[1])
             return (there - target) / scale
 
         try:
@@ -434,5 +372,5 @@ def _families(
             )
         except (InputError, ValueError):
             continue
-        if fitted.x.max() > BOUNDS[0] + 1:  # there is noise
+        if fitted.x.max() > -15:  # there is noise
             yield other(fitted.x), 2

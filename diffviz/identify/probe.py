@@ -28,9 +28,9 @@ from diffviz.diffusion.law import DataLaw
 from diffviz.diffusion.sampler import Step
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError
-from diffviz.identify.behaviour import Time
 from diffviz.identify.calls import called_with, ending_of, passed_time
-from diffviz.identify.recorded import ANSWERS, PLACES, Fit, Recorded, Understood, understand
+from diffviz.identify.paths import ANSWERS, Time
+from diffviz.identify.recorded import PLACES, Recorded, Understood, left_over, understand
 from diffviz.recording.dataset import assemble
 from diffviz.recording.recorder import Recorder
 from diffviz.recording.run import Run, RunSpec, array_digest
@@ -270,9 +270,8 @@ class Probe:
         """(the run, the std of the noise in its last step)."""
         levels, tape, shape = reading.levels, self._tape, self._tape.shape
         steps, schedule = len(self._times), self.schedule
-        index = levels.index
-        if index is not None and np.array_equal(index, np.rint(index)):
-            times = np.append(np.rint(index), 0).astype(np.int64)
+        if levels.whole:
+            times = np.append(levels.index, 0).astype(np.int64)
         else:
             visited, name = levels.visited, f"{schedule.name}, the {steps} levels visited"
             schedule = NoiseSchedule(visited.betas, visited.alphas, visited.alpha_bars, name)
@@ -288,26 +287,25 @@ class Probe:
             for weight, other in zip(reading.guidance, kept[2:], strict=False):
                 used = used + weight * (other - kept[1])
             following = (end if i + 1 == steps else tape.step(i + 1)[0]).reshape(-1)
-            clean = levels.clean(i, x, used)
+            state = x / levels.size[i]
+            eps = levels.noise(i, x, used)
+            clean = levels.clean(i, state, eps)
             columns = [np.ones_like(x), x, used]
             columns += past if reading.noise_in == "history" else []
             columns += [clean.clip(-1, 1)] if reading.clipped else []
             past = [x, used, *past][:6]
-            fit = Fit(np.stack(columns), following.astype(np.float64))
-            to_form = 1 / levels.size[i + 1]
+            left, std = left_over(np.stack(columns), following.astype(np.float64), self._rounding)
+            to_form = 1 / levels.size_then[i]
             if reading.noise_in != "none":
-                injected[i] = float(fit.std(self._rounding)) * to_form
-            noise = fit.left * to_form if injected[i] else np.zeros_like(fit.left)
-            x_next = following * to_form
-            eps = levels.noise(i, x, clean)
-            state, answer, mean, z, ahead = (
+                injected[i] = float(std) * to_form
+            noise = left * to_form if injected[i] else np.zeros_like(left)
+            ahead = following * to_form
+            x_t, answer, mean, z, x_s = (
                 torch.from_numpy(values.astype(np.float32)).reshape(1, *shape)
-                for values in (
-                    x / levels.size[i], eps, x_next - noise, noise / (injected[i] or 1), x_next
-                )
-            )  # fmt: skip
+                for values in (state, eps, ahead - noise, noise / (injected[i] or 1), ahead)
+            )
             t, s = (int(time) for time in times[i : i + 2])
-            recorder.observe(Step(t, s, state, answer, mean, injected[i : i + 1], z[0], ahead))
+            recorder.observe(Step(t, s, x_t, answer, mean, injected[i : i + 1], z[0], x_s))
         try:
             described = describe(self.model)
         except InputError:  # a stranger's .name or .classes of another type

@@ -2,7 +2,7 @@ r"""What a recorded loop is: how it passes t, what its model answers, and its ru
 
 The loop has run once, with a real model, so that the answer m_t may well be affine in x_t and the
 coefficients cannot be seen one by one. Every reading of its times and answers turns (x_t, m_t)
-into the variance-preserving x_t and ε̂. A rule fits under a reading where a·x_t + b·ε̂ leaves no
+into the variance-preserving x_t and ε̂. A rule fits under a reading where A·x_t + B·ε̂ leaves no
 more of x_s than the regression of x_s on (1, x_t, ε̂) leaves.
 
 Where no rule fits, the answer of a trained model still shows: x_T is nearly all noise, so ε̂ goes
@@ -11,20 +11,19 @@ nothing is guessed.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise, product
+from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
-from diffviz.diffusion.rules import Rule, ddim, ddpm
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError
-from diffviz.identify.behaviour import Reading, Time, readings_for
+from diffviz.identify.paths import Time, readings_for
+from diffviz.identify.rules import MULTISTEP, Levels, Rule, levels_along, second_order
+from diffviz.identify.steps import least_squares
 
 Array = NDArray[np.float64]
-ANSWERS = ("eps", "x0", "v", "-v", "flow", "score")
-MULTISTEP = "dpm-solver++(2m)"
 PLACES = 1024
 """Values of every state by which a loop is identified."""
 FITS = 2.5
@@ -50,43 +49,9 @@ class Recorded:
     answers: Array
     rounding: float
 
-
-@dataclass(frozen=True, eq=False)
-class Levels:
-    """A reading with the path points of S steps, (a, b) each (S+1,), the last one (1, 0)."""
-
-    reading: Reading
-    a: Array
-    b: Array
-    index: Array | None
-
-    @property
-    def size(self) -> Array:
-        """√(a² + b²): the state over it is variance-preserving."""
-        return np.hypot(self.a, self.b)
-
-    @property
-    def visited(self) -> NoiseSchedule:
-        """The levels as a schedule of their own, S…0."""
-        bars = (np.maximum(self.a, 1e-6) / self.size)[::-1] ** 2
-        alphas = np.append(1.0, bars[1:] / bars[:-1])
-        return NoiseSchedule(1 - alphas, alphas, bars)
-
-    def clean(self, i: int | slice, x: Array, answer: Array) -> Array:
-        """x̂_0 of steps i, linear in the state and the answer; see `behaviour.respond`."""
-        a, b = np.maximum(self.a[i], 1e-6)[..., None], self.b[i][..., None]
-        square, kind = a * a + b * b, self.reading.answer
-        if kind == "x0":
-            return answer
-        if kind in ("v", "-v"):
-            return (a * x - (b if kind == "v" else -b) * np.sqrt(square) * answer) / square
-        if kind == "flow":
-            return (x + (b if self.reading.rising else -b) * answer) / (a + b)
-        return (x - b * answer) / a if kind == "eps" else (x + b * b * answer) / a
-
-    def noise(self, i: int | slice, x: Array, clean: Array) -> Array:
-        """ε̂ of steps i from the state and x̂_0."""
-        return (x - self.a[i][..., None] * clean) / self.b[i][..., None]
+    def used(self, weights: Sequence[float]) -> Array:
+        """The answers with guidance, m_1 + Σ w_k·(m_k − m_1), (S, K)."""
+        return self.answers[:, 0] + np.einsum("k,ski->si", np.array(weights), self.answers[:, 1:])
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,37 +78,13 @@ class Understood:
     noise_in: str = "step"
 
 
-@dataclass(frozen=True, eq=False)
-class Fit:
-    """Least squares of ``target`` (…, K) on ``columns`` (…, C, K).
-
-    Columns that are combinations of the others to 1e-5 of their size share their part.
-    """
-
-    columns: Array
-    target: Array
-    coefficients: Array = field(init=False)
-    left: Array = field(init=False)
-
-    def __post_init__(self) -> None:
-        size = np.sqrt(np.maximum((self.columns**2).sum(-1), 1e-300))
-        rows = self.columns / size[..., None]
-        inverse = np.linalg.pinv(rows @ rows.swapaxes(-1, -2), rcond=1e-11, hermitian=True)
-        found, left = 0.0, self.target
-        for _ in range(2):  # once more, for the errors of the inverse
-            found = found + np.einsum("...ij,...jk,...k->...i", inverse, rows, left)
-            left = self.target - np.einsum("...i,...ik->...k", found, rows)
-        object.__setattr__(self, "coefficients", found / size)
-        object.__setattr__(self, "left", left)
-
-    def std(self, rounding: float) -> Array:
-        """Of what is left, (…,); 0 where that is rounding."""
-        values, count = self.columns.shape[-1], self.columns.shape[-2]
-        std = np.sqrt((self.left**2).sum(-1) / max(values - count, 1))
-        size = np.sqrt(
-            (self.target**2).mean(-1) + (self.columns[..., 1:, :] ** 2).mean(-1).sum(-1)
-        )
-        return np.where(std > 4 * rounding * size, std, 0.0)
+def left_over(columns: Array, target: Array, rounding: float) -> tuple[Array, Array]:
+    """(what ``columns`` (…, C, K) leave of ``target`` (…, K), its std; 0 where it is rounding)."""
+    left = target - np.einsum("...c,...ck->...k", least_squares(columns, target), columns)
+    count, values = columns.shape[-2:]
+    std = np.sqrt((left**2).sum(-1) / max(values - count, 1))
+    size = np.sqrt((target**2).mean(-1) + (columns[..., 1:, :] ** 2).mean(-1).sum(-1))
+    return left, np.where(std > 4 * rounding * size, std, 0.0)
 
 
 def understand(
@@ -154,103 +95,68 @@ def understand(
     Raises:
         InputError: the times are on no path, or what the model answers cannot be told.
     """
-    ways = list(_levels(seen, schedule, time, answers))
+    wide = float(seen.x[0].std()) > 3
+    ways = [
+        levels
+        for reading in readings_for(seen.times, seen.floating, time, schedule, wide)
+        if reading.answer in answers
+        for levels in levels_along(reading, seen.times, schedule)
+        if (np.diff(levels.now) > 0).all()
+    ]
     if not ways:
         raise InputError(
             f"the loop visited {len(seen.times)} times from {seen.times[0]:g} to "
             f"{seen.times[-1]:g}; allowed are times that fall strictly within 1…T = "
             f"{schedule.T}; see the argument time"
         )
-    tried: list[tuple[int, float, Understood]] = []
     for clipped in (False, True):
-        for place, levels in enumerate(ways):
-            for rule, scale, spread, misfit, guidance in _fitting(seen, levels, schedule, clipped):
-                found = Understood(levels, rule, scale, clipped, misfit, guidance)
-                tried.append((place, spread, found))
+        tried = [
+            (place, spread, found)
+            for place, levels in enumerate(ways)
+            for spread, found in _fitting(seen, levels, clipped)
+        ]
         if tried:
             return _likeliest(seen, tried)
     weights = _weights(seen)
-    used = seen.answers[:, 0] + np.einsum("k,ski->si", np.array(weights), seen.answers[:, 1:])
+    used = seen.used(weights)
     for levels in ways:
         if _multistep(seen, levels, used) > 0.7:
             return Understood(levels, MULTISTEP, guidance=weights, noise_in="none")
-    levels = (
-        ways[0] if len({w.reading.answer for w in ways}) == 1 else _plausible(seen, ways, used)
-    )
+    one = len({w.reading.answer for w in ways}) == 1
+    levels = ways[0] if one else _plausible(seen, ways, used)
     noise_in = "history" if _columns(seen)[2] else "step"
     return Understood(levels, "unknown", guidance=weights, noise_in=noise_in)
 
 
-def _levels(
-    seen: Recorded, schedule: NoiseSchedule, time: Time, answers: Sequence[str]
-) -> Iterator[Levels]:
-    """The readings whose levels fall strictly, the likeliest first."""
-    times = seen.times
-    wide = float(seen.x[0].std()) > 3
-    for reading in readings_for(times, seen.floating, time, schedule, wide):
-        a, b = (np.asarray(v, float) for v in reading.path.levels(times))
-        with np.errstate(all="ignore"):
-            falls = (np.diff(np.append(b / a, 0)) < 0) | (a == 0)
-        if reading.answer not in answers or not (falls.all() and (b > 0).all()):
-            continue
-        index = (
-            None if reading.path.index is None else np.rint(reading.path.index(times) * 1e6) / 1e6
-        )
-        if index is not None and (index.max() > schedule.T or index.min() <= 0):
-            continue
-        yield Levels(reading, np.append(a, 1.0), np.append(b, 0.0), index)
-
-
-def _coefficients(rule: Rule, levels: Levels, schedule: NoiseSchedule) -> Array:
-    """(a, b, σ) of every step, (S, 3), on the schedule itself where its times are visited."""
-    index = levels.index
-    if index is not None and np.array_equal(index, np.rint(index)):
-        times = [*np.rint(index).astype(int).tolist(), 0]
-    else:
-        schedule, times = levels.visited, list(range(len(levels.a) - 1, -1, -1))
-    with np.errstate(all="ignore"):
-        return np.array([rule.coefficients(schedule, t, s) for t, s in pairwise(times)])
-
-
-def _fitting(
-    seen: Recorded, levels: Levels, schedule: NoiseSchedule, clipped: bool
-) -> Iterator[tuple[str, float, float, float, tuple[float, ...]]]:
-    """(rule, λ, how much λ varies, misfit, guidance) of the rules that fit under one reading."""
-    steps, size = slice(0, -1), levels.size[:, None]
-    x, following = seen.x[:-1] / size[:-1], seen.x[1:] / size[1:]
-    clean = levels.clean(steps, seen.x[:-1], seen.answers[:, 0])
+@np.errstate(all="ignore")
+def _fitting(seen: Recorded, levels: Levels, clipped: bool) -> Iterator[tuple[float, Understood]]:
+    """(how much λ varies, the loop understood so) of the rules that fit under one reading."""
+    weights = _weights(seen) if clipped else ()
+    x = seen.x[:-1] / levels.size[:, None]
+    following = seen.x[1:] / levels.size_then[:, None]
+    steps = slice(None)
+    # With guidance the answer that is clipped is not known before the weights are.
+    eps = levels.noise(steps, seen.x[:-1], seen.used(weights) if clipped else seen.answers[:, 0])
+    more = np.zeros((len(x), 0, x.shape[1]))
     if clipped:
+        clean = levels.clean(steps, x, eps)
         if not (np.abs(clean) > 1).any():
             return
-        # With guidance the answer that is clipped is not known before the weights are.
-        weights = _weights(seen)
-        used = seen.answers[:, 0] + np.einsum("k,ski->si", np.array(weights), seen.answers[:, 1:])
-        clean = levels.clean(steps, seen.x[:-1], used).clip(-1, 1)
-        more = np.zeros((*x.shape[:1], 0, x.shape[1]))
-    else:
-        weights = ()
+        eps = levels.noise_of(steps, x, clean.clip(-1, 1))
+    elif seen.answers.shape[1] > 1:
         zero = np.zeros_like(x)
-        more = (
-            np.stack(
-                [
-                    levels.noise(steps, zero, levels.clean(steps, zero, difference))
-                    for difference in seen.answers[:, 1:].swapaxes(0, 1)
-                ],
-                axis=1,
-            )
-            if seen.answers.shape[1] > 1
-            else np.zeros((len(x), 0, x.shape[1]))
-        )
-    eps = levels.noise(steps, seen.x[:-1], clean)
-    fit = Fit(np.concatenate([np.stack([np.ones_like(x), x, eps], 1), more], 1), following)
-    left = fit.std(seen.rounding)
-    rules: list[Rule] = [ddpm("beta"), ddpm("posterior"), ddim(0.0)]
-    full = _coefficients(ddim(1.0), levels, schedule)[:, 2]
+        parts = [levels.noise(steps, zero, part) for part in seen.answers[:, 1:].swapaxes(0, 1)]
+        more = np.stack(parts, axis=1)
+    columns = np.concatenate([np.stack([np.ones_like(x), x, eps], 1), more], 1)
+    left = left_over(columns, following, seen.rounding)[1]
+    tables = levels.now, levels.then, levels.alpha
+    rules = [Rule("ddpm/beta"), Rule("ddpm/posterior"), Rule("ddim")]
+    full = Rule("ddim", 1.0).numbers(*tables)[:, 2]
     if (noisy := full > 0).any():
         eta = float(np.median(left[noisy] / full[noisy]))
-        rules += [ddim(round(eta, 2))] if 0.02 < eta < 0.98 else []
+        rules += [Rule("ddim", round(eta, 2))] if 0.02 < eta < 0.98 else []
     for rule in rules:
-        numbers = _coefficients(rule, levels, schedule)
+        numbers = rule.numbers(*tables)
         known = np.isfinite(numbers).all(1)
         a, b, std = numbers[known].T
         kept = np.where(std > 0, left[known], 0)  # a step without noise leaves nothing
@@ -261,8 +167,8 @@ def _fitting(
         if more.shape[1]:
             # x_s − a·x_t − b·ε̂ = Σ b·w_k·(ε̂_k − ε̂) + σ·z, least squares over all steps together.
             further = b[:, None, None] * more[known] / np.sqrt(unit)[:, None, None]
-            columns = further.swapaxes(0, 1).reshape(more.shape[1], -1)
-            found = Fit(columns, (gap / np.sqrt(unit)[:, None]).reshape(-1)).coefficients
+            rows = further.swapaxes(0, 1).reshape(more.shape[1], -1)
+            found = least_squares(rows, (gap / np.sqrt(unit)[:, None]).reshape(-1))
             gap = gap - b[:, None] * np.einsum("k,ski->si", found, more[known])
             guidance = tuple(found.tolist())
         values = x.shape[1]
@@ -275,14 +181,13 @@ def _fitting(
             chance = 5 / np.sqrt(2 * values * max(ratio.size, 1))  # of a median, four times
             scale = 1.0 if abs(scale - 1) < max(0.01, chance) else round(scale, 3)
             spread = float(np.abs(ratio - scale).mean()) if ratio.size else 0.0
-            yield rule.name, scale, spread, misfit, guidance
+            yield spread, Understood(levels, str(rule), scale, clipped, misfit, guidance)
 
 
 def _likeliest(seen: Recorded, tried: list[tuple[int, float, Understood]]) -> Understood:
     least = min(found.misfit for _, _, found in tried)
     best = [item for item in tried if item[2].misfit < least + TIE]
-    kinds = {found.levels.reading.answer for _, _, found in best}
-    if len(kinds) > 1:
+    if len({found.levels.reading.answer for _, _, found in best}) > 1:
         # So few values that the steps do not decide.
         likely = _plausible(seen, [found.levels for _, _, found in best], seen.answers[:, 0])
         best = [item for item in best if item[2].levels.reading.answer == likely.reading.answer]
@@ -296,8 +201,7 @@ def _columns(seen: Recorded) -> tuple[Array, Array, bool]:
     """
     now = np.concatenate([seen.x[:-1, None], seen.answers], 1)
     one = np.concatenate([np.ones_like(now[:, :1]), now], 1)
-    history = not Fit(one[:1], seen.x[1:2]).std(seen.rounding)[0]
-    if not history:
+    if left_over(one[:1], seen.x[1:2], seen.rounding)[1][0]:
         return one, seen.x[1:], False
     return np.concatenate([one[1:], now[:-1]], 1), seen.x[2:], True
 
@@ -308,26 +212,21 @@ def _weights(seen: Recorded) -> tuple[float, ...]:
     if count < 2:
         return ()
     columns, target, _ = _columns(seen)
-    found = Fit(columns, target).coefficients
+    found = least_squares(columns, target)
     with np.errstate(all="ignore"):
         return tuple(np.nanmedian(found[:, 3 : 2 + count] / found[:, 2:3], axis=0).tolist())
 
 
 def _multistep(seen: Recorded, levels: Levels, used: Array) -> float:
-    """The share of steps of DPM-Solver++(2M) (2211.01095, algorithm 2), of either order."""
-    a, b = levels.a / levels.size, levels.b / levels.size
-    clean = levels.clean(slice(0, -1), seen.x[:-1], used)
-    with np.errstate(all="ignore"):
-        h = np.diff(np.log(a / b))
-    x, good = seen.x / levels.size[:, None], []
-    for i in range(len(clean)):
-        best = [clean[i]]
-        if i and np.isfinite(h[i]):
-            best.append(clean[i] + h[i] / h[i - 1] / 2 * (clean[i] - clean[i - 1]))
-        rests = [x[i + 1] - b[i + 1] / b[i] * x[i] + a[i + 1] * np.expm1(-h[i]) * D for D in best]
-        size = np.sqrt((x[i] ** 2).mean() + (x[i + 1] ** 2).mean() + (clean[i] ** 2).mean())
-        good.append(min(np.sqrt((r**2).mean()) for r in rests) < 64 * seen.rounding * size)
-    return float(np.mean(good))
+    """The share of steps of DPM-Solver++(2M), of either order."""
+    now = np.stack([seen.x[:-1], used], 1)
+    columns = np.concatenate([now, np.roll(now, 1, axis=0)], 1)
+    least = np.inf
+    for rows in second_order(levels):
+        left = seen.x[1:] - np.einsum("sc,sck->sk", rows, columns)
+        size = np.sqrt((np.square(rows)[..., None] * columns**2).sum(1).mean(-1))
+        least = np.minimum(least, np.sqrt((left**2).mean(-1)) / size)
+    return float((np.nan_to_num(least, nan=np.inf) < 64 * seen.rounding).mean())
 
 
 def _plausible(seen: Recorded, ways: Sequence[Levels], used: Array) -> Levels:
@@ -342,7 +241,7 @@ def _plausible(seen: Recorded, ways: Sequence[Levels], used: Array) -> Levels:
     for way, answer in product(ways, ("eps", "x0", "flow")):
         if way.reading.answer != answer:
             continue
-        x, m = seen.x[[0, -2]] / way.size[[0, -2], None], used[[0, -1]]
+        x, m = seen.x[[0, -2]] / way.size[[0, -1], None], used[[0, -1]]
         slope = [np.cov(p, q)[0, 1] / max(p.var(), 1e-300) for p, q in zip(x, m, strict=True)]
         if answer == "eps" and 0.7 < slope[0] < 1.4 and slope[1] > -0.3:
             return way

@@ -4,15 +4,9 @@ First its behaviour: the loop is run on exact models of known data, and at every
 held against what the model was told; see `diffviz.identify.behaviour`. That decides whether it is
 right.
 
-Then its coefficients. A model that answers m_t with fresh noise in it is put into the loop. If a
-step is linear, x_s = a·x_t + b·m_t + σ·z, the regression of x_s on (x_t, m_t, 1) gives a, b, the
-bias and σ with their standard errors, and what is left is the injected noise itself. A multi-step
-sampler depends on the call before too. A second excitation answers so that x̂_0 always lies inside
-(−1, 1): a loop that clips x̂_0 is linear there, and only there.
-
-Both runs start from the same state of the global random generators. A loop that draws from these
-injects the same noise in both, and their difference tells a and b to rounding; see
-`diffviz.identify.paired_runs`.
+Then its steps, x_s = a·x_t + b·m_t + σ·z: a model that answers with fresh noise in it is put into
+the loop, and two runs tell a, b and σ; see `diffviz.identify.steps`. Where a step is not linear,
+another two answer so that x̂_0 lies inside (−1, 1): a loop that clips x̂_0 is linear there.
 """
 
 import math
@@ -29,13 +23,20 @@ from torch import Tensor
 from diffviz.diagnosis.findings import Finding
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError
-from diffviz.identify.behaviour import Behaviour, Reading, Time, behave, respond
+from diffviz.identify.behaviour import GOOD, Behaviour, behave
 from diffviz.identify.calls import Loop, Randomness, open_loop
-from diffviz.identify.evidence import TESTS_PER_STEP, Evidence, look_inside, weigh
-from diffviz.identify.judge import judge
-from diffviz.identify.paired_runs import COARSE, UNKNOWN, bends, pair
-from diffviz.identify.rules import Levels, closest, levels_along, levels_of, place_of
-from diffviz.identify.spy import DOUBLE, SINGLE, Watch, Watched, score_threshold, solve
+from diffviz.identify.judge import Measured, judge, shares_of
+from diffviz.identify.paths import Reading, Time
+from diffviz.identify.rules import Expected, Levels, closest, levels_along
+from diffviz.identify.steps import (
+    TESTS_PER_STEP,
+    UNKNOWN,
+    Recorder,
+    Steps,
+    merge,
+    score_threshold,
+    settle,
+)
 
 Array = NDArray[np.float64]
 Sampler = Callable[..., object]
@@ -43,6 +44,8 @@ MIN_VALUES = 64
 """Fewer values per state than this decide nothing about a step."""
 MAX_SECONDS = 1e6
 """More is no limit, and clocks refuse it."""
+INSIDE = 0.6
+PLAIN = ("eps", "x0", "v", "flow")
 LARGEST = 50.0
 """How large the first excitation lets x̂_0 become, 1/√ᾱ_T for the usual schedules being 12."""
 
@@ -59,8 +62,9 @@ class XRay:
             that cannot be told.
         behaviour: told and held signal and level over ``call``, for both laws of data.
         path: what the told times stand for: "index" (T…1), "index0" (T−1…0), "fraction", "scaled",
-            "sigma", "sigma-scaled", "flow", "log-snr", "signal" or "function".
-        answer: what the model is taken to answer, "eps", "x0", "v", "-v", "flow" or "score".
+            "sigma", "sigma-scaled", "flow", "log-snr", "log-sigma", "signal" (√ᾱ or ᾱ), "noise"
+            (√(1−ᾱ) or 1−ᾱ), "angle" (a = cos t), "function", or "unknown".
+        answer: what the model is taken to answer, "eps", "x0", "v", "-v", "flow", "score" or "F".
         findings: what is wrong, the most causal first; no error for a correct sampler.
     """
 
@@ -122,27 +126,55 @@ def xray(
             )
         with _progress() as progress:
             law = behave(loop, schedule, time, int(words[1] >> np.uint64(1)), randomness, progress)
-            if not law.behaves:
+            if law.behaves is False:
                 loop, law = _unpacking(loop, law, schedule, time, randomness)
             progress("coefficients")
-            evidence = examine(loop, law, schedule, noise, randomness)
-            if law.reading is not None and evidence is not None and evidence.ways:
+            seen = examine(loop, law, schedule, noise, randomness)
+            law, seen = _likelier(loop, law, seen, schedule, noise, randomness)
+            if seen is not None:
                 # Which index a loop counts from shows in its coefficients only.
-                law = replace(law, reading=evidence.expected.levels.reading or law.reading)
+                law = (
+                    law.seen_as(seen.near.levels.reading)
+                    if law.reading is None
+                    else replace(law, reading=seen.near.levels.reading)
+                )
+                if seen.exact and law.kind == "noise":
+                    law = replace(law, known=True)
             if law.reading is None:
-                found = None if evidence is None else evidence.expected.levels.reading
-                law = law.seen_as(found or law.likeliest())
-            if evidence is not None and evidence.exact and law.kind == "noise":
-                law = replace(law, known=True)
-        findings, rule, evidence = judge(law, evidence, schedule)
+                law = law.seen_as(law.likeliest())
+        findings, law, rule, shown = judge(law, seen, schedule)
     finally:
         randomness.again()
     reading = law.reading
     assert reading is not None
-    return XRay(
-        _table(evidence, law, schedule), rule, law.behaves, law.table, reading.path.name,
-        reading.answer, findings,
-    )  # fmt: skip
+    table = _table(law, seen, shown, schedule)
+    path, answer = reading.path.name, reading.answer
+    return XRay(table, rule, law.behaves, law.table, path, answer, findings)
+
+
+def _likelier(
+    loop: Loop,
+    law: Behaviour,
+    seen: Measured | None,
+    schedule: NoiseSchedule,
+    generator: torch.Generator,
+    randomness: Randomness,
+) -> tuple[Behaviour, Measured | None]:
+    """A loop that hardly behaves under a less likely answer may be a wrong one of the likeliest.
+
+    It is, if all steps are those of a known rule but for one term.
+    """
+    first = law.ways[0]
+    if not law.behaves or law.reading is None or law.point is None or seen is None or seen.exact:
+        return law, seen
+    if law.reading.answer == first.answer or law.point.cost <= GOOD or law.kind != "noise":
+        return law, seen
+    other = examine(loop, replace(law, reading=first), schedule, generator, randomness)
+    if other is None or not other.steps.exact.all():
+        return law, seen
+    if min(shares_of(other.steps, other.near, np.ones(len(other.steps), bool))) > 1e-3:
+        return law, seen
+    return law.seen_as(first), other
 
 
 def _unpacking(
@@ -173,7 +205,7 @@ class _progress:
             sys.stderr.flush()
 
 
-# ------------------------------------------------------------------ two excitations
+# ------------------------------------------------------------------ two answers
 
 
 class Excitation:
@@ -182,7 +214,7 @@ class Excitation:
     ε̂ = b·x + w·e at a² + b² = 1 is the exact answer for data N(0, 1) and noise e beside it. The
     share of x keeps the state of order 1, where a bare e would let it grow by 1/√ᾱ_T until float32
     swallowed the injected noise; regression takes it out again. Where even that is not enough, as
-    for schedules with √ᾱ_T near 0, w is small. With ``inside``, x̂_0 is uniform in (−0.9, 0.9).
+    for schedules with √ᾱ_T near 0, w is small. With ``inside``, x̂_0 is uniform in ±``INSIDE``.
     """
 
     def __init__(self, reading: Reading, generator: torch.Generator, inside: bool = False) -> None:
@@ -199,38 +231,39 @@ class Excitation:
         draw = torch.rand if self._inside else torch.randn
         e = draw(x.shape, generator=self._generator).to(x)
         if self._inside:
-            x_0 = 1.8 * e - 0.9
+            x_0 = INSIDE * (2 * e - 1)
             eps = (x - a * x_0) / max(b, 1e-12)
         else:
             share = min(size / a, LARGEST) if a > 0 else LARGEST
             eps = (b * x / size + share * a * e) / size
             x_0 = (a * x / size - share * b * e) / size
         self.last = x_0
-        return respond(self._reading, a, b, x_0, eps)
+        return self._reading.respond(a, b, x_0, eps)
 
 
-def steps_of(law: Behaviour, times: Array, schedule: NoiseSchedule) -> list[Levels]:
+def ways_of(law: Behaviour, steps: Steps, schedule: NoiseSchedule) -> tuple[list[Levels], float]:
     """The levels of told times under the reading found, or else under every likely one.
 
-    Which index a loop counts from shows in its coefficients only.
+    Also by how much the told times are beside the schedule, where only that explains them.
     """
     reading = law.reading
     readings = list(law.ways) if reading is None else [reading]
     if reading is not None and reading.path.name in ("index", "index0"):
-        names = ("index", "index0")
+        names = ("index", "index0")  # which one shows in the coefficients only
         readings = [w for w in law.ways if w.answer == reading.answer and w.path.name in names]
-    readings = [way for way in readings if way.answer in ("eps", "x0", "v", "flow")] or readings
-    return [levels for way in readings for levels in levels_along(way, times, schedule)]
-
-
-def _shifted(law: Behaviour, times: Array, schedule: NoiseSchedule) -> tuple[list[Levels], float]:
-    """Levels a little beside the told ones, where these are off the schedule, and by how much."""
+    if reading is None:
+        readings = [way for way in readings if law.starts_at(way)] or readings
+    readings = [way for way in readings if way.answer in PLAIN] or readings
+    told, count = steps.told, len(steps)
+    found = [one for way in readings for one in levels_along(way, told, schedule, count)]
+    if found:
+        return found, 0.0
     for way in (way for way in law.ways if way.path.index is not None and way.answer == "eps"):
-        index = place_of(way, times, schedule)
         for shift in (1, -1, 2, -2, 3, -3, 4, -4, 5, -5, 10, -10):
-            levels = levels_of(index + shift, schedule, way.path.name)
-            if levels is not None:
-                return [replace(levels, reading=way)], float(-shift)
+            moved = way.path.moved(shift, schedule)
+            found = list(levels_along(replace(way, path=moved), told, schedule, count))
+            if found:
+                return found, float(-shift)
     return [], 0.0
 
 
@@ -240,121 +273,112 @@ def examine(
     schedule: NoiseSchedule,
     generator: torch.Generator,
     randomness: Randomness,
-) -> Evidence | None:
-    """What regression says of every step; None where consecutive calls are no steps."""
+) -> Measured | None:
+    """What two runs say of every step; None where consecutive calls are no steps."""
 
-    def run(reading: Reading, inside: bool, briefly: bool = False) -> Watched:
-        randomness.again()
-        answer = Excitation(reading, generator, inside)
-        watch = Watch(answer, loop, briefly)
-        ending = loop.run(watch)
-        if ending is not None:
-            # Of pictures made after the last step, that step is taken for right.
-            plain = ending.kind == "state" and not law.pictures
-            watch.finish(ending.values if plain else answer.last)
-        return watch.result()
+    def run(reading: Reading, inside: bool) -> Steps | None:
+        one: Recorder | None = None
+        for _ in range(2):
+            randomness.again()
+            answer = Excitation(reading, generator, inside)
+            recorder = Recorder(answer, loop, one)
+            try:
+                ending = loop.run(recorder)
+            except InputError:
+                return None  # the behaviour, which was seen, decides
+            if ending is not None:
+                # Of pictures made after the last step, that step is taken for right.
+                plain = ending.kind == "state" and not law.pictures
+                recorder.finish(ending.values if plain else answer.last)
+            if one is not None:
+                return recorder.result()
+            one = recorder
+        return None
 
-    if law.kind == "painted":
+    if law.kind == "painted" or law.behaves is None:
         return None
-    reading = law.reading or replace(law.ways[0], answer=law.ways[0].answer)
-    one = run(reading, False)
-    ways, shift = steps_of(law, one.times, schedule), 0.0
-    if one.broken is not None or not len(one.grams):
-        return None
-    if not ways:
-        ways, shift = _shifted(law, one.times, schedule)
-    if not ways:
-        return None
-    best = closest(one, ways)
-    if law.reading is None:
-        levels = best.levels.reading
-        assert levels is not None
-        plain = best.levels.form == "vp"
-        reading = replace(levels, answer="eps") if plain else levels
-    threshold = score_threshold(TESTS_PER_STEP * len(one.grams))
+    # A solver with steps of its own may never end on answers that are no smooth function.
+    loop = replace(loop, calls=min(loop.calls, 4 * len(loop.times) + 100))
+    reading = law.reading or law.ways[0]
     for _ in range(2):
-        two, three = run(reading, True), None
-        if two.broken is not None or len(two.grams) != len(one.grams):
+        wide = run(reading, False)
+        if wide is None or not len(wide):
             return None
-        if max(one.precision, two.precision) < COARSE:
-            one = replace(one, pairs=pair(one, two))
-            two = replace(two, pairs=pair(two, one))
-            if bends(two, threshold).any():
-                # Clipped outside of (−1, 1), or bent inside too? Another answer from inside tells.
-                three = run(reading, True, briefly=True)
-        if three is not None and (len(three.times), three.broken) == (len(two.times), None):
-            two = replace(two, pairs=pair(two, three))
-        else:
-            three = None
-        evidence = weigh(schedule, one, two, closest(one, ways), ways)
-        evidence = replace(evidence, shift=shift)
-        if three is None or not bends(two, threshold).any():
+        ways, shift = ways_of(law, wide, schedule)
+        if not ways:
+            return None
+        inside = None if (wide.exact | wide.memory).all() else run(reading, True)
+        steps = settle(wide if inside is None else merge(wide, inside))
+        near = closest(steps, ways)
+        if near is None:
+            return None
+        found = near.levels.reading
+        if law.reading is not None or found.answer == reading.answer or not steps.clipped.any():
             break
-        evidence = look_inside(evidence, three)
-        other = _taken_otherwise(evidence, reading) if law.reading is None else None
-        if other is None:
-            break
-        reading = other
-    return evidence
+        reading = found  # answers that suit another reading were clipped for that
+    bias, a, b = steps.coefficients[-1, :3]
+    wanted = near.numbers[-1, :2] / 2
+    if abs(bias - 0.5) < 0.02 and np.allclose([a, b], wanted, rtol=0.02, atol=2e-3):
+        # (x + 1)/2 of the end, pictures for the screen: the step before that is judged.
+        coefficients = steps.coefficients.copy()
+        coefficients[-1] = 2 * coefficients[-1] - np.array([1, 0, 0, 0, 0])
+        last = replace(steps.noise[-1], std=2 * steps.noise[-1].std)
+        steps = replace(steps, coefficients=coefficients, noise=(*steps.noise[:-1], last))
+    return Measured(steps, near, tuple(ways), shift)
 
 
-def _taken_otherwise(e: Evidence, reading: Reading) -> Reading | None:
-    """The reading as the loop has it, if answers that suit ``reading`` were clipped for that."""
-    inner = e.inner
-    if inner is not None and not inner.off[:, :2].any():
-        # Right where it is not clipped: only the model is taken to answer something else.
-        found = inner.expected.levels.reading
-        return None if found is None or found.answer == reading.answer else found
-    if reading.path.name.startswith("sigma") and reading.answer != "x0":
-        return replace(reading, answer="x0")
-    return None
+# ------------------------------------------------------------------ the table
+
+COLUMNS = {
+    "noise_ks": ("ks", "KS distance D of the injected noise, at std 1, from N(0, 1)"),
+    "noise_ks_p": ("ks_p", "its p-value"),
+    "noise_skewness": ("skewness", "skewness of the injected noise"),
+    "noise_kurtosis": ("kurtosis", "excess kurtosis of it"),
+    "batch_correlation": ("batch", "correlation of the noise of samples that shows most"),
+    "batch_score": ("batch_score", "as a normal score"),
+    "grid_correlation": ("grid", "the same between channels, rows or columns of a sample"),
+    "grid_score": ("grid_score", "as a normal score"),
+}
+TERMS = {
+    "bias": "constant term",
+    "x": "coefficient of x_t",
+    "eps": "coefficient of the answer",
+    "previous_x": "coefficient of the x before",
+    "previous_eps": "coefficient of the answer before",
+    "std": "std of what is left, the injected noise",
+}
 
 
-COLUMNS = (
-    ("noise_ks", "ks", "KS distance D of the injected noise, at std 1, from N(0, 1)"),
-    ("noise_ks_p", "ks_p", "its p-value"),
-    ("noise_skewness", "skewness", "skewness of the injected noise"),
-    ("noise_kurtosis", "kurtosis", "excess kurtosis of it"),
-    ("batch_correlation", "batch", "correlation of the noise of samples that shows most"),
-    ("batch_score", "batch_score", "as a normal score"),
-    ("grid_correlation", "grid", "the same between channels, rows or columns of a sample"),
-    ("grid_score", "grid_score", "as a normal score"),
-)
-
-
-def _table(evidence: Evidence | None, law: Behaviour, schedule: NoiseSchedule) -> xr.Dataset:
+def _table(
+    law: Behaviour, seen: Measured | None, shown: Expected | None, schedule: NoiseSchedule
+) -> xr.Dataset:
     """One row per step; where calls are no steps, the told times and no coefficients."""
-    variables: dict[str, tuple[Array, str]] = {}
-    if evidence is None:
-        passed = np.array(law.point.told if law.point is not None else law.lab.loop.times)
-        assert law.reading is not None
-        index = place_of(law.reading, passed, schedule)
-        values = math.prod(law.lab.loop.shape)
-    else:
-        passed, index = evidence.used.times, evidence.expected.levels.index
-        values = evidence.used.values
-    steps = len(index)
-    following = np.append(index[1:], 0.0)[:steps]
+    assert law.reading is not None
+    told = law.point.told if law.point is not None else law.lab.loop.times
+    times = np.array(told) if seen is None else seen.steps.times
+    places = law.reading.path.places
+    index = places(times, schedule) if seen is None else seen.near.levels.index
+    count = len(times)
+    following = np.append(index[1:], 0.0)
     if np.array_equal(index, np.rint(index)):
         index, following = index.astype(np.int64), following.astype(np.int64)
-    variables["s"] = (following, "time after the step")
-    variables["passed"] = (passed[:steps], "the time as the sampler passed it")
-    found = _measured(evidence) if evidence is not None else {}
-    names = ["bias", "x", "eps", "previous_x", "previous_eps", "std"]
-    words = ("constant term", "coefficient of x_t", "coefficient of the answer",
-             "coefficient of the x before", "coefficient of the answer before",
-             "std of what is left, the injected noise")  # fmt: skip
-    texts = dict(zip(names, words, strict=True))
-    texts |= {f"{name}_error": f"standard error: {texts[name]}" for name in names}
-    texts |= {f"expected_{name}": f"{name} by the closest rule" for name in ("x", "eps", "std")}
-    texts |= {
-        f"{name}_score": f"{name} against the rule, as a normal score"
-        for name in ("x", "eps", "bias", "std")
+    found = {} if seen is None else _measured(seen.steps, shown)
+    texts = {
+        **TERMS,
+        **{f"{name}_error": f"standard error: {words}" for name, words in TERMS.items()},
+        **{f"expected_{name}": f"{name} by the closest rule" for name in ("x", "eps", "std")},
+        **{
+            f"{name}_score": f"{name} against the rule, as a normal score"
+            for name in ("x", "eps", "bias", "std")
+        },
+        **{name: words for name, (_, words) in COLUMNS.items()},
+        "step_correlation": "correlation with the noise of the step before",
     }
-    texts |= {name: words for name, _, words in COLUMNS}
-    texts["step_correlation"] = "correlation with the noise of the step before"
-    for name, meaning in texts.items():
-        variables[name] = (found.get(name, np.full(steps, np.nan)), meaning)
+    variables: dict[str, tuple[NDArray, str]] = {
+        "s": (following, "time after the step"),
+        "passed": (times, "the time as the sampler passed it"),
+        **{k: (found.get(k, np.full(count, np.nan)), words) for k, words in texts.items()},
+    }
     return xr.Dataset(
         {
             k: (("t",), v, {"long_name": words, "units": "1"})
@@ -364,38 +388,33 @@ def _table(evidence: Evidence | None, law: Behaviour, schedule: NoiseSchedule) -
         {
             "schedule": schedule.name,
             "T": schedule.T,
-            "values": values,
-            "threshold": score_threshold(TESTS_PER_STEP * max(steps, 1)),
+            "values": math.prod(law.lab.loop.shape) if seen is None else seen.steps.values,
+            "threshold": score_threshold(TESTS_PER_STEP * max(count, 1)),
         },
     )
 
 
-def _measured(e: Evidence) -> dict[str, Array]:
+def _measured(steps: Steps, shown: Expected | None) -> dict[str, Array]:
     """Coefficients, errors, what the rule says, and the noise, of every step."""
-    used = e.used
-    columns = DOUBLE if e.multistep else SINGLE
-    fit = solve(used.grams, columns) if e.multistep else e.fit
-    found = {}
-    for k, name in enumerate(("bias", "x", "eps", "previous_x", "previous_eps")[: len(columns)]):
-        errors = fit.errors[:, k]
-        if used.pairs is not None and not e.multistep and k:
+    found: dict[str, Array] = {}
+    used = 5 if steps.memory.any() else 3
+    for k, name in enumerate(list(TERMS)[:used]):
+        errors = steps.errors[:, k]
+        if shown is not None and k in (1, 2):
             # Known so well that what float32 does to the tables of a loop is what is not known.
-            errors = np.hypot(errors, used.pairs.same * e.expected.floor[:, k - 1])
+            errors = np.hypot(errors, steps.exact * shown.floor[:, k - 1])
         found[f"{name}_error"] = errors
-        found[name] = np.where(errors < UNKNOWN, fit.coefficients[:, k], np.nan)
-    # Values that share their noise, or that were clipped, do not count.
-    alone = used.values / e.inflation**2
-    known = used.inside is None or fit.errors[:, 1] < UNKNOWN
-    found["std"] = np.where(known, fit.std, np.nan)
-    found["std_error"] = found["std"] / np.sqrt(2 * max(alone - len(columns), 1.0))
-    for k, name in enumerate(("x", "eps", "std")):
-        found[f"expected_{name}"] = e.expected.numbers[:, k]
-    scores = e.scores if e.multistep else e.scores_of(e.expected)
-    for k, name in enumerate(("x", "eps", "bias", "std")):
-        found[f"{name}_score"] = scores[:, k]
-    if not e.multistep and used.inside is None:
-        # What a multi-step rule takes from the call before, or clipping takes away, is no noise.
-        for name, field, _ in COLUMNS:
-            found[name] = np.array([getattr(noise, field) for noise in used.noise])
-    found["step_correlation"] = e.step_correlation
+        found[name] = np.where(errors < UNKNOWN, steps.coefficients[:, k], np.nan)
+    # Values that share their noise do not count.
+    alone = steps.values / steps.together**2
+    found["std"] = np.where(steps.partly, np.nan, steps.std)
+    found["std_error"] = found["std"] / np.sqrt(2 * max(alone - used, 1.0))
+    if shown is not None:
+        for k, name in enumerate(("x", "eps", "std")):
+            found[f"expected_{name}"] = shown.numbers[:, k]
+        for k, name in enumerate(("x", "eps", "bias", "std")):
+            found[f"{name}_score"] = shown.scores(steps)[:, k]
+    for name, (column, _) in COLUMNS.items():
+        found[name] = np.array([getattr(noise, column) for noise in steps.noise])
+    found["step_correlation"] = steps.before()
     return found

@@ -256,7 +256,7 @@ _FAULTS: dict[str, tuple[tuple[str, ...], ...]] = {
     "through-x0": (
         ("clipped", "x0-clipped", "        z =", "        x_0 = x_0.clamp(-1, 1)\n        z ="),
         ("mean-for-sample", "noise-missing", " + variance.sqrt() * z", ""),
-        ("weights-exchanged", "x-coefficient",
+        ("weights-exchanged", "eps-coefficient",
          "of_x_0 * x_0 + of_x * x", "of_x * x_0 + of_x_0 * x"),
     ),
     "ddim": (
