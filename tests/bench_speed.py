@@ -427,7 +427,7 @@ def test_scrubbing(benchmark, table, run, tmp_path):
                     if not frames
                     else page.evaluate(script) / 1e3
                 )
-                where = "getComputedStyle(document.documentElement).getPropertyValue('--t')"
+                where = "document.querySelector('#player').style.getPropertyValue('--t')"
                 assert float(page.evaluate(where)) > 0
             browser.close()
     finally:
