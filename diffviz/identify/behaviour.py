@@ -505,7 +505,7 @@ class Behaviour:
         a, b = (float(v[0]) for v in way.path.levels(self.lab.loop.times[:1]))
         told = math.hypot(a * SPREAD, b)
         held = float(self.lab.loop.start.double().std())
-        return math.isfinite(told) and abs(math.log(max(held, 1e-9) / max(told, 1e-9))) < 1
+        return math.isfinite(told) and abs(math.log(max(held, 1e-9) / max(told, 1e-9))) < 2
 
     def likeliest(self) -> Reading:
         """The first reading, of ten, with about the least deviation in the median."""
