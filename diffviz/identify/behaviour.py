@@ -30,7 +30,7 @@ from torch import Tensor
 
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError
-from diffviz.identify.calls import Ending, Loop, Randomness, Spy, unit
+from diffviz.identify.calls import Ending, Loop, Randomness, Spy, in_reach, unit
 from diffviz.identify.paths import UNKNOWN, Reading, Time, readings_for
 
 Array = NDArray[np.float64]
@@ -75,14 +75,10 @@ class Trace:
     signal: list[float] = field(default_factory=list)
     level: list[float] = field(default_factory=list)
     off: list[float] = field(default_factory=list)
-    size: list[float] = field(default_factory=list)
     kept: list[Tensor] = field(default_factory=list)
     dropped: bool = False
     broken: float | None = None
-    floating: bool = False
     end: "End | None" = None
-    end_kind: str = "nothing"
-    end_state: Tensor | None = None
 
     @property
     def total(self) -> float:
@@ -246,7 +242,6 @@ class ExactModel(Spy):
         trace.level.append(level)
         off = self._off_any_path if held else self._deviation
         trace.off.append(off(a, b, signal, level, flat.numel()))
-        trace.size.append(float(flat.abs().max()))
         if trace.off[-1] > self._bound:
             trace.dropped = True
             raise _Dropped
@@ -392,13 +387,11 @@ class Experiment:
         except _Dropped:
             ending = None
         trace = model.trace
-        trace.broken, trace.floating = model.broken, model.floating
+        trace.broken = model.broken
         if ending is not None:
-            trace.end_kind = ending.kind
-            if ending.values is not None and not bool(torch.isfinite(ending.values).all()):
+            if ending.values is not None and not in_reach(ending.values):
                 trace.broken = trace.told[-1]
             elif ending.values is not None:
-                trace.end_state = ending.values
                 trace.end = _end_of(ending.values, mean)
                 if ending.kind == "picture" and not trace.end.picture:
                     trace.end = None
@@ -487,7 +480,8 @@ class Behaviour:
     def pictures(self) -> bool:
         """What comes back is no state, but pictures made of it, or nothing."""
         end = self.point.end if self.point is not None else None
-        made = end is not None and (end.picture or (end.scaled and self.point.cost <= OFF))
+        right = self.point is not None and self.point.cost <= OFF
+        made = end is not None and (end.picture or (end.scaled and right))
         return made or self.lab.loop.ending.kind != "state"
 
     @property

@@ -316,6 +316,7 @@ def examine(
         if law.reading is not None or found.answer == reading.answer or not steps.clipped.any():
             break
         reading = found  # answers that suit another reading were clipped for that
+    assert near is not None
     bias, a, b = steps.coefficients[-1, :3]
     wanted = near.numbers[-1, :2] / 2
     if abs(bias - 0.5) < 0.02 and np.allclose([a, b], wanted, rtol=0.02, atol=2e-3):
