@@ -25,7 +25,7 @@ def _make():
 make = _make()
 LOOPS = {n: p for n, p in make.PAGES.items() if "loop" in p and "tested" not in p}
 RIGHT = sorted({make.texts(page)[0] for page in LOOPS.values()})
-SCHEDULE = dv.NoiseSchedule.course(100, 5e-4, 0.1)
+SCHEDULE = make.schedule()
 
 
 def test_every_id_has_a_page_with_the_code_that_was_run():
@@ -52,7 +52,7 @@ def seen(source):
 
 @pytest.mark.parametrize("name", LOOPS)
 def test_every_fault_is_found(name):
-    """The loop on its page, run again on smaller images in fewer steps.
+    """The loop on its page, run again on smaller images.
 
     Kills: a page whose fault the x-ray no longer sees.
     """

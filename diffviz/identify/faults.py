@@ -251,7 +251,7 @@ def _tables(steps: Steps, base: Expected, schedule: NoiseSchedule) -> Iterator[H
     others = int((alphas != levels.now / levels.then).sum())
     if others < 3 or alphas.min() > 1 - 1e-6 or len(set(levels.now.tolist())) < len(alphas):
         return
-    bars = np.cumprod(alphas[::-1])[::-1] * _share(steps, base, alphas)
+    bars: Array = np.asarray(np.cumprod(alphas[::-1])[::-1] * _share(steps, base, alphas), float)
     own = _moved(base, bars, np.append(bars[1:], 1.0), alphas)
     # Times of this schedule, but not those told.
     with np.errstate(all="ignore"):

@@ -74,13 +74,6 @@ def judge(
     """(findings, the behaviour, the rule or None, what it says); errors and causes come first."""
     rule: str | None = None
     shown: Expected | None = None
-    if law.behaves is None:
-        span = (schedule.T, 0)
-        found = [
-            Finding("path-unknown", "information", "", span),
-            *_about(law, None, None, schedule),
-        ]
-        return tuple(found), law, None, None
     broken = _broken(law, schedule)
     found = [] if broken else _order(law, schedule)
     if seen is not None:

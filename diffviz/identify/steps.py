@@ -431,7 +431,8 @@ def _inverse(square: Array) -> Array:
 def _alike(one: Array, two: Array, threshold: float) -> bool:
     """Whether what is left over of two runs goes together."""
     one, two = one - one.mean(), two - two.mean()
-    r = float(one @ two / math.sqrt(max((one @ one) * (two @ two), 1e-300)))
+    both = float((one @ one) * (two @ two))
+    r = float(one @ two) / math.sqrt(max(both, 1e-300))
     return abs(r) * math.sqrt((one.size - 2) / max(1 - r * r, 1e-12)) > threshold
 
 
