@@ -63,6 +63,10 @@ def save_denoiser(
         data_recipe: how to make the training data again, ``"sprites:n=12000,seed=0"``, or words.
         data: only its moments and the law of one coordinate are stored, no image.
         facts: anything JSON can hold: seed, epochs, losses, command.
+
+    Raises:
+        InputError: classes that do not fit the network, data that is no DataLaw, weights that are
+            not finite.
     """
     NetworkDenoiser(network, schedule, classes=classes)  # checks that they belong together
     if not isinstance(data, DataLaw):
