@@ -16,12 +16,13 @@ LECTURE_PORT ?= 8060
 # Threads that wait without spinning, and one core left for the browser.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help demo test study lint bench weights docs lecture screenshots clean
+.PHONY: help demo test study mutate lint bench weights docs lecture screenshots clean
 
 help:
 	@echo "make demo    record the comparison with the shipped weights, write the report, serve the dashboard"
 	@echo "make test    run all tests       make lint    ruff, mypy, import rules"
 	@echo "make study   long studies        make bench   benchmarks, as ratios"
+	@echo "make mutate  change one place of each function and see whether a test notices (half an hour)"
 	@echo "make weights make the shipped network and its run again (hours on a CPU)"
 	@echo "make docs    build the lessons, slides and pages"
 	@echo "make lecture show them           make screenshots  pictures of the dashboard for them"
@@ -70,7 +71,8 @@ demo: $(VENV)/.installed
 	@echo "== recording $(N) samples of three arms with the shipped weights"
 	@$(BIN)/diffviz record --n $(N) --out demo/run.nc
 	@echo "== writing the report"
-	@$(BIN)/diffviz report demo/run.nc --out demo/report.html --json demo/numbers.json
+	@$(BIN)/diffviz report demo/run.nc --out demo/report.html --json demo/numbers.json \
+		$(if $(wildcard docs/_build/html/index.html),--lessons ../docs/_build/html)
 	@echo "The run is demo/run.nc. Open demo/report.html in a browser."
 	@if [ "$(SERVE)" = 0 ]; then :; else \
 		$(BIN)/diffviz dashboard demo/run.nc --port $(PORT); fi
@@ -83,6 +85,11 @@ test: $(VENV)/.installed-test $(VENV)/.chromium
 
 study: $(VENV)/.installed-test $(VENV)/.chromium
 	@HYPOTHESIS_PROFILE=study $(BIN)/python -m pytest -m slow -n 2 -q --timeout 3600
+
+mutate: $(VENV)/.installed-test
+	@$(PIP) $(INDEX) -e ".[mutate]"
+	@rm -rf mutants
+	@$(BIN)/python -m tests.mutate
 
 lint: $(VENV)/.installed-test
 	@$(BIN)/ruff format --check .
@@ -115,4 +122,4 @@ screenshots: $(VENV)/.installed-test $(VENV)/.chromium
 	@$(BIN)/python -m tests.screenshots $(RUN)
 
 clean:
-	rm -rf demo docs/_build dist build
+	rm -rf demo docs/_build dist build mutants

@@ -27,11 +27,15 @@ from diffviz.errors import InputError
 from diffviz.recording.run import Run
 
 HERE = Path(__file__).parent
-INDEX = """<!DOCTYPE html>
+# Chromium asks for an icon again whenever the address changes, so it is part of the page.
+ICON = "%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 9 9'%3E%3Cpath fill='%231468ab' "
+ICON += "d='M1 1h3v3H1zM6 2h1v1H6zM2 6h1v1H2zM5 5h3v3H5z'/%3E%3C/svg%3E"
+INDEX = f"""<!DOCTYPE html>
 <html lang="en">
-<head>{%metas%}<title>{%title%}</title>{%favicon%}{%css%}
+<head>{{%metas%}}<title>{{%title%}}</title>{{%css%}}
+<link rel="icon" href="data:image/svg+xml,{ICON}">
 <meta name="color-scheme" content="light dark"></head>
-<body>{%app_entry%}<footer class="machinery">{%config%}{%scripts%}{%renderer%}</footer></body>
+<body>{{%app_entry%}}<footer>{{%config%}}{{%scripts%}}{{%renderer%}}</footer></body>
 </html>"""
 SHARED = (("diffviz.figures", "scrub.js"), ("diffviz.play", "plane.js"))
 """Scripts that live beside what they draw, and that reports and notebooks use as well."""

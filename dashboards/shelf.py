@@ -143,8 +143,11 @@ def fitted(made: go.Figure, big: bool, narrow: bool) -> go.Figure:
         inner = len(axes) * (PANEL + BETWEEN) - BETWEEN
         for i, (x, y) in enumerate(axes):
             top = 1 - i * (PANEL + BETWEEN) / inner
-            x.domain, y.domain = (0, 1), (top - PANEL / inner, top)
+            x.domain, y.domain = (0, 1), (max(0, top - PANEL / inner), top)
         made.update_layout(height=inner + 165)
+        made.for_each_annotation(
+            lambda a: a.update(text=(a.text or "").replace("; ", ";<br>"), font_size=12)
+        )
     return made
 
 

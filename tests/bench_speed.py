@@ -183,7 +183,7 @@ def whole_finish(network, batch: int) -> float:
     """CPU seconds that the end of a block of all T steps takes, whatever its network."""
     schedule = network.schedule
     times = schedule.times()
-    recorder = Recorder(schedule, times, 3, batch, SHAPE, data=network.law, mergeable=False)
+    recorder = Recorder(schedule, times, 3, batch, SHAPE, law=network.law, mergeable=False)
     x_T, generator = start(batch)
     for step in sample(lambda x, t, context=None: 0.1 * x, schedule, x_T, generator):
         recorder.observe(step)
@@ -199,7 +199,7 @@ def test_recording_beside_bare_forwards(benchmark, table, network, threads, batc
     times = schedule.times()
 
     def recorded() -> Iterator[None]:
-        recorder = Recorder(schedule, times, 3, batch, SHAPE, data=network.law, mergeable=False)
+        recorder = Recorder(schedule, times, 3, batch, SHAPE, law=network.law, mergeable=False)
         for step in islice(sample(network, schedule, *start(batch)), steps):
             recorder.observe(step)
             yield
@@ -427,7 +427,7 @@ def test_scrubbing(benchmark, table, run, tmp_path):
                     if not frames
                     else page.evaluate(script) / 1e3
                 )
-                where = "getComputedStyle(document.documentElement).getPropertyValue('--t')"
+                where = "document.querySelector('#player').style.getPropertyValue('--t')"
                 assert float(page.evaluate(where)) > 0
             browser.close()
     finally:

@@ -6,6 +6,7 @@ it is. The rate and the survivors are printed, each as a diff.
 """
 
 import fnmatch
+import multiprocessing
 import random
 import subprocess
 import sys
@@ -19,20 +20,23 @@ CONFIG = tomllib.loads(Path("pyproject.toml").read_text("utf-8"))["tool"]["mutmu
 
 def sample(pattern: str) -> list[str]:
     """One mutant of each function, by its name in mutmut."""
+    paths = sorted(path for p in CONFIG["only_mutate"] for path in Path().glob(f"{p}.py"))
+    with multiprocessing.Pool(2) as pool:
+        chosen = [name for names in pool.imap(_one_each, paths, 1) for name in names]
+    return [name for name in chosen if fnmatch.fnmatch(name, pattern)]
+
+
+def _one_each(path: Path) -> list[str]:
     from mutmut.mutation.file_mutation import mutate_file_contents
     from mutmut.utils.format_utils import get_mutant_name
 
-    chosen = []
-    for path in sorted(path for p in CONFIG["only_mutate"] for path in Path().glob(p)):
-        if path.suffix != ".py":
-            continue
-        functions: dict[str, list[str]] = {}
-        for name in mutate_file_contents(str(path), path.read_text("utf-8")).mutant_names:
-            functions.setdefault(name.partition("__mutmut_")[0], []).append(name)
-        for function, names in functions.items():
-            pick = random.Random(f"{SEED} {path} {function}").choice(names)
-            chosen.append(get_mutant_name(path, pick))
-    return [name for name in chosen if fnmatch.fnmatch(name, pattern)]
+    functions: dict[str, list[str]] = {}
+    for name in mutate_file_contents(str(path), path.read_text("utf-8")).mutant_names:
+        functions.setdefault(name.partition("__mutmut_")[0], []).append(name)
+    return [
+        get_mutant_name(path, random.Random(f"{SEED} {path} {function}").choice(names))
+        for function, names in functions.items()
+    ]
 
 
 def main(pattern: str = "*") -> int:

@@ -334,7 +334,7 @@ def test_a_part_of_another_kind_is_named(part, value):
     [
         (lambda: GaussianDenoiser(SCHEDULE, 0.0, -1.0), "std is -1"),
         (lambda: GaussianDenoiser(SCHEDULE, np.nan, 1.0), "mean holds a value"),
-        (lambda: GaussianDenoiser(SCHEDULE, "two", 1.0), "mean is not an array"),
+        (lambda: GaussianDenoiser(SCHEDULE, "two", 1.0), "mean is 'two'"),
         (lambda: GaussianDenoiser(SCHEDULE, [0.0, 1.0], [1.0, 1.0, 1.0]), "not the same"),
         (lambda: MixtureDenoiser(SCHEDULE, [0.0, 1.0], [1.0], [1.0]), "(K, *D)"),
         (lambda: MixtureDenoiser(SCHEDULE, [], [], []), "(K, *D)"),

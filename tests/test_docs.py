@@ -2,12 +2,15 @@
 
 import ast
 import builtins
+import importlib
 import importlib.util
 import re
 import tomllib
 from pathlib import Path
 
 import pytest
+
+import diffviz as dv
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -165,6 +168,19 @@ def test_numbers_shown_are_put_and_both_languages_show_the_same(page):
     chinese = (DOCS / "zh" / page).read_text(encoding="utf-8")
     shown = [set(re.findall(r"\{n\}`([^`:]*)", source)) for source in (text, chinese)]
     assert shown[0] == shown[1] <= put
+
+
+@pytest.mark.parametrize("page", EXECUTED)
+def test_cells_use_names_that_there_are(page):
+    """Kills: a function of diffviz that was renamed, before the long build finds it."""
+    for cell in translations.cells((DOCS / page).read_text(encoding="utf-8")):
+        lines = [x for x in cell.splitlines()[1:-1] if not x.startswith(":")]
+        for node in ast.walk(ast.parse("\n".join(lines))):
+            if isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "dv":
+                assert node.attr in dv.__all__
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("diffviz"):
+                home = importlib.import_module(str(node.module))
+                assert all(hasattr(home, alias.name) for alias in node.names)
 
 
 @pytest.mark.parametrize("page", LESSONS)

@@ -7,6 +7,7 @@ its numbers, colour, dash, name, panel, axes and legend all have to be those of 
 import base64
 import html
 import io
+import json
 import os
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from diffviz.diffusion.dial import BINS, LAWS, dial_density
 from diffviz.errors import InputError
 from diffviz.figures import CONFIG, NAMES, available, caption, plot, theme
 from diffviz.figures.density import density_figure
-from diffviz.figures.export import export
+from diffviz.figures.export import _film, export, export_schedule
 from diffviz.figures.histogram import histogram_data, histogram_figure
 from diffviz.figures.live import STATISTICS, live_figure
 from diffviz.figures.notebook import run_html
@@ -485,8 +486,7 @@ def check_time(figure, law):
             assert T < left < 1.05 * T and 0 > right > -0.05 * T
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize("look", ["light", "dark"])
+@pytest.mark.parametrize(("language", "look"), [("en", "light"), ("zh", "dark")])
 @pytest.mark.parametrize("name", LAWS_OF)
 def test_every_number_is_drawn_where_it_belongs(name, language, look):
     """Kills: curves one colour or dash off, names of other arms, references or bands swapped or
@@ -574,6 +574,61 @@ def test_scales_show_zero_or_are_logarithmic(name):
     panels = len(LAWS_OF[name].titles)
     right = kinds.get(name, panels * ["tozero" if name in zero else None])
     assert [y.type or y.rangemode for y in plot(made(), name).select_yaxes()] == right
+
+
+def test_marks_on_the_map_can_be_told_apart():
+    """Kills: the start drawn as the end, paths that cannot be seen, points off the panel."""
+    run = made()
+    figure = plot(run, "map")
+    marks = {t.meta: (t.marker.symbol, t.marker.size, t.opacity) for t in figure.data}
+    assert [marks[role][0] for role in ("start", "mean", "now")] == ["circle-open", "cross", None]
+    assert marks["now"][1] > marks["start"][1] > marks["data"][1] and 0.3 < marks["path"][2] < 0.8
+    assert [t.meta for t in figure.data if t.showlegend] == ["data", "start", "mean", "now"]
+    x = values(run, "map") / values(run, "map_std")[:, None]
+    for far, reach in ((1.0, 2.5), (3.5, 1.05 * 3.5), (9.0, 4.5)):
+        wide = run.dataset.assign(map=run.dataset["map"] * (far / np.abs(x).max()))
+        found = plot(Run(wide), "map").layout.xaxis.range[1]
+        assert found == pytest.approx(reach, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "arms", "legends"),
+    [
+        ("staircase", [0, 1, 2], {}),
+        ("staircase", [2, 0, 1], {"x": ("legend2", "left")}),
+        ("schedule", [0], {"x2": ("legend3", "right"), "x4": ("legend5", "left")}),
+    ],
+)
+def test_a_panel_of_its_own_has_its_own_legend(name, arms, legends):
+    """In its lower corner, at every width. Kills: one on another panel, or in another corner."""
+    run = made()
+    run = Run(run.dataset.isel(arm=arms).assign_attrs(spec=_spec(run, *arms)))
+    figure = plot(run, name)
+    drawn = {t.xaxis: t.legend for t in figure.data if t.legend and t.showlegend}
+    assert drawn == {x: legend for x, (legend, _) in legends.items()}
+    for width in ("narrow", "wide"):
+        theme.arranged(figure, width)
+        for x, (legend, side) in legends.items():
+            across = figure.layout[x.replace("x", "xaxis")].domain
+            up = figure.layout[x.replace("x", "yaxis")].domain
+            place = figure.layout[legend]
+            assert (place.xanchor, place.yanchor, place.y) == (side, "bottom", up[0])
+            assert place.x == across[side == "right"]
+    if not legends:  # the run's own legend names the colours
+        assert {t.showlegend for t in figure.data if t.xaxis == "x"} == {False}
+
+
+def test_what_stands_behind_is_faint_and_where_it_belongs():
+    """Kills: a band that hides its curves, the number of random draws at another height or
+    panel, room for a legend where there is none."""
+    bands = [t.opacity for t in plot(made(), "ks").data if t.fill == "toself"]
+    assert bands and max(bands) <= 0.3
+    (level,) = plot(made(), "diversity").layout.shapes
+    expected = float(values(made(), "reference_distinct_nearest"))
+    assert (level.xref, level.yref, level.y0, level.y1) == ("x domain", "y", expected, expected)
+    assert (level.x0, level.x1) == (0, 1)
+    above = [plot(made(), name).layout.margin.t for name in ("mean", "schedule")]
+    assert above[0] > above[1]  # though its panels have titles
 
 
 def test_dial_of_a_network_does_not_read_the_noise():
@@ -724,8 +779,7 @@ def right_pixels(x):
     return np.concatenate([rgb, np.full((*rgb.shape[:2], 1), 255)], axis=-1).astype(np.uint8)
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize("look", ["light", "dark"])
+@pytest.mark.parametrize(("language", "look"), [("en", "light"), ("zh", "dark")])
 def test_strips_over_time_have_the_pixels_under_their_labels(language, look):
     """Kills: rows of other arms, columns of other times, a range per image, smooth enlargement,
     pixels that depend on the theme."""
@@ -743,6 +797,8 @@ def test_strips_over_time_have_the_pixels_under_their_labels(language, look):
                 right = right_pixels(snapshots[a, nearest[column], sample])
                 np.testing.assert_array_equal(tile, right)
     assert (picture[:, 5, 3] == 0).all()  # clear between the columns
+    gaps = np.flatnonzero((picture[..., 3] == 0).all(axis=1))  # 1 within an arm, 3 between two
+    assert len(gaps) == A * 2 + (A - 1) * 3
     assert figure.layout.xaxis.title.text == words_of(language)["common.time"]
 
 
@@ -814,6 +870,10 @@ def test_density_shows_both_laws():
     time = words_of("en")["common.time"]
     assert [x.title.text for x in figure.select_xaxes()] == [time, time, "density"]
     assert figure.layout.meta["time_axes"] == ["x", "x2"]
+    for trace in (right, made_):
+        inks = [float(ink.rpartition(",")[2].rstrip(")")) for _, ink in trace.colorscale[:2]]
+        assert inks == [0, 0.75]  # denser is darker
+    assert [t.fill for t in (end, ends)] == ["none", "tozerox"]
 
 
 def test_live_figure_has_a_place_for_every_curve():
@@ -827,6 +887,8 @@ def test_live_figure_has_a_place_for_every_curve():
         assert list(on[0].y[:2]) == [i, i] and list(on[0].x) == [9, 5, 0]
         assert not len(on[1].x)
         assert words_of("zh")[f"live.{name}"] in figure.layout.annotations[i].text
+    zero = [y.rangemode == "tozero" for y in figure.select_yaxes()]
+    assert zero == [name != "mean" for name in STATISTICS]
     assert len(live_figure(["a"], 9).data) == len(STATISTICS)
 
 
@@ -842,7 +904,9 @@ def test_a_run_gives_what_it_has_the_numbers_for():
     bare = without(run, "map", "distinct_nearest", "snapshots", "class_count")
     assert everything - set(available(bare)) == {"strips", "map", "diversity", "trajectories"}
     few = without(run, "class_count", "reference_class_share", "class")
-    assert len(list(plot(few, "diversity").select_xaxes())) == 2
+    bars = plot(few, "diversity")
+    assert len(list(bars.select_xaxes())) == 2
+    assert [t.name for t in bars.data if t.type == "bar" and t.showlegend] == LABELS
 
 
 @pytest.mark.parametrize(
@@ -951,6 +1015,48 @@ def test_drawing_a_run_needs_no_torch():
     """Kills: an import of torch at the plotly end."""
     code = "import sys, diffviz.figures.density; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_page_and_a_film_are_made_of_the_figures_asked_for(tmp_path, monkeypatch):
+    """Without a browser. Kills: another language, theme, title or size, a film that does not
+    rest at its end, a step of another time."""
+    run, seen = made(IMAGES), []
+
+    def drawn(figures, kind, scale=1):
+        seen.append((kind, scale, figures))
+        made_ = io.BytesIO()
+        Image.new("RGB", (4, 4), (len(seen), 0, 0)).save(made_, "PNG")
+        return [made_.getvalue()] * len(figures)
+
+    monkeypatch.setattr("diffviz.figures.export.render", drawn)
+    export("ks", run, tmp_path / "a.html", language="zh", theme="dark", height=333)
+    page = (tmp_path / "a.html").read_text("utf-8")
+    assert '<html lang="zh">' in page and '<head><meta name="viewport"' in page
+    assert '<body style="background: #16181d">' in page
+    assert '"height":333' in page and json.dumps(words_of("zh")["ks.title"])[1:-1] in page
+    for path, scale in (("a.png", 2), ("a.svg", 1), ("a.pdf", 1)):
+        export("strips", run, tmp_path / path, width=345, t=7)
+        kind, found, (figure,) = seen.pop()
+        assert (kind, found, figure.layout.width) == (path[2:], scale, 345)
+        assert figure.layout.title.text == "<b>Samples at t = 7</b>"
+    plain = plot(run, "strips", t=7).layout
+    assert figure.layout.height - plain.height == figure.layout.margin.t - plain.margin.t > 20
+    export("map", run, tmp_path / "a.gif")
+    kind, _, figures = seen.pop()
+    times = [f.data[4].name for f in figures]
+    assert kind == "png" and times == [words_of("en")["map.now"].format(t=t) for t in TIMES]
+    export_schedule(SCHEDULE, tmp_path / "s.svg", "zh")
+    title = seen.pop()[2][0].layout.title.text
+    assert title == f"<b>{words_of('zh')['schedule.title']}</b>"
+    still = io.BytesIO()
+    frames = [Image.new("RGB", (4, 4), (i, i, i)) for i in (0, 100, 200)]
+    still.write(_film(frames))
+    with Image.open(still) as film:
+        shown = []
+        for i in range(film.n_frames):
+            film.seek(i)
+            shown.append(film.info["duration"])
+    assert shown == [200, 200, 2000] and film.info["loop"] == 0
 
 
 @pytest.mark.browser

@@ -1,6 +1,7 @@
 """Files are there whole or not at all, through failure, a kill and a full disk."""
 
 import os
+import re
 import resource
 import signal
 import socket
@@ -11,6 +12,7 @@ import threading
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from diffviz.errors import InputError
 from diffviz.files.atomic import (
@@ -23,7 +25,17 @@ from diffviz.files.atomic import (
     sealing,
     unseal,
 )
-from diffviz.files.images import from_uint8, load_images, stretch, to_uint8
+from diffviz.files.images import (
+    checked_images,
+    checked_labels,
+    contact_sheet,
+    curve_svg,
+    from_uint8,
+    load_images,
+    load_labels,
+    stretch,
+    to_uint8,
+)
 
 
 def names(folder):
@@ -294,6 +306,69 @@ def test_wrong_arrays_of_images_are_named(tmp_path, array, words):
     with pytest.raises(InputError) as error:
         load_images(tmp_path / "a.npy")
     assert words in str(error.value)
+
+
+def test_a_folder_of_pictures_lies_on_white_in_the_order_of_names(tmp_path):
+    """Kills: black behind what is clear, channels or files exchanged, any file taken."""
+    clear = np.zeros((4, 4, 4), np.uint8)
+    clear[0, 0] = (10, 20, 30, 255)
+    Image.fromarray(clear).save(tmp_path / "b.png")
+    Image.fromarray(clear[..., :3]).save(tmp_path / "a.BMP")
+    (tmp_path / "notes.txt").write_text("no picture")
+    images = load_images(tmp_path)
+    assert images.shape == (2, 4, 4, 3)
+    assert images[:, 0, 0].tolist() == [[10, 20, 30]] * 2
+    assert images[:, 3, 3].tolist() == [[0, 0, 0], [255, 255, 255]]
+    Image.fromarray(clear[:3]).save(tmp_path / "c.png")
+    with pytest.raises(InputError, match=r"c\.png: 4×3 pixels; the first picture has 4×4"):
+        load_images(tmp_path)
+
+
+def test_labels_are_classes_from_0(tmp_path):
+    """Kills: one class too few, columns for rows, a label that is cut."""
+    path = tmp_path / "l.npy"
+    for labels, right, classes in (
+        ([0, 2, 1], [0, 2, 1], 3),
+        ([[0, 1], [1, 0], [0, 1]], [1, 0, 1], 2),
+        ([0.0, 5.0, 1.0], [0, 5, 1], 6),
+    ):
+        np.save(path, np.array(labels))
+        found, count = load_labels(path, 3)
+        assert (found.tolist(), count) == (right, classes)
+    for wrong in ([0, 1], [0, 1.5, 1], [-1, 0, 1], [0, 1, 1024], [[1, 1]] * 3, ["a", "b", "c"]):
+        np.save(path, np.array(wrong))
+        with pytest.raises(InputError, match="allowed are 3 integers"):
+            load_labels(path, 3)
+    assert checked_labels([0, 4], 2, 5).tolist() == [0, 4]
+    for wrong in ([0, 5], [-1, 0], [0], [0.0, 1.0]):
+        with pytest.raises(InputError, match="indices of the 5 classes"):
+            checked_labels(wrong, 2, 5)
+
+
+def test_images_are_checked_by_their_range(tmp_path):
+    """Kills: a bound that 1 itself does not pass, channels last taken for first."""
+    ends = np.array([-1.0, 1.0, 0.0]).reshape(1, 3, 1, 1)
+    assert checked_images(ends).ravel().tolist() == [-1, 1, 0]
+    assert checked_images(np.full((1, 2, 2, 3), 255, np.uint8)).shape == (1, 3, 2, 2)
+    for wrong, words in (
+        (ends * 1.01, "not in"),
+        (ends * np.nan, "not numbers"),
+        (np.zeros((1, 3, 2, 4)), "4×2 pixels"),
+        (np.zeros((1, 2, 2, 3)), r"allowed is \(N, 3"),
+        (np.zeros((1, 3, 2, 2), int), "int64"),
+    ):
+        with pytest.raises(InputError, match=words):
+            checked_images(wrong)
+
+
+def test_a_sheet_and_a_curve_are_read_from_left_to_right():
+    """Kills: rows for columns, a curve upside down, its largest value misplaced."""
+    images = np.arange(5, dtype=np.uint8)[:, None, None, None].repeat(3, axis=3)
+    sheet = np.array(contact_sheet(images, columns=3, scale=2))
+    assert sheet[::2, ::2, 0].tolist() == [[0, 1, 2], [3, 4, 255]]
+    svg = curve_svg([4.0, 1.0], 4, "loss")
+    (points,) = re.findall('points="(.*?)"', svg)
+    assert points == "185.0,20.0 330.0,215.0" and ">4.000<" in svg and ">loss<" in svg
 
 
 def test_pickled_arrays_are_not_opened(tmp_path):

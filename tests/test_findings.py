@@ -263,13 +263,19 @@ def test_a_collapse_is_not_chance():
     narrow = {"std_between": ("b", ending(0.2)), "distance_to_mean": ("b", 0.7 * RIGHT)}
     for n, there in ((3, False), (200, True)):
         found = diagnose(made(["a", "b"], n=n, **narrow))
-        assert ("collapse-to-mean" in ids(found, "b")) == there
+        spans = [f.t_range for f in found if (f.id, f.arm) == ("collapse-to-mean", "b")]
+        assert spans == [(0, 0)] * there
         assert "collapse-to-mean" not in ids(found, "a")
 
 
 def test_a_mode_is_lost_below_half_of_its_share():
     """Kills: any significant deviation called a loss; the share of the other class."""
-    for counts, there in (([5500, 4500], False), ([8000, 2000], True), ([10, 0], False)):
+    for counts, there in (
+        ([5500, 4500], False),
+        ([6500, 3500], False),
+        ([8000, 2000], True),
+        ([10, 0], False),
+    ):
         run = made(["a", "b"], n=sum(counts), class_count=("b", counts))
         found = [f for f in diagnose(run) if f.id == "mode-lost" and f.arm == "b"]
         assert bool(found) == there
@@ -336,5 +342,16 @@ def test_a_finding_is_a_value():
     assert len({finding, pickle.loads(pickle.dumps(finding))}) == 1
     with pytest.raises(TypeError):
         finding.evidence["found"] = 1.0
-    assert "b makes up 0 of the samples" in finding.message
+    assert "b makes up 0 of the samples" in finding.message and "(z=0, t = 0)" in finding.message
+    late = Finding("residual-off", "warning", "", (90, 20), {"found": 0.5})
+    assert "(t = 90…20)" in late.message
+    told = late.numbers("zh")
+    assert told.pop("message") == late.text("zh")
+    assert told == {
+        "id": "residual-off",
+        "severity": "warning",
+        "arm": "",
+        "t_range": [90, 20],
+        "evidence": {"found": 0.5},
+    }
     assert "丢失" in finding.text("zh")

@@ -618,7 +618,7 @@ def test_killed_recording_resumes_to_the_same_bits(tmp_path):
     command = [sys.executable, "-m", "diffviz.cli", "record", "--denoiser", "gaussian:1,0.5"]
     command += ["--n", "1000", "--block", "50", "--T", "40", "--out", str(out)]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while not partial.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)

@@ -18,6 +18,7 @@ from diffviz import cli
 
 DOCS = Path(__file__).parent.parent / "docs"
 HOWTO = sorted(p.relative_to(DOCS).as_posix() for p in DOCS.glob("**/howto/*.md"))
+HOWTO += ["../README.md", "../README.zh.md"]
 
 
 def _read(page: str) -> str:

@@ -16,8 +16,8 @@ import xarray as xr
 
 import diffviz as dv
 from diffviz.diagnosis.findings import diagnose
-from diffviz.diagnosis.numbers import key_numbers
-from diffviz.diagnosis.sentences import number, story
+from diffviz.diagnosis.numbers import key_numbers, mark_times
+from diffviz.diagnosis.sentences import number, step_table, story
 from diffviz.files.catalogue import LANGUAGES, catalogue, text
 from diffviz.files.images import to_uint8
 from diffviz.recording.run import Run
@@ -84,13 +84,27 @@ class Page(HTMLParser):
         """The JSON of a script."""
         return json.loads(next(text for attrs, text in self.scripts if attrs.get("id") == name))
 
-    def rows(self, name):
+    def heads(self, name):
+        """The heads of a table's columns, English only."""
+        return self.rows(name, "thead")[0]
+
+    def rows(self, name, part="tbody"):
         """The cells of a table's body, English only."""
-        found = re.search(rf'<table[^>]*id="{name}">.*?<tbody>(.*?)</tbody>', self.text, re.S)
+        found = re.search(rf'<table[^>]*id="{name}">.*?<{part}>(.*?)</{part}>', self.text, re.S)
         rows = re.findall(r"<tr.*?>(.*?)</tr>", found[1], re.S)
         english = [re.sub(r'<span class="in-zh".*?</span>', "", row) for row in rows]
         cells = [re.findall(r"<t[hd].*?>(.*?)</t[hd]>", row, re.S) for row in english]
         return [[re.sub(r"<.*?>", "", cell).strip() for cell in row] for row in cells]
+
+
+def _plain(text):
+    """A text of the report without its terms and tags."""
+    return re.sub(r"<.*?>", "", re.sub(r"\[\[(?:\w+\|)?(.*?)\]\]", r"\1", text))
+
+
+def _many(run, n):
+    spec = json.loads(run.spec.to_json()) | {"n": n, "block": n}
+    return Run(run.dataset.assign_attrs(spec=json.dumps(spec)))
 
 
 @pytest.fixture
@@ -130,6 +144,8 @@ def test_json_is_the_dataset(sprites, tmp_path):
     for row, arm in zip(key_numbers(sprites), numbers["key_numbers"]["arms"], strict=False):
         assert (arm["arm"], arm["std_between"]) == (row.arm, row.std_between)
         assert arm["sentence"] == told.arms[row.arm]
+    assert numbers["key_numbers"]["data"]["std_between"] == key_numbers(sprites)[-1].std_between
+    assert numbers["key_numbers"]["residual_std_at_t"] == mark_times(sprites) == [27, 18, 6]
 
 
 def test_the_table_is_the_curves(harmless):
@@ -152,6 +168,11 @@ def test_the_table_is_the_curves(harmless):
     spec["arms"][0]["name"] = "=1+1"
     named = Run(dataset.assign_attrs(spec=json.dumps(spec)))
     assert next(csv.DictReader(io.StringIO(table(named))))["arm"] == "'=1+1"
+    for sign in "+-@\t":
+        spec["arms"][0]["name"] = f"{sign}1"
+        changed = dataset.assign_coords(arm=[f"{sign}1", "b", "c"])
+        named = Run(changed.assign_attrs(spec=json.dumps(spec)))
+        assert f"'{sign}1" in table(named).split("\n")[1]
 
 
 # ---------------------------------------------------------------- what the page shows
@@ -179,16 +200,16 @@ def test_each_arm_has_its_own_picture_name_and_sentence(harmless, shown):
 def test_the_pictures_are_the_samples(harmless):
     """Bytes in the order that the script reads. Kills: arms, frames or channels swapped."""
     found = frames(harmless)
-    raw = gzip.decompress(base64.b64decode(found.data))
-    shape = (3, len(found.times), found.samples, *found.shape)
+    raw = gzip.decompress(base64.b64decode(found["data"]))
+    shape = (3, len(found["times"]), found["samples"], *found["shape"])
     data = np.frombuffer(raw, np.uint8).reshape(shape)
-    assert found.times[-1] == 0 and found.shape == (3, 16, 16)
+    assert found["times"][-1] == 0 and found["shape"] == (3, 16, 16)
     for arm, name in enumerate("abc"):
-        end = harmless.dataset["samples"].sel(arm=name).values[: found.samples]
+        end = harmless.dataset["samples"].sel(arm=name).values[: found["samples"]]
         exact = np.moveaxis(to_uint8(end), -1, 1).astype(int)
         assert np.abs(data[arm, -1] - exact).max() <= 1  # snapshots are rounded
-        at = harmless.dataset["snapshots"].sel(arm=name, snapshot=found.times[1]).values
-        wanted = np.moveaxis(to_uint8(at), -1, 1)[: found.samples].astype(int)
+        at = harmless.dataset["snapshots"].sel(arm=name, snapshot=found["times"][1]).values
+        wanted = np.moveaxis(to_uint8(at), -1, 1)[: found["samples"]].astype(int)
         assert np.abs(data[arm, 1].astype(int) - wanted).max() <= 3
 
 
@@ -230,13 +251,31 @@ def test_tables_hold_the_runs_numbers(harmless, shown):
             number(row.std_between),
             f"{100 * row.share:.0f} ({low} to {high})",
         ]
+    way = slice(30 - 27, 30 - 6 + 1)
+    chance = number(harmless.dataset["residual_ks_high"].values[way].max())
     for row, cells in zip(rows[:3], shown.rows("p-table"), strict=True):
+        assert cells[2] == chance
         p = number(row.residual_p) if row.residual_p >= 0.001 else "&lt; 0.001"
         assert cells[0] == row.arm and cells[1] == number(row.residual_d)
         assert cells[3].replace("&lt;", "<") == p.replace("&lt;", "<")
     assert text("report.p.exact", "en") in shown.text
+    assert text("report.p.way", "en", start=27, stop=6).split("[[")[0] in shown.text
+    tables = {
+        "ends": ("arm", "mean", "std", "distinct", "std_between", "share"),
+        "p": ("arm", "d", "chance", "p"),
+    }
+    for topic, keys in tables.items():
+        heads = [_plain(catalogue("en")[f"report.{topic}.{key}"]) for key in keys]
+        assert shown.heads(f"{topic.removesuffix('s')}-table") == heads
+    assert shown.heads("live")[1:] == step_table(harmless, "en").head
     live = shown.rows("live")
     assert live[1][3] == number(float(harmless.dataset["std_between"].sel(arm="b", t=0)))
+
+
+def test_few_samples_are_warned_of(harmless, shown, words):
+    """Kills: a warning of many samples instead of few."""
+    few = catalogue("en")["report.ends.few"].partition("{n}")[0]
+    assert few + "8" in shown.text and few not in page.render(_many(harmless, 32))
 
 
 def test_lambda_is_read_of_a_linear_denoiser_only(tmp_path):
@@ -249,12 +288,17 @@ def test_lambda_is_read_of_a_linear_denoiser_only(tmp_path):
     ]
     law = dv.GaussianDenoiser(schedule, 2.0, 0.5)
     run = dv.record(law, schedule, arms=arms, n=3000, progress=False)
-    (row,) = Page(page.render(run)).rows("reading-table")
+    found = Page(page.render(run))
+    (row,) = found.rows("reading-table")
+    given = catalogue("en")["report.dial.given"]
+    assert found.heads("reading-table")[1:] == [given, "t = 54", "t = 36", "t = 12"]
+    assert text("report.page.gaussian", "en") in found.text
     assert row[:2] == ["half", "0.5"]
     assert [float(value) for value in row[2:]] == pytest.approx([0.5] * 3, abs=0.04)
     mixture = dv.MixtureDenoiser(schedule, [-1.0, 1.5], [0.2, 0.3], [0.7, 0.3])
     run = dv.record(mixture, schedule, arms=arms, n=50, progress=False)
-    assert "reading-table" not in page.render(run)
+    found = page.render(run)
+    assert "reading-table" not in found and text("report.page.mixture", "en") in found
 
 
 def test_several_runs_are_named(words):
@@ -274,6 +318,25 @@ def test_several_runs_are_named(words):
     assert text("report.page.lead_run", "en", runs="mine") in alone
     assert text("report.page.lead_same", "en") in alone
     assert len(Page(alone).rows("end-table")) == 4
+
+
+def test_an_arm_is_called_by_what_it_does(words):
+    """Kills: noise claimed of a rule that draws none, λ left out, one step for all of T."""
+    schedule = dv.NoiseSchedule.linear(30, 1e-3, 0.3)
+    arms = {
+        "ddpm": "DDPM, with its noise",
+        "ddpm/posterior*0.5": "DDPM (√β̃ₜ), with 0.5 times its noise",
+        "z=0": "DDPM, without its noise",
+        "ddim": "DDIM, which draws no noise",
+        "ddim(eta=0.5)": "ddim(eta=0.5), with its noise",
+    }
+    law = dv.GaussianDenoiser(schedule, 2.0, 0.5)
+    given = [dv.Arm.parse(name) for name in arms]
+    run = dv.record(law, schedule, arms=given, n=4, steps=10, progress=False)
+    found = page.render(run)
+    said = re.findall(r'<span class="rule"><span class="in-en" lang="en">(.*?)</span>', found)
+    assert said == list(arms.values())
+    assert text("report.spec.steps_of", "en", steps=10, T=30) in found
 
 
 def test_a_network_is_called_by_what_it_draws(harmless, words):
@@ -392,7 +455,7 @@ def test_images_keep_to_the_budget(harmless, size):
     dataset = xr.Dataset({"frames": (dims, x), "frame_t": (("frame",), np.arange(shape[1])[::-1])})
     spec = json.loads(harmless.spec.to_json()) | {"sample_shape": [3, size, size]}
     found = frames(Run(dataset.assign_attrs(spec=json.dumps(spec))))
-    assert len(found.data) <= BUDGET and found.times[-1] == 0 and found.samples >= 1
+    assert len(found["data"]) <= BUDGET and found["times"][-1] == 0 and found["samples"] >= 1
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 import diffviz as dv
 from diffviz.diagnosis.findings import diagnose
 from diffviz.diagnosis.numbers import dial_readings, key_numbers, mark_times
-from diffviz.diagnosis.sentences import CLAUSES, step_sentences, step_table, story
+from diffviz.diagnosis.sentences import CLAUSES, listed, number, step_sentences, step_table, story
 from diffviz.diagnosis.verdicts import on_the_way, verdicts
 from diffviz.files.catalogue import LANGUAGES, catalogue, text
 from tests.made import RIGHT, TIMES, ending, made
@@ -143,6 +143,22 @@ def test_each_word_begins_at_its_threshold():
             assert getattr(verdicts(run), kind)[0, 50] == word, (name, value)
             warned = "residual-off" in {finding.id for finding in diagnose(run)}
             assert warned == (kind == "noise" and word != "kept"), (name, value)
+
+
+def test_near_the_end_the_residual_says_nothing():
+    """Below T/20. Kills: the end taken for a fault, or the way for the end."""
+    seen = verdicts(made(["b"], residual=("b", 0.3), residual_d=("b", 0.9)))
+    for codes, off in ((seen.noise, "less"), (seen.joint, "left")):
+        assert codes[0].tolist() == [off] * 96 + ["end"] * 5
+
+
+def test_numbers_and_names_are_said_as_people_write_them():
+    """Kills: a hyphen for a minus, digits that mean nothing, a list without its "and"."""
+    said = [number(v) for v in (-0.5, 0.0123, -0.0123, 0.1, 12.345, 0.0, np.nan, np.inf)]
+    assert said == ["−0.50", "0.012", "−0.012", "0.10", "12.35", "0.00", "–", "–"]
+    assert listed(["a", "b", "c"], "en") == "a, b and c"
+    assert listed(["a", "b", "c"], "zh") == "a、b 和 c"
+    assert [listed(names, "en") for names in ([], ["a"], ["a", "b"])] == ["", "a", "a and b"]
 
 
 def test_the_way_is_from_nine_tenths_down_to_two():

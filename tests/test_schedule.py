@@ -162,7 +162,7 @@ def test_violations_name_what_is_broken(words):
         (lambda: NoiseSchedule.named("cosine", 5, 0.1), "beta_start with the cosine schedule"),
         (lambda: NoiseSchedule.from_betas([0.1, np.nan]), "t = 2 is nan"),
         (lambda: NoiseSchedule.from_betas([]), "T is 0"),
-        (lambda: NoiseSchedule.from_betas("many"), "not numbers"),
+        (lambda: NoiseSchedule.from_betas("many"), "betas is 'many'"),
         (lambda: NoiseSchedule.cosine(offset=-1), "offset is -1"),
         (lambda: NoiseSchedule.linear(10).times(11), "steps is 11"),
         (lambda: NoiseSchedule.linear(10).times(0), "steps is 0"),

@@ -92,8 +92,11 @@ def test_up_to_the_step_and_in_the_other_arms_nothing_changes():
     broken = run.sel(arm="z=0")
     assert np.isnan(broken["mean"].sel(quantity="x", t=after)).all()
     assert np.isnan(broken["mean"].sel(quantity="residual")).all()
-    assert np.isnan(broken["ks_marginal"].sel(t=after)).all()
-    assert np.isfinite(broken["ks_marginal"].sel(t=before)).all()
+    for name in ("ks_marginal", "std_between", "std_within", "distance_to_mean", "map"):
+        assert np.isnan(broken[name].sel(t=after)).all(), name
+        assert np.isfinite(broken[name].sel(t=before)).all(), name
+    assert (broken["frames"].values[broken["frame_t"] < 12] == 0).all()
+    assert (broken["class_count"] == 0).all() and np.isnan(broken["nearest_distance"])
     assert (broken["histogram"].sel(quantity="x", t=after) == 0).all()
     assert np.isnan(broken["samples"]).all() and np.isnan(broken["distinct_nearest"])
     shown = broken["snapshots"].isnull().all(["sample", "channel", "height", "width"])

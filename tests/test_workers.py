@@ -103,7 +103,7 @@ def test_ctrl_c_keeps_finished_blocks_and_leaves_no_process(tmp_path):
         text=True,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while not partial.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGINT)

@@ -408,20 +408,6 @@ def test_right_samplers_behave_and_are_not_accused(name):
     assert (seen.path, seen.answer) == (path, answer)
 
 
-def test_a_path_that_is_not_known_is_no_fault():
-    """Told a function of t that nobody can know. Kills: the nearest path taken for the law."""
-    odd = along(circle, lambda u: u**3)
-    seen = look(odd, LONG)
-    assert (seen.behaves, seen.path) == (None, "unknown")
-    assert [(f.id, f.severity) for f in seen.findings] == [("path-unknown", "information")]
-
-    def index(told):
-        return float(np.interp(math.tan(1.56 * told ** (1 / 3)), LONG.sigma, range(1001)))
-
-    known = look(odd, LONG, time=index)
-    assert (known.behaves, errors(known)) == (True, [])
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", RIGHT)

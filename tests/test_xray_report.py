@@ -1,6 +1,7 @@
 """An x-ray as JSON and as a page: the numbers are its own, and names from outside stay text."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -72,12 +73,28 @@ def test_a_page_says_it_in_every_language_and_escapes_names(seen, tmp_path):
     for xray in seen:
         write_xray_report(xray, tmp_path / "x.html", name=HOSTILE)
         page = (tmp_path / "x.html").read_text("utf-8")
+        _check_steps(page, xray.coefficients)
         assert "<img" not in page and "{{ 7*7 }}" in page and ">49" not in page
         for finding in xray.findings:
             assert all(finding.title(language) in page for language in LANGUAGES)
             assert f"<code>{finding.id}</code>" in page
     with pytest.raises(InputError, match="language is 'fr'"):
         write_xray_report(seen[0], tmp_path / "x.html", language="fr")
+
+
+def _check_steps(page, data):
+    """Every number under its head. Kills: columns swapped, a rule beside another coefficient."""
+    tables = re.findall(r'<table class="numbers">.*?<tbody>(.*?)</tbody>', page, re.S)
+    rows = re.findall(r"<tr>(.*?)</tr>", "".join(tables), re.S)
+    cells = [re.findall(r"<t[hd].*?>(.*?)</t[hd]>", row) for row in rows]
+    names = ["t", "s"]
+    for name in ("x", "eps", "bias", "std"):
+        names += [name, f"{name}_error"] + [f"expected_{name}"] * (name != "bias")
+    names += ["noise_ks", "batch_correlation"]
+    for column, name in enumerate(names):
+        found = [float(row[column].replace("–", "nan").replace("−", "-")) for row in cells]
+        if cells:
+            np.testing.assert_allclose(found, data[name].values, rtol=0.06, err_msg=name)
 
 
 @pytest.mark.browser

@@ -33,7 +33,10 @@
     }
     return now;
   };
-  const tell = (values) => history.replaceState(history.state, "", address(values));
+  const tell = (values) => {
+    const next = address(values).href;
+    if (next !== location.href) history.replaceState(history.state, "", next);
+  };
 
   let scrub = null;
   let clock = null;
@@ -42,6 +45,7 @@
   let bars = null;
   let plane = null;
   let rest = 0;
+  let [words, cells] = [[], []];
   let slid = null; // the step that the slider has
   let tied = new WeakSet();
 
@@ -54,6 +58,8 @@
   /** Ties cursors and canvases that are on the page and not tied yet. */
   function attach() {
     if (!scrub) return;
+    [words, cells] = [all(".now"), all("[data-cell]")];
+    scrub.paint();
     for (const element of all(".over-time")) {
       if (tied.has(element)) continue;
       tied.add(element);
@@ -77,8 +83,8 @@
 
   function changed(step, t) {
     if (!one("#player") && !one(".stage")) return end();
-    for (const element of all(".now")) element.textContent = `t = ${t}`;
-    for (const cell of all("[data-cell]")) {
+    for (const element of words) element.textContent = `t = ${t}`;
+    for (const cell of cells) {
       const [row, column] = cell.dataset.cell.split(" ");
       cell.textContent = clock.cells[step][row][column];
     }
@@ -128,6 +134,7 @@
       slid = data.step;
       scrub = Scrub({
         times: data.times,
+        root: one("#player") ?? undefined,
         step: old,
         seconds: 12,
         keys: document,

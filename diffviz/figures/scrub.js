@@ -2,8 +2,8 @@
  *
  *   const scrub = Scrub({
  *     times: [500, 499, …, 0],   // the recorded t, falling
- *     root: element,             // default <html>; gets --t (0 at times[0], 1 at t = 0) and
- *                                // data-playing ("" while it plays)
+ *     root: element,             // gets --t (0 at times[0], 1 at t = 0) and data-playing ("" while
+ *                                // it plays); a small one, since --t styles all within it anew
  *     step: index,               // where to begin, default 0
  *     seconds: 12,               // of a whole play at speed 1
  *     keys: element,             // where keys work: arrows, Space, PageUp, PageDown, Home, End;
@@ -19,7 +19,7 @@
  *   scrub.slider(input)                     an <input type=range> that shows and sets the step
  *   scrub.cursors(element)                  a cursor on each time axis of the plotly figure in
  *                                           element: the names in layout.meta.time_axes ("x",
- *                                           "x2", …). It follows --t by CSS alone, and zoom and size
+ *                                           "x2", …). It follows the step, and zoom and size
  *                                           of the figure. The figure may be drawn later.
  *   scrub.images(canvas, frames, arm, columns)
  *                                           draws the samples of one arm at the nearest frame
@@ -37,7 +37,7 @@
  */
 "use strict";
 function Scrub({ times, root, step = 0, seconds = 12, keys, onchange, onplay }) {
-  const html = root ?? document.documentElement;
+  const html = root ?? document.createElement("i");
   const last = times.length - 1;
   const T = times[0] || 1;
   const calm = matchMedia("(prefers-reduced-motion: reduce)");
@@ -221,15 +221,16 @@ function Scrub({ times, root, step = 0, seconds = 12, keys, onchange, onplay }) 
 
     cursors(element) {
       const axes = (plot) => (plot.layout.meta?.time_axes ?? []).map((name) => [name]);
+      const lines = new Map();
       const end = layers(element, axes, (box, x, y, layer) => {
-        // The pixel of t is linear in --t: from that of T by the length of the whole axis.
-        const [from, to] = [x.r2p(T), x.r2p(0)];
         layer.firstElementChild ?? layer.append(document.createElement("i"));
         layer.firstElementChild.style.cssText =
-          "position:absolute;top:0;bottom:0;left:-1px;width:2px;background:#808080;" +
-          `transform:translateX(calc(${from}px + var(--t) * ${to - from}px))`;
+          "position:absolute;top:0;bottom:0;left:-1px;width:2px;background:#808080";
+        lines.set(layer.firstElementChild, x);
       });
-      return add(() => {}, end);
+      return add((_, t) => {
+        for (const [line, x] of lines) line.style.transform = `translateX(${x.r2p(t)}px)`;
+      }, end);
     },
 
     images(canvas, frames, arm, columns = frames.samples) {

@@ -30,8 +30,8 @@ from torch import Tensor
 
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError
-from diffviz.identify.calls import Ending, Loop, Randomness, Spy, unit
-from diffviz.identify.paths import UNKNOWN, Reading, Time, readings_for
+from diffviz.identify.calls import Ending, Loop, Randomness, Spy, in_reach, unit
+from diffviz.identify.paths import Reading, Time, readings_for
 
 Array = NDArray[np.float64]
 SPREAD = 0.5
@@ -75,14 +75,10 @@ class Trace:
     signal: list[float] = field(default_factory=list)
     level: list[float] = field(default_factory=list)
     off: list[float] = field(default_factory=list)
-    size: list[float] = field(default_factory=list)
     kept: list[Tensor] = field(default_factory=list)
     dropped: bool = False
     broken: float | None = None
-    floating: bool = False
     end: "End | None" = None
-    end_kind: str = "nothing"
-    end_state: Tensor | None = None
 
     @property
     def total(self) -> float:
@@ -205,16 +201,16 @@ class ExactModel(Spy):
             self._flat = self._flat[self._only]
         self._square = float(self._flat @ self._flat)
         self._point = (0.0, 1.0)
-        self._least, self._wide, self._forms = least, 1.0, np.zeros(3)
+        self._least, self._wide = least, 1.0
 
     def see(self, x: Tensor, value: float) -> None:
         """Measure the state, and end the run where its reading is wrong."""
         trace = self.trace
         a, b = (float(v[0]) for v in self._reading.path.levels(np.array([value])))
-        held = self._reading.path is UNKNOWN
-        if not held and not (math.isfinite(a) and math.isfinite(b) and b >= 0):
+        if not (math.isfinite(a) and math.isfinite(b) and b >= 0):
             trace.dropped = True
             raise _Dropped
+        self._point = a, b
         flat = x.reshape(-1).to("cpu", torch.float64)
         if self._only is not None and self._only.numel() == flat.numel():
             flat = flat[self._only]
@@ -226,9 +222,6 @@ class ExactModel(Spy):
         signal = float(flat @ self._flat) / self._square
         variance = float(flat @ flat) / flat.numel() - signal**2 * self._square / flat.numel()
         level = math.sqrt(max(variance, 0.0))
-        if held:
-            a, b = signal, math.sqrt(max(variance - (signal * trace.spread) ** 2, 1e-12))
-        self._point = a, b
         if self._keep:
             trace.kept.append(flat[:KEPT].clone())
         if self._other is not None:
@@ -244,9 +237,7 @@ class ExactModel(Spy):
         trace.b.append(b)
         trace.signal.append(signal)
         trace.level.append(level)
-        off = self._off_any_path if held else self._deviation
-        trace.off.append(off(a, b, signal, level, flat.numel()))
-        trace.size.append(float(flat.abs().max()))
+        trace.off.append(self._deviation(a, b, signal, level, flat.numel()))
         if trace.off[-1] > self._bound:
             trace.dropped = True
             raise _Dropped
@@ -276,13 +267,6 @@ class ExactModel(Spy):
         apart = max(signal - a, a - missing - signal, 0.0)
         by_signal = max(apart - chance[1], 0.0) * SPREAD / told
         return max(by_level, by_signal)
-
-    def _off_any_path(self, a: float, b: float, signal: float, level: float, n: int) -> float:
-        """How far from a² + b² = 1, from a = 1 and from a + b = 1 all calls are, the least."""
-        chance = 4 / math.sqrt(2 * n) + 4 * b / math.sqrt(self._square)
-        now = np.maximum(np.abs([math.hypot(a, b) - 1, a - 1, a + b - 1]) - chance, 0)
-        self._forms = np.maximum(self._forms, now)
-        return float(self._forms.min())
 
     def _exact(self, x: Tensor, value: float, floating: bool) -> Tensor:
         a, b = self._point
@@ -392,13 +376,11 @@ class Experiment:
         except _Dropped:
             ending = None
         trace = model.trace
-        trace.broken, trace.floating = model.broken, model.floating
+        trace.broken = model.broken
         if ending is not None:
-            trace.end_kind = ending.kind
-            if ending.values is not None and not bool(torch.isfinite(ending.values).all()):
+            if ending.values is not None and not in_reach(ending.values):
                 trace.broken = trace.told[-1]
             elif ending.values is not None:
-                trace.end_state = ending.values
                 trace.end = _end_of(ending.values, mean)
                 if ending.kind == "picture" and not trace.end.picture:
                     trace.end = None
@@ -450,8 +432,6 @@ class Behaviour:
         """Whether every call, and the end, hold what is told; None where nothing can be said."""
         if self.reading is None or self.point is None:
             return False if len(self.ways) else None
-        if self.reading.path is UNKNOWN:
-            return None
         if self.point.broken is not None or not self.point.off:
             return False
         ends = self.half is None or not self.half.wrong_end
@@ -487,7 +467,8 @@ class Behaviour:
     def pictures(self) -> bool:
         """What comes back is no state, but pictures made of it, or nothing."""
         end = self.point.end if self.point is not None else None
-        made = end is not None and (end.picture or (end.scaled and self.point.cost <= OFF))
+        right = self.point is not None and self.point.cost <= OFF
+        made = end is not None and (end.picture or (end.scaled and right))
         return made or self.lab.loop.ending.kind != "state"
 
     @property
@@ -511,31 +492,13 @@ class Behaviour:
         a, b = (float(v[0]) for v in way.path.levels(self.lab.loop.times[:1]))
         told = math.hypot(a * SPREAD, b)
         held = float(self.lab.loop.start.double().std())
-        return math.isfinite(told) and abs(math.log(max(held, 1e-9) / max(told, 1e-9))) < 1
+        return math.isfinite(told) and abs(math.log(max(held, 1e-9) / max(told, 1e-9))) < 2
 
     def likeliest(self) -> Reading:
         """The first reading, of ten, with about the least deviation in the median."""
         ways = ([way for way in self.ways if self.starts_at(way)] or list(self.ways))[:10]
         runs = [float(np.median(self.lab.run(way).off or [math.inf])) for way in ways]
         return next(w for w, cost in zip(ways, runs, strict=True) if cost <= min(runs) + OFF)
-
-    def any_path(self, schedule: NoiseSchedule) -> "Behaviour | None":
-        """A loop that ends at the data by the levels that its states hold, whatever it is told.
-
-        Times that are whole numbers, or such of T, count steps, and stand for a path.
-        """
-        times = self.lab.loop.times
-        whole = any(np.allclose(t, np.rint(t), atol=1e-3) for t in (times, times * schedule.T))
-        if whole or len(times) < 2:
-            return None
-        for answer in ("eps", "v", "x0", "-v", "flow"):
-            way = Reading(UNKNOWN, answer, bool(times[-1] > times[0]))
-            point = self.lab.run(way, bound=OFF)
-            if point.total <= GOOD and point.end is not None:
-                seen = self.seen_as(way, point)
-                if seen.half is not None and not seen.half.wrong_end:
-                    return seen
-        return None
 
     def painted(self) -> "Behaviour | None":
         """A loop that paints known values in behaves for data that have these values there."""
@@ -682,4 +645,4 @@ def behave(
         return law
     if best is not None and best[0] <= OFF:
         return law.seen_as(best[2], best[1])
-    return law.painted() or law.any_path(schedule) or law
+    return law.painted() or law

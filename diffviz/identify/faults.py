@@ -251,7 +251,7 @@ def _tables(steps: Steps, base: Expected, schedule: NoiseSchedule) -> Iterator[H
     others = int((alphas != levels.now / levels.then).sum())
     if others < 3 or alphas.min() > 1 - 1e-6 or len(set(levels.now.tolist())) < len(alphas):
         return
-    bars = np.cumprod(alphas[::-1])[::-1] * _share(steps, base, alphas)
+    bars: Array = np.asarray(np.cumprod(alphas[::-1])[::-1] * _share(steps, base, alphas), float)
     own = _moved(base, bars, np.append(bars[1:], 1.0), alphas)
     # Times of this schedule, but not those told.
     with np.errstate(all="ignore"):
@@ -262,7 +262,7 @@ def _tables(steps: Steps, base: Expected, schedule: NoiseSchedule) -> Iterator[H
         there = schedule.alpha_bars[near.astype(int)]
         if (np.diff(there) > 0).all():
             where: dict[str, float | str] = {"found": float(near[0]), "t": float(levels.index[0])}
-            moved = _moved(base, there, np.append(there[1:], 1.0))
+            moved = _moved(base, np.asarray(there, float), np.append(there[1:], 1.0))
             yield Hypothesis(base, moved, "time-of-another-state", where, 2 * PRICE)
     told: dict[str, float | str] = {"expected": float(schedule.alpha_bars[-1])}
     name = f"β = {1 - alphas[-1]:.3g}…{1 - alphas[0]:.3g}"

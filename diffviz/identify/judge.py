@@ -34,6 +34,8 @@ VISIBLE = {
     "time-index-wraps", "time-order", "time-of-another-state", "not-linear",
 }  # fmt: skip
 """What the law of the states sees if it does any harm."""
+OF_ROUNDING = {"x0-clipped", "noise-not-normal", "noise-correlated"}
+"""What states of half precision look like."""
 TERMS = ("x-coefficient", "eps-coefficient", "noise-scale")
 LAST = {"x-coefficient", "eps-coefficient", "noise-scale", "noise-last-step", "schedule-mismatch"}
 """What may look wrong of a last step that does not end at 0."""
@@ -72,13 +74,6 @@ def judge(
     """(findings, the behaviour, the rule or None, what it says); errors and causes come first."""
     rule: str | None = None
     shown: Expected | None = None
-    if law.behaves is None:
-        span = (schedule.T, 0)
-        found = [
-            Finding("path-unknown", "information", "", span),
-            *_about(law, None, None, schedule),
-        ]
-        return tuple(found), law, None, None
     broken = _broken(law, schedule)
     found = [] if broken else _order(law, schedule)
     if seen is not None:
@@ -325,8 +320,13 @@ def _of_steps(
         one = round(told), round(told)
         found = [item for item in found if item.id not in LAST or item.t_range != one]
         found = [item for item in found if item.id != "time-ends-early"]
+        if law.behaves:
+            found = [i for i in found if i.id not in TERMS or abs(_ratio(i) - 1) > 0.01]
         found = [_finding(near, "time-ends-early", end, found=told), *found]
-    if any(item.id in CAUSES for item in found):
+    # Times that are no whole numbers may stand for levels that nobody here knows.
+    whole = np.array_equal(steps.told, np.rint(steps.told))
+    sure = CAUSES if whole else ("time-off-by-one", "step-skipped")
+    if any(item.id in sure for item in found):
         law = replace(law, caused=True)
     every = np.ones(len(steps), dtype=bool)
     if seen.shift:
@@ -340,7 +340,7 @@ def _of_steps(
         found.append(_finding(near, "x0-clipped", steps.clipped))
     if steps.precision > COARSE:
         half = _finding(near, "half-precision", every, found=steps.precision)
-        found = [half, *(i for i in found if i.id not in VISIBLE and i.id != "x0-clipped")]
+        found = [half, *(i for i in found if i.id not in VISIBLE | OF_ROUNDING)]
     found = _ends_early(law, seen, found, schedule)
     if not law.behaves:
         # What is hardly off, or in a few steps only, is hardly the cause.
@@ -374,7 +374,7 @@ def _terms_and_causes(
     if steps.bent.any() and mostly and (not noise or noise[0].id == "noise-not-normal"):
         return [_finding(near, "not-linear", steps.bent)], None, near
     if steps.memory.mean() > 0.2:
-        return _with_memory(seen, noise)
+        return _with_memory(law, seen, noise)
     wrong = off(steps, near)
     if steps.partly.any():
         wrong[:, 2:] = False
@@ -392,7 +392,7 @@ def _terms_and_causes(
         near = shown = best.base
         rule, wrong = near.name, off(steps, near)
         if best.cause:
-            rows = wrong[:, [0, 1, 3]].any(axis=1)
+            rows = np.asarray(wrong[:, [0, 1, 3]].any(axis=1))
             found.append(
                 _finding(near, best.cause, rows if rows.any() else ~rows, **best.evidence)
             )
@@ -429,7 +429,7 @@ def _terms_and_causes(
 
 
 def _with_memory(
-    seen: Measured, noise: list[Finding]
+    law: Behaviour, seen: Measured, noise: list[Finding]
 ) -> tuple[list[Finding], str | None, Expected | None]:
     """A rule with a memory: the known one, or one without a name."""
     steps, near = seen.steps, seen.near
@@ -450,7 +450,7 @@ def _with_memory(
         # A last step that leads to the level it starts from leaves x as it is.
         told = {"found": float(levels.index[last])}
         return [_finding(shown, "time-ends-early", wrong, **told)], MULTISTEP, None
-    if not wrong.any():
+    if law.behaves or not wrong.any():
         return [], MULTISTEP, None
     return (
         [_finding(shown, "x-coefficient", wrong, term="x_t", **_gap(steps, shown, 0, wrong))],
@@ -497,7 +497,7 @@ def shares_of(steps: Steps, near: Expected, rows: Mask) -> list[float]:
 
 def _terms(steps: Steps, near: Expected, wrong: Mask) -> list[Finding]:
     """Which term is off, in the form in which only one is."""
-    rows = wrong[:, :2].any(axis=1)
+    rows = np.asarray(wrong[:, :2].any(axis=1))
     if not rows.any():
         return []
     shares = shares_of(steps, near, rows)

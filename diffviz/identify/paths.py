@@ -56,10 +56,6 @@ class Path:
         return np.interp(ratio, schedule.sigma, np.arange(schedule.T + 1))
 
 
-UNKNOWN = Path("unknown", lambda t: (np.full_like(t, np.nan), np.full_like(t, np.nan)))
-"""Of times that stand for no path here: the levels are those that the state holds."""
-
-
 @dataclass(frozen=True, eq=False)
 class Reading:
     """A path, and what the model is taken to answer.

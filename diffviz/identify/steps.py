@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy.special import fdtrc, ndtr, ndtri, stdtr, stdtrit
 from torch import Tensor
 
-from diffviz.identify.calls import Answer, Loop, Spy
+from diffviz.identify.calls import Answer, Loop, Spy, in_reach
 from diffviz.measure.ks import ks_pvalue, ks_statistic
 
 Array = NDArray[np.float64]
@@ -54,8 +54,8 @@ def least_squares(columns: Array, target: Array, weights: Array | None = None) -
     inverse = np.linalg.pinv(rows @ rows.swapaxes(-1, -2), rcond=1e-11, hermitian=True)
     found: Array = np.zeros_like(size)
     for _ in range(2):  # once more, for the errors of the inverse
-        left = target - np.einsum("...c,...ck->...k", found, rows)
-        found = found + np.einsum("...ij,...jk,...k->...i", inverse, rows, left)
+        left = target - (found[..., None, :] @ rows)[..., 0, :]
+        found = found + (inverse @ (rows @ left[..., None]))[..., 0]
     return found / size
 
 
@@ -98,7 +98,7 @@ class Steps:
     """What was measured of S steps.
 
     Attributes:
-        told, floating: the times of all calls.
+        told: the times of all calls.
         values, batch, precision: numbers in a state, its samples, the last place of its type.
         coefficients, errors: of (1, x_t, m_t, x before, m before), (S, 5).
         noise: of each step; its ``std`` is σ.
@@ -113,7 +113,6 @@ class Steps:
     """
 
     told: Array
-    floating: bool
     values: int
     batch: int
     precision: float
@@ -242,7 +241,7 @@ class Recorder(Spy):
         """Take in the end, where it is a state."""
         if end is None or self.broken is not None:
             return
-        if not bool(torch.isfinite(end).all()):
+        if not in_reach(end):
             self.broken = self.times[-1]
             return
         state = _flat(end)
@@ -292,24 +291,26 @@ class Recorder(Spy):
             bias, std = float(values.mean()), float(values.std())
             noise = Noise(std, math.inf)
         else:
-            own = least_squares(full, after)
-            rest = after - own @ full
-            variance = max(float(rest @ rest) / rest.size, (ROUNDING / 2 * rms[2]) ** 2)
-            information = full @ full.T / variance
-            right = information @ own
+            if kind:
+                best = np.append(0.0, coefficients[:count])
+                best[0] = float((after - best @ full).mean())
+            else:
+                best = least_squares(full, after)
+            gram, squares = full @ full.T, np.zeros((count, count))
             if kind:
                 difference = np.concatenate([apart, past]) if kind == "memory" else apart
                 spread = max(float(left @ left) / left.size, (ROUNDING * max(rms[2], 1e-30)) ** 2)
                 squares = difference @ difference.T / spread
+            for _ in range(1 if i else 3):  # both runs start from one x_T: only one run says its a
+                rest = after - best @ full
+                variance = max(float(rest @ rest) / rest.size, (ROUNDING / 2 * rms[2]) ** 2)
+                information = gram / variance
                 information[1:, 1:] += squares
-                right[1:] += squares @ coefficients[:count]
-            small = _inverse(information)
-            all_of = small @ right
-            for _ in range(2):
-                all_of = all_of + small @ (right - information @ all_of)
+                small = _inverse(information)
+                best = best + small @ (full @ rest / variance)
             covariance[: count + 1, : count + 1] = small
-            bias, coefficients[:count] = float(all_of[0]), all_of[1:]
-            rest = after - all_of @ full
+            bias, coefficients[:count] = float(best[0]), best[1:]
+            rest = after - best @ full
             noise = _describe(rest.reshape(self.shape), floor_of(coefficients) / 2)
         bent = False
         if not kind and noise.there:
@@ -342,7 +343,7 @@ class Recorder(Spy):
         for name, width in (("coefficients", 5), ("errors", 5), ("sizes", 3)):
             rows[name] = rows[name].reshape(-1, width)
         return Steps(
-            np.array(self.times), self.floating, math.prod(self.shape),
+            np.array(self.times), math.prod(self.shape),
             self.shape[0] if self.shape else 0, self.precision,
             noise=tuple(row["noise"] for row in self.found),
             clipped=np.zeros(len(self.found), dtype=bool),
@@ -430,7 +431,8 @@ def _inverse(square: Array) -> Array:
 def _alike(one: Array, two: Array, threshold: float) -> bool:
     """Whether what is left over of two runs goes together."""
     one, two = one - one.mean(), two - two.mean()
-    r = float(one @ two / math.sqrt(max((one @ one) * (two @ two), 1e-300)))
+    both = float((one @ one) * (two @ two))
+    r = float(one @ two) / math.sqrt(max(both, 1e-300))
     return abs(r) * math.sqrt((one.size - 2) / max(1 - r * r, 1e-12)) > threshold
 
 

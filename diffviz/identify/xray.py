@@ -63,7 +63,7 @@ class XRay:
         behaviour: told and held signal and level over ``call``, for both laws of data.
         path: what the told times stand for: "index" (T…1), "index0" (T−1…0), "fraction", "scaled",
             "sigma", "sigma-scaled", "flow", "log-snr", "log-sigma", "signal" (√ᾱ or ᾱ), "noise"
-            (√(1−ᾱ) or 1−ᾱ), "angle" (a = cos t), "function", or "unknown".
+            (√(1−ᾱ) or 1−ᾱ), "angle" (a = cos t) or "function".
         answer: what the model is taken to answer, "eps", "x0", "v", "-v", "flow", "score" or "F".
         findings: what is wrong, the most causal first; no error for a correct sampler.
     """
@@ -295,7 +295,7 @@ def examine(
             one = recorder
         return None
 
-    if law.kind == "painted" or law.behaves is None:
+    if law.kind == "painted":
         return None
     # A solver with steps of its own may never end on answers that are no smooth function.
     loop = replace(loop, calls=min(loop.calls, 4 * len(loop.times) + 100))
@@ -316,6 +316,7 @@ def examine(
         if law.reading is not None or found.answer == reading.answer or not steps.clipped.any():
             break
         reading = found  # answers that suit another reading were clipped for that
+    assert near is not None
     bias, a, b = steps.coefficients[-1, :3]
     wanted = near.numbers[-1, :2] / 2
     if abs(bias - 0.5) < 0.02 and np.allclose([a, b], wanted, rtol=0.02, atol=2e-3):

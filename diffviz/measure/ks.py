@@ -99,17 +99,19 @@ def ks_statistic(x: ArrayLike) -> float:
         raise ValueError(f"x is {values.dtype} of size {values.size}; allowed are real numbers")
     if values.dtype not in (np.float32, np.float64):
         values = values.astype(np.float64)
-    places = np.clip(values, -REACH - 1 / GRID, REACH) * GRID  # exact: GRID is a power of 2
+    places = np.clip(values, -REACH - 1 / GRID, REACH)
+    places *= GRID  # exact: GRID is a power of 2
     if np.isnan(places.sum()):
         return float("nan")
-    cell = np.floor(places).astype(np.intp) + (REACH * GRID + 1)
+    cell = np.floor(places, out=places).astype(np.int32)
+    cell += REACH * GRID + 1
     null, n = _grid_cdf(), values.size
     counts = np.bincount(cell, minlength=len(null) - 1)
     before = np.concatenate([[0], np.cumsum(counts)])  # values below each edge
     share = before / n
     best = np.abs(share - null).max()
     open_ = np.maximum(share[1:] - null[:-1], null[1:] - share[:-1]) > best
-    few, kept = np.sort(values[open_[cell]]), counts[open_]
+    few, kept = np.sort(values[np.flatnonzero(open_[cell])]), counts[open_]
     rank = np.arange(len(few)) + np.repeat(before[:-1][open_] - np.cumsum(kept) + kept, kept)
     null = ndtr(few.astype(np.float64))
     highest = ((rank + 1) / n - null).max(initial=best)

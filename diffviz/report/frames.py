@@ -1,6 +1,6 @@
 """The samples on their way from noise to data, as bytes that the page draws."""
 
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -26,27 +26,13 @@ OPTIONS = (
 """(samples, every how many-th frame), best first."""
 
 
-@dataclass(frozen=True)
-class Frames:
-    """Frames as `scrub.js` reads them.
-
-    Attributes:
-        data: uint8 (arm, frame, sample, channel, height, width), packed.
-        times: t of each frame, falling to 0.
-        samples, shape: how many, and (channels, height, width) of each.
-    """
-
-    data: str
-    times: list[int]
-    samples: int
-    shape: tuple[int, ...]
-
-
-def frames(run: Run) -> Frames | None:
+def frames(run: Run) -> dict[str, Any] | None:
     """As many samples and frames as the budget allows; None for a run without images.
 
-    Only the last frame is exact. In the others the two lowest bits are left out, a difference of
-    at most 2/255 that nobody sees, because noise in them cannot be compressed.
+    ``data`` is uint8 (arm, frame, sample, channel, height, width), packed, ``times`` the t of each
+    frame, falling to 0, and ``shape`` (channels, height, width). Only the last frame is exact. In
+    the others the two lowest bits are left out, a difference of at most 2/255 that nobody sees,
+    because noise in them cannot be compressed.
     """
     if not is_image(run) or "frames" not in run.dataset:
         return None
@@ -64,4 +50,10 @@ def frames(run: Run) -> Frames | None:
         coarse = int(np.ceil(np.sqrt(kept.size / (BUDGET / 2))))
         kept = kept[..., ::coarse, ::coarse]
         data = packed(kept.tobytes())
-    return Frames(data, times[rows].tolist(), kept.shape[2], kept.shape[3:])
+    return {
+        "data": data,
+        "times": times[rows].tolist(),
+        "arms": len(run.arms),
+        "samples": kept.shape[2],
+        "shape": kept.shape[3:],
+    }

@@ -82,7 +82,7 @@
 
   async function drawPictures() {
     if (!frames) return;
-    frames.data = new Uint8Array(await (await unpack(byId("frame-data").textContent)).arrayBuffer());
+    frames.data = new Uint8Array(await (await unpack(frames.data)).arrayBuffer());
     for (const canvas of all("canvas[data-arm]")) {
       scrub.images(canvas, frames, Number(canvas.dataset.arm), Math.min(frames.samples, 4));
     }

@@ -162,16 +162,7 @@ def render(
         view=embedding.script_json(_view(run, language, title, told, table.cells)),
         dots=embedding.script_json(_dots(run)),
         figures=embedding.script_json(drawn),
-        frames=embedding.script_json(
-            None
-            if pictures is None
-            else {
-                "times": pictures.times,
-                "arms": len(run.arms),
-                "samples": pictures.samples,
-                "shape": pictures.shape,
-            }
-        ),
+        frames=embedding.script_json(pictures),
         histogram=embedding.script_json(_densities(run)),
     )
 

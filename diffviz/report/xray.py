@@ -1,15 +1,13 @@
 """An x-ray as one HTML file for people, and as JSON for programs."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 from markupsafe import Markup
 
-from diffviz.diagnosis.findings import Finding
 from diffviz.diagnosis.numbers import finite
 from diffviz.errors import InputError
 from diffviz.figures import theme
@@ -20,32 +18,14 @@ from diffviz.files.catalogue import LANGUAGES, catalogue
 from diffviz.report import embedding
 from diffviz.report.page import asset, policy, template
 
+if TYPE_CHECKING:  # an x-ray needs torch, a page about it does not
+    from diffviz.identify.xray import XRay
+
 FORMAT = "diffviz-xray-2"
 COLUMNS = ("x", "eps", "bias", "std")
 
 
-class Seen(Protocol):
-    """What is read of a `diffviz.identify.xray.XRay`."""
-
-    @property
-    def coefficients(self) -> xr.Dataset: ...  # noqa: D102
-    @property
-    def rule(self) -> str | None: ...  # noqa: D102
-    @property
-    def behaves(self) -> bool | None: ...  # noqa: D102
-    @property
-    def behaviour(self) -> xr.Dataset: ...  # noqa: D102
-    @property
-    def path(self) -> str: ...  # noqa: D102
-    @property
-    def time(self) -> str: ...  # noqa: D102
-    @property
-    def answer(self) -> str: ...  # noqa: D102
-    @property
-    def findings(self) -> Sequence[Finding]: ...  # noqa: D102
-
-
-def xray_numbers(seen: Seen, language: str = "en") -> dict[str, Any]:
+def xray_numbers(seen: "XRay", language: str = "en") -> dict[str, Any]:
     """The whole verdict as plain JSON values; what is not a number is None.
 
     ``rule``, ``behaves``, ``path``, ``time`` and ``answer`` are those of the x-ray, ``findings`` a
@@ -85,7 +65,7 @@ def xray_numbers(seen: Seen, language: str = "en") -> dict[str, Any]:
     )
 
 
-def write_xray_numbers(seen: Seen, path: str | Path, language: str = "en") -> None:
+def write_xray_numbers(seen: "XRay", path: str | Path, language: str = "en") -> None:
     """Write ``xray_numbers`` to ``path`` as JSON, whole or not at all.
 
     Raises:
@@ -97,7 +77,7 @@ def write_xray_numbers(seen: Seen, path: str | Path, language: str = "en") -> No
 
 
 def write_xray_report(
-    seen: Seen, path: str | Path, *, name: str = "", language: str = "en"
+    seen: "XRay", path: str | Path, *, name: str = "", language: str = "en"
 ) -> None:
     """Write what was seen of the sampler called ``name`` to ``path`` as one HTML file.
 
@@ -114,7 +94,7 @@ def write_xray_report(
         temporary.write_text(page, encoding="utf-8")
 
 
-def _render(seen: Seen, name: str, language: str) -> str:
+def _render(seen: "XRay", name: str, language: str) -> str:
     data, script = seen.coefficients, asset("xray.js")
     figures = {}
     if seen.behaviour.sizes.get("call") and seen.behaviour.sizes.get("law"):

@@ -149,7 +149,7 @@ class Links(SphinxTransform):
         words = "|".join(sorted(glossary, key=len, reverse=True)) or "(?!)"
         lesson, word = r"lessons? (?P<lesson>\w+)", rf"\b(?P<word>{words})[sd]?\b"
         if self.app.tags.has("zh"):
-            lesson, word = r"第 (?P<lesson>\d) 课", f"(?P<word>{words})"
+            lesson, word = r"第 (?P<lesson>\d) 课", f"(?P<word>{words})(?!长)"  # 时间步长
         paper = r"arXiv[ :](?P<paper>\d{4}\.\d{4,5})"
         pattern = re.compile("|".join((paper, lesson, word)), re.IGNORECASE)
         for text in list(self.document.findall(nodes.Text)):
