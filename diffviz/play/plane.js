@@ -501,7 +501,7 @@ export function mount(host, o) {
 			particles(ctx, name, states[now], size, scale, arms[1] ? 0.4 : 0.55);
 			const middle = px(...numbers[now].mean);
 			if (s.ellipse) stroke(ctx, colour, 2.2, () => ellipse(ctx, middle, numbers[now].cov, unit));
-			if (numbers[now].std * unit < 3) write(ctx, ink.ink, say("say", "here", { n: s.particles }), clamp(middle[0], 90, size - 90), middle[1] - 14, "center");
+			if (numbers[now].std * unit < 3) write(ctx, ink.ink, say("say", "here", { n: s.particles }), clamp(middle[0], 90, size - 90), middle[1] + 44, "center");
 			if (s.paths) for (const p of followed) for (const [fill, r] of [[ink.paper, size / 90], [colour, size / 125]]) disc(ctx, fill, ...px(states[now][p], states[now][p + 1]), r);
 		}
 		ctx.setLineDash([4, 4]);
