@@ -25,10 +25,20 @@ def denoiser():
 
 def test_the_card_says_what_the_file_says(denoiser):
     """Kills: new weights under an old card."""
-    card, facts = CARD.read_text(encoding="utf-8"), denoiser.facts
+    card, parts = CARD.read_text(encoding="utf-8"), [denoiser.facts]
+    for part in parts:  # grows while it is walked
+        parts.extend(part.get("parts", []))
+        parts.extend([part["start"]] if "start" in part else [])
     size = f"{sum(p.numel() for p in denoiser.network.parameters()):,}"
-    loss = f"{facts['losses'][-1]:.4f}"
-    for words in (weights_digest(denoiser.network), facts["data"], facts["command"], size, loss):
+    told = [part["command"] for part in parts]
+    told += [f"{part['losses'][-1]:.4f}" for part in parts if "losses" in part]
+    assert len(set(told)) == 12
+    for words in (
+        weights_digest(denoiser.network),
+        denoiser.facts["data"],
+        size,
+        *told,
+    ):
         assert words in card, words
     assert shipped_weights().stat().st_size < 8 * 2**20
     assert denoiser.classes == CLASSES and denoiser.schedule.T == 500

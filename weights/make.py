@@ -61,7 +61,7 @@ class Recipe:
     """All that decides the weights."""
 
     sprites: int = 12_000
-    epochs: int = 64
+    epochs: int = 200
     batch: int = 128
     lr: float = 1.5e-3
     decay: float = 0.998
