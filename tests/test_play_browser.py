@@ -147,10 +147,26 @@ def test_presets_end_with_what_they_teach(visit, name):
         arg=texts["truth"][name],
     )
     says = {arm: found["says"] for arm, found in state(page)["arms"].items()}
-    assert says.get("z0", "lost") in {"lost", "narrow", "pulled", "misplaced"}
+    assert says.get("z0", "lost") in {"lost", "narrow", "pulled", "misplaced", "one"}
     page.evaluate("shown.set({scale: 1, pull: 0.2, arms: ['own']})")
     assert state(page)["arms"]["own"]["says"] == "wide"
     assert claim.inner_text() == texts["claim"]["custom"]
+
+
+@pytest.mark.parametrize(("preset", "T"), [("glass", 20), ("balance", 40)])
+def test_every_sentence_follows_the_marks_of_its_row(visit, preset, T):
+    """Kills: "on track" over points with 78 % of the right spread, or over a marked number."""
+    page = visit(plane.options(preset, settings={"T": T}))
+    for t in range(T - 1, -1, -3):
+        page.evaluate("(t) => { shown.set({t}); shown.state(); }", t)
+        page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+        found = state(page)
+        for arm, of in found["arms"].items():
+            marked = page.locator(f"#{arm}-row .bad:visible").count()
+            assert of["says"].startswith("right") == (marked == 0), (t, arm)
+            if marked == 0:
+                assert of["numbers"]["std"] == pytest.approx(found["right"]["std"], rel=0.15)
+                assert of["numbers"]["ks"] < 0.08
 
 
 def test_it_plays_to_the_end_and_back(visit):

@@ -7,33 +7,25 @@
  *
  * @typedef {{means: number[][], stds: number[], weights: number[]}} LawData
  * @typedef {{K: number, mx: Float64Array, my: Float64Array, s2: Float64Array, w: Float64Array, mean: number[],
- *   cov: number[]}} Law
+ *   cov: number[], between: number}} Law between: the part of the modes' means in the variance per coordinate
  * @typedef {{T: number, alpha: ArrayLike<number>, bar: ArrayLike<number>}} Schedule indexed by t
  * @typedef {{scale: number, pull: number, ode: boolean}} Arm λ, c, or DDIM
- * @typedef {{distance: number, std: number, width: number, ks: number, shares: number[], modes: number, misplaced: number,
- *   mean: number[], cov: number[]}} Numbers
  */
 
 const { sqrt, max, min, hypot, exp, round, abs, floor, log, cos, sin, PI } = Math, f64 = (n) => new Float64Array(n);
-const LEAST = 1e-12, BAND = 1.48; // least variance of a mode; D of n points lies below BAND/√n, both axes, 95 %
-const ARMS = ["ddpm", "z0", "ddim", "own"];
-const HUE = { ddpm: "#1a7fc4", z0: "#d55e00", ddim: "#009e73", own: "#7d5cf5" };
+const LEAST = 1e-12, BAND = 2.5; // least variance of a mode; D of a right sampler of n points stays below BAND/√n
 const SECONDS = 9, BUDGET = 9; // of a whole run at speed 1; milliseconds a frame for sampling
 
 // ---- mathematics
 
-/** Even numbers from a to b, the last one exactly b. @returns {number[]} */
-const even = (a, b, n) => Array.from({ length: n }, (_, i) => (i && i === n - 1 ? b : a + (i * (b - a)) / (n - 1 || 1)));
-
 /** @param {string} kind course, linear or cosine @param {number} T @returns {Schedule} */
 export function makeSchedule(kind, T) {
-	let beta = kind === "course" ? even(1e-4, 0.02, T + 1) : [0, ...even(1e-4, 0.02, T)];
-	if (kind === "cosine") {
-		const f = (t) => cos(((t / T + 0.008) / 1.008) * (PI / 2)) ** 2;
-		beta = beta.map((_, t) => (t ? min(1 - f(t) / f(t - 1), 0.999) : 0));
-	} else beta = beta.map((b) => 1 - (1 - b) ** (500 / T));
-	const alpha = Float64Array.from(beta, (b) => 1 - b), bar = Float64Array.from(alpha);
-	for (let t = 1; t <= T; t++) bar[t] *= bar[t - 1];
+	const f = (t) => cos(((t / T + 0.008) / 1.008) * (PI / 2)) ** 2, alpha = f64(T + 1).fill(1), bar = f64(T + 1).fill(1);
+	for (let t = +(kind !== "course"); t <= T; t++) { // the course's β begins at t = 0
+		alpha[t] = kind === "cosine" ? max(f(t) / f(t - 1), 0.001)
+			: (0.9999 - 0.0199 * (kind === "course" ? t / T : (t - 1) / max(T - 1, 1))) ** (500 / T);
+		bar[t] = alpha[t] * (t ? bar[t - 1] : 1);
+	}
 	bar[0] = 1;
 	return { T, alpha, bar };
 }
@@ -46,7 +38,7 @@ export function makeLaw(data) {
 	const sum = (f) => w.reduce((all, v, k) => all + v * f(k), 0);
 	const x = sum((k) => mx[k]), y = sum((k) => my[k]);
 	const cov = [sum((k) => (mx[k] - x) ** 2 + s2[k]), sum((k) => (mx[k] - x) * (my[k] - y)), sum((k) => (my[k] - y) ** 2 + s2[k])];
-	return { K, mx, my, s2, w, mean: [x, y], cov };
+	return { K, mx, my, s2, w, mean: [x, y], cov, between: sum((k) => (mx[k] - x) ** 2 + (my[k] - y) ** 2) / 2 };
 }
 
 /** (a, b, σ) of the step from t to t − 1. @param {Arm} arm @param {Schedule} schedule @param {number} t */
@@ -64,7 +56,7 @@ export function heldLevels(arm, schedule) {
 	const levels = [sqrt(1 - schedule.bar[schedule.T])];
 	for (let t = schedule.T; t > 0; t--) {
 		const [a, b, sigma] = coefficients(arm, schedule, t);
-		levels.push(hypot(levels[levels.length - 1] * (a + b / sqrt(1 - schedule.bar[t])), sigma));
+		levels.push(hypot(levels.at(-1) * (a + b / sqrt(1 - schedule.bar[t])), sigma));
 	}
 	return levels;
 }
@@ -75,8 +67,7 @@ export function heldLevels(arm, schedule) {
  */
 export function denoise(law, bar, x, out) {
 	const { K, w, mx, my, s2 } = law, root = sqrt(bar), left = 1 - bar, n = x.length / 2;
-	const cx = f64(K), cy = f64(K), half = f64(K), con = f64(K);
-	const l = f64(K), shares = f64(K);
+	const cx = f64(K), cy = f64(K), half = f64(K), con = f64(K), l = f64(K), shares = f64(K);
 	for (let k = 0; k < K; k++) {
 		const v = max(bar * s2[k] + left, LEAST);
 		cx[k] = root * mx[k]; cy[k] = root * my[k]; half[k] = 0.5 / v; con[k] = log(w[k]) - log(v);
@@ -133,24 +124,21 @@ function ksDistance(law, bar, x) {
 	return best;
 }
 
-/** @param {Law} law @param {Float64Array} x @returns {Numbers} */
+/** Numbers of twin.py, modes and misplaced, mean and cov of the points. @param {Law} law @param {Float64Array} x */
 export function measure(law, bar, x, told) {
 	const n = x.length / 2, root = sqrt(bar), ux = root * law.mean[0], uy = root * law.mean[1];
-	let sx = 0, sy = 0, far = 0;
-	for (let i = 0; i < 2 * n; i += 2) {
-		sx += x[i]; sy += x[i + 1];
-		far += (x[i] - ux) ** 2 + (x[i + 1] - uy) ** 2;
-	}
-	sx /= n; sy /= n;
 	const cov = [0, 0, 0];
+	let sx = 0, sy = 0;
+	for (let i = 0; i < 2 * n; i += 2) { sx += x[i] / n; sy += x[i + 1] / n; }
 	for (let i = 0; i < 2 * n; i += 2) {
 		const dx = x[i] - sx, dy = x[i + 1] - sy;
 		cov[0] += dx * dx; cov[1] += dx * dy; cov[2] += dy * dy;
 	}
+	const far = cov[0] + cov[2] + n * ((sx - ux) ** 2 + (sy - uy) ** 2);
 	for (let j = 0; j < 3; j++) cov[j] /= n - 1;
 	const std = sqrt((cov[0] + cov[2]) / 2);
-	// The share of the smallest mode, and the part of the points that is in a wrong mode.
-	const modes = told.shares[law.w.indexOf(min(...law.w))], misplaced = told.shares.reduce((sum, v, k) => sum + abs(v - law.w[k]) / 2, 0);
+	// The share of the smallest mode; the part of the points that should be in another mode.
+	const { shares } = told, modes = shares[law.w.indexOf(min(...law.w))], misplaced = shares.reduce((sum, v, k) => sum + abs(v - law.w[k]) / 2, 0);
 	return { distance: sqrt(far / n / 2), std, ks: ksDistance(law, bar, x), ...told, modes, misplaced, mean: [sx, sy], cov };
 }
 
@@ -163,12 +151,12 @@ export function normals(seed, step, count) {
 		t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
 		return ((t ^ (t >>> 14)) + 2147483648.5) / 4294967296;
 	};
-	const out = f64(count + (count & 1));
+	const out = f64(count);
 	for (let i = 0; i < count; i += 2) {
 		const r = sqrt(-2 * log(next())), angle = 2 * PI * next();
 		out[i] = r * cos(angle); out[i + 1] = r * sin(angle);
 	}
-	return out.subarray(0, count);
+	return out;
 }
 
 /** One arm from x_T on; states are made when they are asked for and kept. */
@@ -201,7 +189,7 @@ export class Gif {
 		const count = new Uint32Array(32768), u16 = (v) => [v & 255, v >> 8], chars = (v) => [...v].map((c) => c.charCodeAt(0));
 		for (let i = 0; i < data.length; i += 4) count[Gif.colour(data, i)]++;
 		this.palette = [...count.keys()].sort((a, b) => count[b] - count[a]).slice(0, 256);
-		this.index = new Int16Array(32768).fill(-1);
+		this.index = []; // of a colour in the palette
 		this.size = [...u16(width), ...u16(height)];
 		this.bytes = [...chars("GIF89a"), ...this.size, 0xf7, 0, 0];
 		for (const c of this.palette) for (const shift of [10, 5, 0]) this.bytes.push(((c >> shift) & 31) * 8.226);
@@ -223,9 +211,7 @@ export class Gif {
 		bytes.push(0x21, 0xf9, 4, 0, delay & 255, delay >> 8, 0, 0, 0x2c, 0, 0, 0, 0, ...this.size, 0, 8);
 		emit(256);
 		for (let i = 0; i < data.length; i += 4) {
-			const c = Gif.colour(data, i);
-			if (index[c] < 0) index[c] = this.nearest(c);
-			const pixel = index[c], key = (prefix << 8) | pixel, code = prefix < 0 ? pixel : table.get(key);
+			const c = Gif.colour(data, i), pixel = (index[c] ??= this.nearest(c)), key = (prefix << 8) | pixel, code = prefix < 0 ? pixel : table.get(key);
 			if (code !== undefined) { prefix = code; continue; }
 			emit(prefix);
 			if (next < 4096) {
@@ -245,12 +231,11 @@ export class Gif {
 
 // ---- the page
 
-const FIELDS = ["law", "T", "schedule", "seed", "scale", "pull", "arms", "view", "glass", "particle", "preset", "points"]; // kept in the address
 const KEYS = { " ": "play", ArrowLeft: "back", ArrowRight: "forward", Home: "start", End: "end", s: "score", g: "next" };
 const clamp = (v, low, high) => min(max(+v || 0, low), high);
 const table = (names, value) => Object.fromEntries(names.map((name) => [name, value(name)]));
 /** 0 … count in about `most` even strides, both ends included. */
-const thin = (count, most, all = count) => Array.from({ length: count + 1 }, (_, i) => i).filter((i) => i === count || i % max(1, floor(all / most)) === 0);
+const thin = (count, most, all = count) => [...Array(count + 1).keys()].filter((i) => i === count || i % max(1, floor(all / most)) === 0);
 const put = (node, text) => node.textContent === text || (node.textContent = text);
 const ratio = () => min(devicePixelRatio || 1, 2);
 
@@ -273,7 +258,7 @@ function stroke(ctx, colour, width, draw, alpha = 1) {
 	ctx.globalAlpha = 1;
 }
 function disc(ctx, colour, x, y, r) { ctx.beginPath(); ctx.arc(x, y, r, 0, 7); ctx.fillStyle = colour; ctx.fill(); }
-function write(ctx, colour, text, x, y) { Object.assign(ctx, { font: "600 14px system-ui,sans-serif", fillStyle: colour }).fillText(text, x, y); }
+function write(ctx, colour, text, x, y, textAlign = "left") { Object.assign(ctx, { font: "600 14px system-ui,sans-serif", fillStyle: colour, textAlign }).fillText(text, x, y); }
 function line(ctx, x, y, dx, dy) { ctx.moveTo(x, y); ctx.lineTo(x + dx, y + dy); }
 function cross(ctx, [x, y], r) { line(ctx, x - r, y, 2 * r, 0); line(ctx, x, y - r, 0, 2 * r); }
 function arrow(ctx, x, y, dx, dy, head) {
@@ -295,19 +280,18 @@ export function mount(host, o) {
 	const shadow = host.shadowRoot || host.attachShadow({ mode: "open" }), sheet = new CSSStyleSheet();
 	sheet.replaceSync(o.css);
 	shadow.adoptedStyleSheets = [sheet];
-	const ending = new AbortController(), calm = matchMedia("(prefers-reduced-motion: reduce)"), night = matchMedia("(prefers-color-scheme: dark)");
-	const { t: first, ...s } = o.state; // all that a reader can choose, see State in plane.py
+	const calm = matchMedia("(prefers-reduced-motion: reduce)"), night = matchMedia("(prefers-color-scheme: dark)");
+	const { t: first, ...s } = o.state, HUE = o.hues, ARMS = Object.keys(HUE); // all that a reader can choose, see State in plane.py
 	let run, panes = [], ui = {}, ink = {}, built = "", field = {}, layer = {}, k = 0, at = 0, last = 0, frame = 0;
 	let playing = false, visible = true, dirty = true, drawing = false, ended = false, previous = null, crosshair = [0, 0];
 	const say = (table, name, values = {}) => o.texts[s.language][table][name].replace(/\{(\w+)\}/g, (_, key) => values[key]);
-	const number = (v) => (Number.isFinite(v) ? v.toFixed(2) : "–"), percent = (v) => round(100 * v) + "%";
+	const number = (v) => (isNaN(v) ? "–" : v.toFixed(2)), percent = (v) => (isNaN(v) ? "–" : round(100 * v) + "%");
 
 	// ---- what follows from what is chosen
 
 	const armOf = (name) => ({
 		scale: name === "own" ? s.scale : +(name === "ddpm"), pull: name === "own" ? s.pull : 1, ode: name === "ddim",
 	});
-	const excess = ({ ode, pull, scale }) => (ode ? 0 : pull - (1 + scale ** 2) / 2);
 	const chain = (name) => (run.chains[name] ||= new Chain(run.law, run.schedule, armOf(name), run.draw));
 	const bar = (step = k) => run.schedule.bar[s.T - step];
 	function restart() {
@@ -329,29 +313,32 @@ export function mount(host, o) {
 		return chains.every((c) => c.k >= k);
 	}
 	const there = (name) => min(k, chain(name).k);
+	/** What is right at a step. Of the modes nothing (NaN) until they lie wider apart than they are wide. */
 	const reference = (step) => {
-		const std = sqrt(max((bar(step) * (run.law.cov[0] + run.law.cov[2])) / 2 + 1 - bar(step), LEAST));
-		return { std, distance: std, width: 1, ks: BAND / sqrt(s.particles), modes: min(...run.law.w), misplaced: 0 };
+		const { cov, w, between } = run.law, a = bar(step), v = max((a * (cov[0] + cov[2])) / 2 + 1 - a, LEAST), std = sqrt(v), one = 2 * a * between > v ? 1 : NaN;
+		return { std, distance: std, width: one, ks: BAND / sqrt(s.particles), modes: one * min(...w), misplaced: 0 * one };
 	};
-	/** −1 too small, 0 right, 1 too large. */
-	function judge(name, value, right) {
-		const m = o.limits, chance = 1 / sqrt(s.particles); // the band of a std, 95 %, in parts of it
-		if (name === "ks") return +(value > m.far + right);
-		if (right && name !== "modes") return value < m.less * (1 - chance) * right ? -1 : +(value > m.more * (1 + chance) * right);
-		return name === "modes" ? -(run.law.K === 2 && value < m.mode * right) : +(value > m.wrong);
+	/** A number of an arm at a step, if it says something there. */
+	const value = (arm, name, j = there(arm)) => (isNaN(reference(j)[name]) ? NaN : chain(arm).numbers[j][name]);
+	/** Of every number of an arm: −1 too small, 0 right, 1 too large. The marks in the table and the sentences follow it. */
+	function judge(arm) {
+		const m = o.limits, chance = 1 / sqrt(s.particles), two = run.law.K === 2; // chance: the band of a std, 95 %, in parts of it
+		const right = reference(there(arm)), outside = (v, name) => v > m.more * (1 + chance) * right[name] ? 1 : -(v < m.less * (1 - chance) * right[name]);
+		const rules = { ks: (v) => +(v > right.ks), modes: (v) => -(two && v < m.mode * right.modes), misplaced: (v) => +(!two && v > m.wrong) };
+		return table(Object.keys(right), (name) => (rules[name] || outside)(value(arm, name), name));
 	}
 	/** What has become of an arm: a key of the texts, and the numbers in its sentence. @returns {[string, any]} */
 	function verdict(name) {
-		const j = there(name), n = chain(name).numbers[j], r = reference(j);
-		const off = table(Object.keys(r), (key) => judge(key, n[key], r[key]));
-		const key = !j ? "start" : off.std > 0 ? "wide" : off.modes ? "lost" : off.misplaced && run.law.K > 2 ? "misplaced"
-			: off.std < 0 ? (n.distance < o.limits.pulled * r.distance ? "pulled" : "narrow")
-			: off.width ? (off.width < 0 ? "thin" : "fuzzy") : off.ks ? "off" : j < s.T ? "right" : "right_end";
-		return [key, { n: s.particles, spread: percent(n.std / r.std), p: percent(n.modes), w: percent(r.modes), wrong: percent(n.misplaced), width: percent(n.width), d: number(n.ks), T: s.T }];
+		const j = there(name), n = chain(name).numbers[j], r = reference(j), off = judge(name), most = max(...n.shares);
+		const key = !j ? "start" : off.std > 0 ? "wide" : off.modes ? "lost" : off.misplaced ? (most > 0.5 ? "one" : "misplaced")
+			: off.std ? (n.distance < o.limits.pulled * r.distance ? "pulled" : "narrow")
+			: off.width ? (off.width < 0 ? "thin" : "fuzzy") : off.ks || off.distance ? "off" : j < s.T ? "right" : "right_end";
+		return [key, { n: s.particles, T: s.T, d: number(n.ks), ks: number(r.ks), spread: percent(n.std / r.std), p: percent(n.modes), w: percent(r.modes),
+			wrong: percent(n.misplaced), width: percent(n.width), most: percent(most), share: percent(run.law.w[n.shares.indexOf(most)]) }];
 	}
 	function sentence(name) {
-		const [key, values] = verdict(name), more = excess(armOf(name)), fine = key.startsWith("right") || key === "start";
-		const cause = fine ? "" : more > 0.02 ? "excess" : more < -0.02 ? "lack" : s.T < o.limits.steps ? "coarse" : "";
+		const [key, values] = verdict(name), { ode, pull, scale } = armOf(name), more = ode ? 0 : pull - (1 + scale ** 2) / 2, fine = /^(right|start)/.test(key);
+		const cause = fine ? "" : more > 0.02 ? (scale ? "excess" : "alone") : more < -0.02 ? "lack" : s.T < o.limits.steps ? "coarse" : "";
 		return say("say", key, values) + (cause && (s.language === "zh" ? "" : " ") + say("say", cause, values));
 	}
 
@@ -363,7 +350,7 @@ export function mount(host, o) {
 		Object.assign(root, { lang: s.language, ariaLabel: say("ui", "title") });
 		const { open } = ui.more || o;
 		ui = Object.fromEntries([...root.querySelectorAll("[id]")].map((node) => [node.id, node]));
-		Object.assign(ui.more, { open });
+		ui.more.open = open;
 		built = s.language;
 	}
 	/** The page follows what is chosen. */
@@ -371,8 +358,8 @@ export function mount(host, o) {
 		if (built !== s.language) build();
 		drawing = s.law === "drawn" && !playing && !k;
 		for (const [id, node] of Object.entries(ui)) if (id in s) node[node.type === "checkbox" ? "checked" : "value"] = s[id];
-		const { arms } = s, over = s.view === "over", modes = run.law ? run.law.K : 1;
-		panes = over ? [{ arms }] : arms.map((name) => ({ arms: [name] }));
+		const { arms } = s, modes = run.law ? run.law.K : 1;
+		panes = s.view === "over" ? [{ arms }] : arms.map((name) => ({ arms: [name] }));
 		for (const pane of panes) pane.canvas = ui[pane.arms[0] + "-pane"].children[1];
 		for (const name of ARMS) {
 			const { canvas } = panes.find((pane) => pane.arms[0] === name) || {}, figure = ui[name + "-pane"];
@@ -380,24 +367,24 @@ export function mount(host, o) {
 			ui[name].disabled = arms.join() === name;
 			figure.hidden = ui[name + "-row"].hidden = !arms.includes(name);
 			figure.children[1].hidden = !canvas;
-			figure.children[1].className = drawing ? "draw" : "";
 		}
-		ui.panes.className = `n${arms.length} ${s.view}`;
-		root.dataset.modes = modes > 2 ? "many" : modes;
+		ui.panes.className = `n${arms.length} ${s.view} ${drawing ? "draw" : ""}`;
+		root.dataset.modes = min(modes, 3);
 		for (const id of ["scale", "pull"]) put(ui[id + "_"], number(s[id]));
 		ui.point.cx.baseVal.value = 6 + 90 * s.scale;
 		ui.point.cy.baseVal.value = 104 - 48 * s.pull;
 		ui.T.value = 50 * (Math.log10(s.T) - 1);
 		ui.T.ariaValueText = ui.T_.textContent = s.T;
 		ui.T.disabled = s.schedule === "given";
+		if (ui.mine.hidden && arms.includes("own")) ui.more.open = true;
 		ui.mine.hidden = !arms.includes("own");
 		ui.tools.hidden = s.law !== "drawn";
-		ui.undo.disabled = ui.clear.disabled = ui.done.disabled = !s.points.length;
+		ui.tools.disabled = !s.points.length;
 		ui.play.disabled = !run.law;
 		put(ui.play, say("ui", playing ? "pause" : "play"));
 		ui.time.max = s.T;
 		if (o.address && !playing) {
-			const kept = table(FIELDS.filter((name) => name !== "points" || s.law === "drawn"), (name) => s[name]);
+			const kept = table(o.kept.filter((name) => name !== "points" || s.law === "drawn"), (name) => s[name]);
 			try { history.replaceState(history.state, "", "#plane=" + encodeURIComponent(JSON.stringify({ ...kept, t: s.T - k }))); } catch { /* a page whose address is fixed */ }
 		}
 		wake();
@@ -416,10 +403,10 @@ export function mount(host, o) {
 		else if (value) { set({ preset: value }); if (s.law !== "drawn") play(true); }
 	}
 	function pointer(event) {
-		const { target, offsetX, offsetY, type, buttons } = event, down = type === "pointerdown", column = target.id.split("-chart");
+		const { target, offsetX, offsetY, type, buttons } = event, down = type === "pointerdown";
 		if (!down && !buttons) return;
 		if (target.id === "pad") set({ scale: (offsetX - 6) / 90, pull: (104 - offsetY) / 48 });
-		else if (column[1] === "") stop((s.T * offsetX) / target.clientWidth);
+		else if (target.id.endsWith("-chart")) stop((s.T * offsetX) / target.clientWidth);
 		else if (target.role === "img" && (down || drawing)) point(event, down);
 	}
 	function paint() { // the colours of the theme, for the canvases
@@ -432,7 +419,7 @@ export function mount(host, o) {
 
 	// ---- pictures
 
-	/** q(x_t) as a soft ground, and lines around 50 % and 90 % of it; made once for all panes. */
+	/** q(x_t) as a soft ground, and lines around 60 % and 90 % of it; made once for all panes. */
 	function ground(ctx, size, t, scale) {
 		const G = 96, { law, R } = run, key = [size, t, scale, ink.field].join(), cell = (2 * R) / G, u = size / G;
 		if (field.key !== key || field.law !== law) {
@@ -445,8 +432,8 @@ export function mount(host, o) {
 					if (y > 1e-9) for (let i = 0; i < G; i++) f[j * G + i] += y * gx[i];
 				}
 			}
-			const sorted = Float64Array.from(f).sort(), total = f.reduce((a, b) => a + b, 0), top = sorted[G * G - 1], rgb = ink.field.split(",");
-			for (let i = G * G - 1, sum = 0; i >= 0 && levels.length < 2; i--) if ((sum += sorted[i]) > total * [0.5, 0.9][levels.length]) levels.push(sorted[i]);
+			const sorted = Float64Array.from(f).sort(), total = f.reduce((a, b) => a + b, 0), top = sorted.at(-1), rgb = ink.field.split(",");
+			for (let i = G * G - 1, sum = 0; i >= 0 && levels.length < 2; i--) if ((sum += sorted[i]) > total * [0.6, 0.9][levels.length]) levels.push(sorted[i]);
 			const image = new ImageData(G, G), canvas = el("canvas", { width: G, height: G }), full = field.full || el("canvas");
 			for (let i = 0; i < G * G; i++) image.data.set([...rgb, 105 * sqrt(f[i] / top)], 4 * i);
 			canvas.getContext("2d").putImageData(image, 0, 0);
@@ -469,11 +456,11 @@ export function mount(host, o) {
 	/** Round points, put into the pixels by hand: many times as quick as drawing them one by one. */
 	function particles(ctx, name, x, size, scale, alpha) {
 		const n = round(size * scale), r = (size > 300 ? 1.7 : 1.35) * scale, unit = n / 2 / run.R;
-		if (layer.width !== n) layer = Object.assign(el("canvas", { width: n, height: n }), { image: new ImageData(n, n) });
+		if (layer.width !== n) layer = el("canvas", { width: n, height: n, image: new ImageData(n, n) });
 		const { data } = layer.image;
 		new Uint32Array(data.buffer).fill(parseInt(HUE[name].replace(/#(..)(..)(..)/, "$3$2$1"), 16)); // the colour, transparent
 		for (let i = 0; i < x.length; i += 2) {
-			const cx = (x[i] + run.R) * unit, cy = (run.R - x[i + 1]) * unit, right = min(cx + r, n - 1), low = min(cy + r, n - 1);
+			const cx = clamp((x[i] + run.R) * unit, r, n - r), cy = clamp((run.R - x[i + 1]) * unit, r, n - r), right = min(cx + r, n - 1), low = min(cy + r, n - 1);
 			for (let py = max(floor(cy - r), 0); py <= low; py++) for (let px = max(floor(cx - r), 0); px <= right; px++) {
 				const cover = r + 0.5 - sqrt((px + 0.5 - cx) ** 2 + (py + 0.5 - cy) ** 2), j = 4 * (py * n + px) + 3;
 				if (cover > 0) data[j] += (255 - data[j]) * alpha * min(cover, 1);
@@ -483,8 +470,7 @@ export function mount(host, o) {
 		ctx.drawImage(layer, 0, 0, size, size);
 	}
 	function score(ctx, size, t, px) {
-		const n = 15, x = f64(2 * n * n), e = f64(2 * n * n);
-		for (let i = 0; i < n * n; i++) { x[2 * i] = (((i % n) + 0.5) * 2 / n - 1) * run.R; x[2 * i + 1] = ((floor(i / n) + 0.5) * 2 / n - 1) * run.R; }
+		const n = 15, e = f64(2 * n * n), x = e.map((_, i) => (((i % 2 ? floor(i / 2 / n) : (i / 2) % n) + 0.5) * 2 / n - 1) * run.R);
 		denoise(run.law, run.schedule.bar[t], x, e);
 		stroke(ctx, ink.soft, 1, () => {
 			for (let i = 0; i < 2 * n * n; i += 2) {
@@ -513,7 +499,9 @@ export function mount(host, o) {
 				for (const p of followed) steps.forEach((j, i) => ctx[i ? "lineTo" : "moveTo"](...px(states[j][p], states[j][p + 1])));
 			}, 0.3);
 			particles(ctx, name, states[now], size, scale, arms[1] ? 0.4 : 0.55);
-			if (s.ellipse) stroke(ctx, colour, 2.2, () => ellipse(ctx, px(...numbers[now].mean), numbers[now].cov, unit));
+			const middle = px(...numbers[now].mean);
+			if (s.ellipse) stroke(ctx, colour, 2.2, () => ellipse(ctx, middle, numbers[now].cov, unit));
+			if (numbers[now].std * unit < 3) write(ctx, ink.ink, say("say", "here", { n: s.particles }), clamp(middle[0], 90, size - 90), middle[1] + 44, "center");
 			if (s.paths) for (const p of followed) for (const [fill, r] of [[ink.paper, size / 90], [colour, size / 125]]) disc(ctx, fill, ...px(states[now][p], states[now][p + 1]), r);
 		}
 		ctx.setLineDash([4, 4]);
@@ -521,64 +509,69 @@ export function mount(host, o) {
 		ctx.setLineDash([]);
 		if (s.glass) arms.forEach((name, i) => lens(ctx, name, now, px, size, i));
 	}
-	/** The step of the particle under the glass: x, the pull of ε̂, the kick of the noise, and the room that both need. */
+	/** The step of the particle under the glass: x, the pull b·ε̂, the noise σ·z, and the room that both need. The stretch by a is left out. */
 	function taken(name, now) {
 		const c = chain(name), p = 2 * (s.particle % (c.x.length / 2)), x = c.states[now].slice(p, p + 2), eps = f64(2), t = s.T - now;
 		if (!t) return { x };
-		const [a, b, sigma] = coefficients(c.arm, run.schedule, t), z = sigma ? run.draw(now) : [];
+		const [, b, sigma] = coefficients(c.arm, run.schedule, t), z = sigma ? run.draw(now) : x;
 		denoise(run.law, run.schedule.bar[t], x, eps);
-		const pull = [0, 1].map((i) => a * x[i] + b * eps[i] - x[i]), kick = [0, 1].map((i) => (sigma ? sigma * z[p + i] : 0));
-		return { x, pull, kick, room: max(hypot(...pull), hypot(pull[0] + kick[0], pull[1] + kick[1])) };
+		const pull = [b * eps[0], b * eps[1]], kick = [sigma * z[p], sigma * z[p + 1]];
+		return { x, b, sigma, pull, kick, room: max(hypot(...pull), hypot(pull[0] + kick[0], pull[1] + kick[1])) };
 	}
 	function lens(ctx, name, now, px, size, place) {
-		const { x, pull, kick } = taken(name, now), at = px(...x), r = size * 0.19, margin = r + 8;
+		const { x, pull, kick } = taken(name, now), at = px(...x), r = max(size * 0.15, 30), margin = r + 4;
 		const cx = (at[0] < size / 2 && at[1] < size / 2) !== place % 2 > 0 ? size - margin : margin, cy = place > 1 ? size - margin : margin;
 		stroke(ctx, ink.ink, 1.4, () => ctx.arc(...at, 5, 0, 7));
 		stroke(ctx, ink.ink, 1, () => line(ctx, ...at, cx - at[0], cy - at[1]), 0.5);
 		disc(ctx, ink.paper, cx, cy, r);
 		stroke(ctx, ink.ink, 1.4, () => ctx.arc(cx, cy, r, 0, 7));
+		disc(ctx, HUE[name], cx, cy, 4);
 		if (pull) {
 			const scale = (0.85 * r) / max(LEAST, ...s.arms.map((arm) => taken(arm, there(arm)).room || 0)); // one for all panes
 			let from = [cx, cy];
-			for (const [colour, text, step] of [[ink.ink, "ε̂", pull], [HUE[name], "z", kick]]) {
-				const [x, y] = from, dx = step[0] * scale, dy = -step[1] * scale;
-				stroke(ctx, colour, 3, () => arrow(ctx, x, y, dx, dy, 9));
-				if (hypot(dx, dy) > 28) write(ctx, colour, text, x + dx / 2 - 4 - (12 * dy) / hypot(dx, dy), y + dy / 2 + 5 + (12 * dx) / hypot(dx, dy));
+			for (const [colour, text, step] of [[ink.ink, "−ε̂", pull], [HUE[name], "z", kick]]) {
+				const [x, y] = from, dx = step[0] * scale, dy = -step[1] * scale, away = 13 / hypot(dx, dy);
+				stroke(ctx, colour, 2, () => arrow(ctx, x, y, dx, dy, 8));
+				if (away < 13) write(ctx, colour, text, x + dx / 2 - dy * away, y + dy / 2 + 5 + dx * away, "center");
 				from = [x + dx, y + dy];
 			}
 		}
-		disc(ctx, HUE[name], cx, cy, 4);
 	}
 	/** One number of every arm over time, with what it should be. */
 	function chart(name, canvas) {
-		const w = canvas.clientWidth, h = canvas.clientHeight, top = ["ks", "modes", "misplaced"].includes(name) ? 1 : 1.5;
+		const w = canvas.clientWidth, h = canvas.clientHeight, { top } = canvas.dataset;
 		if (!w) return;
-		const ctx = fit(canvas), X = (j) => 2 + (j / s.T) * (w - 4), Y = (v) => h - 3 - (clamp(v, 0, top) / top) * (h - 6);
+		const ctx = fit(canvas), X = (j) => 2 + (j / s.T) * (w - 4), Y = (v) => h - 3 - (min(v, top) / top) * (h - 6);
 		const trace = (colour, width, count, value) => stroke(ctx, colour, width, () => thin(count, 120, s.T).forEach((j) => ctx.lineTo(X(j), Y(value(j)))));
 		ctx.setLineDash([3, 3]);
 		trace(ink.soft, 1.2, s.T, (j) => reference(j)[name]);
+		s.arms.forEach((arm, i) => {
+			ctx.setLineDash(i > 1 ? [6, 6 * i] : []); // lines that lie on each other are both seen
+			trace(HUE[arm], 2, chain(arm).k, (j) => value(arm, name, j));
+		});
 		ctx.setLineDash([]);
-		s.arms.forEach((arm, i) => trace(HUE[arm], 0.9 * (s.arms.length - i + 1), chain(arm).k, (j) => chain(arm).numbers[j][name]));
 		stroke(ctx, ink.ink, 1, () => line(ctx, X(k), 0, 0, h), 0.6);
 	}
 	function numbers() {
+		const marks = table(s.arms, judge);
 		for (const [name, right] of Object.entries(reference(k))) {
 			const text = ["modes", "misplaced"].includes(name) ? percent : number;
 			put(ui["right-" + name], (name === "ks" ? "< " : "") + text(right));
 			for (const arm of s.arms) {
-				const found = chain(arm).numbers[there(arm)][name], off = judge(name, found, right), cell = ui[`${arm}-${name}`];
-				put(cell, text(found) + ["", " ▲", " ▼"].at(off));
+				const off = marks[arm][name], cell = ui[`${arm}-${name}`];
+				put(cell, text(value(arm, name)) + ["", " ▲", " ▼"].at(off));
 				cell.classList.toggle("bad", !!off);
 			}
 			chart(name, ui[name + "-chart"]);
 		}
 	}
 	function words() {
-		const told = number(sqrt(1 - bar())), draws = drawing || !run.law, now = `t = ${s.T - k}. `;
+		const told = sqrt(1 - bar()), draws = drawing || !run.law, now = `t = ${s.T - k}. `;
 		const spoken = table(s.arms, (name) => {
-			const says = draws ? say("ui", "draw") : sentence(name), { pull, kick } = s.glass && !draws ? taken(name, there(name)) : {};
+			const says = draws ? say("ui", "draw") : sentence(name), { b, sigma } = s.glass && !draws ? taken(name, there(name)) : {}, held = draws || chain(name).held[k];
+			const fit = say("say", held < 0.9 * told ? "less" : held > 1.1 * told ? "more" : "fits");
 			put(ui[name + "-says"], says);
-			put(ui[name + "-note"], pull ? say("say", "glass", { pull: number(hypot(...pull)), kick: number(hypot(...kick)), told, held: number(chain(name).held[k]) }) : "");
+			put(ui[name + "-note"], b ? say("say", "glass", { pull: number(-b), kick: sigma && number(sigma), told: number(told), held: number(held), fit }) : "");
 			return `${say("arm", name)}: ${says}`;
 		});
 		if (!playing) {
@@ -592,8 +585,7 @@ export function mount(host, o) {
 	function draw() {
 		for (const { canvas, arms } of panes) if (canvas.clientWidth) drawPane(canvas, arms, canvas.clientWidth, ratio());
 		ui.time.value = k;
-		put(ui.t, `t = ${s.T - k}`);
-		ui.time.ariaValueText = say("ui", "of", { t: s.T - k, T: s.T });
+		put(ui.t, (ui.time.ariaValueText = say("ui", "of", { t: s.T - k, T: s.T })));
 		if (run.law) numbers();
 		words();
 	}
@@ -658,17 +650,15 @@ export function mount(host, o) {
 		else if (has("law", "T", "schedule", "arms", "scale", "pull")) s.preset = "";
 		Object.assign(s, changes);
 		if (!Object.hasOwn(o.laws, s.law)) s.law = Object.keys(o.laws)[0];
-		if (!["course", "linear", "cosine", o.given && "given"].includes(s.schedule)) s.schedule = "course";
+		if (!o.schedules.includes(s.schedule)) s.schedule = "course";
 		s.arms = ARMS.filter((name) => [s.arms].flat().includes(name));
 		if (!s.arms.length) s.arms = ["ddpm"];
-		for (const [name, low, high] of [["T", 1, 1000], ["seed", 0, 999999], ["particle", 0, 1e6]]) s[name] = round(clamp(s[name], low, high));
-		s.scale = clamp(s.scale, 0, 1.5);
-		s.pull = clamp(s.pull, 0, 2);
+		for (const [name, [low, high, parts]] of Object.entries(o.ranges)) s[name] = round(clamp(s[name], low, high) * parts) / parts;
 		s.points = [s.points].flat().filter((p) => Array.isArray(p) && p.length === 2 && p.every(Number.isFinite)).slice(-256);
 		if (!run || has("law", "T", "schedule", "seed", "points", "particles")) { playing = false; restart(); }
 		else if (has("scale", "pull")) delete run.chains.own;
-		if (t !== undefined) { k = at = round(s.T - clamp(t, 0, s.T)); playing = false; }
-		refresh();
+		if (t === undefined) refresh();
+		else stop(s.T - clamp(t, 0, s.T));
 		if (has("theme")) paint();
 	}
 	/** What is chosen, t, and for every arm the particles (x0, y0, x1, …), numbers, held level and verdict. */
@@ -728,10 +718,10 @@ export function mount(host, o) {
 	seen.observe(host);
 	sizes.observe(root);
 	themes.observe(document.documentElement, { attributes: true, attributeFilter: ["data-theme", "data-mantine-color-scheme"] });
-	night.addEventListener("change", paint, { signal: ending.signal });
+	night.onchange = paint;
 	let found = null;
 	if (o.address && location.hash.startsWith("#plane=")) try { found = JSON.parse(decodeURIComponent(location.hash.slice(7))); } catch { /* not ours */ }
-	const kept = FIELDS.filter((name) => typeof found?.[name] === typeof s[name]);
+	const kept = o.kept.filter((name) => typeof found?.[name] === typeof s[name]);
 	set({ theme: s.theme, ...table(kept, (name) => found[name]), t: found?.t ?? first });
 
 	return {
@@ -739,7 +729,7 @@ export function mount(host, o) {
 		destroy() {
 			ended = true;
 			cancelAnimationFrame(frame);
-			ending.abort();
+			night.onchange = null;
 			for (const observer of [sizes, seen, themes]) observer.disconnect();
 			shadow.replaceChildren();
 			shadow.adoptedStyleSheets = [];
@@ -748,9 +738,4 @@ export function mount(host, o) {
 }
 
 /** For anywidget: the options are the widget's trait. */
-export default {
-	render({ model, el: host }) {
-		const plane = mount(host, model.get("options"));
-		return () => plane.destroy();
-	},
-};
+export default { render: ({ model, el: host }) => mount(host, model.get("options")).destroy };

@@ -14,15 +14,16 @@ import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
-from diffviz.diagnosis.verdicts import FAR, LESS, MORE, PULLED
+from diffviz.diagnosis.verdicts import FURTHER, NEARER, PULLED
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError
 from diffviz.files.catalogue import LANGUAGES, catalogue
 
 Array = NDArray[np.float64]
 
-ARMS = ("ddpm", "z0", "ddim", "own")
-NUMBERS = ("distance", "std", "width", "ks", "modes", "misplaced")
+HUES = {"ddpm": "#1a7fc4", "z0": "#d55e00", "ddim": "#009e73", "own": "#7d5cf5"}
+"""The arms, and the colour of each."""
+ARMS = tuple(HUES)
 SCHEDULES = ("course", "linear", "cosine")
 STEPS = 500
 """The T whose β ends at 0.02; see `schedule`."""
@@ -32,18 +33,30 @@ MAX_POINTS = 256
 DRAWN = 0.1
 """Std of the Gaussian that stands on each point drawn by hand."""
 LIMITS = {
-    "less": LESS,
-    "more": MORE,
+    "less": NEARER,
+    "more": FURTHER,
     "pulled": PULLED,
-    "far": FAR,
     "mode": 0.5,
     "wrong": 0.3,
     "steps": 40,
 }
 """When a sentence is true: the thresholds of `diffviz.diagnosis.verdicts`, and three for what
-only the plane can say. A mode with less than ``mode`` of its share is lost; ``wrong`` is the part
-of the points in a wrong mode. With fewer than ``steps`` steps, an error of a sampler in balance
-is put down to them."""
+only the plane can say. They hold for distance, std and width, in parts of what is right. A mode
+with less than ``mode`` of its share has lost points; ``wrong`` is the part of the points that
+should be in another mode. With fewer than ``steps`` steps, an error of a sampler in balance is
+put down to them."""
+RANGES = {
+    "T": (1, MAX_T, 1),
+    "seed": (0, 999_999, 1),
+    "particle": (0, 10**6, 1),
+    "scale": (0, 1.5, 10**6),
+    "pull": (0, 2, 10**6),
+}
+"""What a number may be: from, to, in how many parts of 1."""
+KEPT = ("law", "T", "schedule", "seed", "scale", "pull", "arms", "view", "glass", "particle")
+"""What the address keeps, next to the preset and the points."""
+_CHARTS = {"distance": 1.5, "std": 1.5, "width": 1.5, "ks": 1, "modes": 1, "misplaced": 1}
+"""The numbers, and the top of the chart of each."""
 
 
 @dataclass(frozen=True)
@@ -225,8 +238,12 @@ def options(
         "laws": {name: asdict(law) for name, law in laws().items()},
         "presets": {name: asdict(choice) for name, choice in PRESETS.items()},
         "limits": LIMITS,
+        "ranges": RANGES,
+        "schedules": SCHEDULES,
+        "kept": (*KEPT, "preset", "points"),
+        "hues": HUES,
         "drawn": DRAWN,
-        "css": _file("plane.css"),
+        "css": _file("plane.css") + "".join(f".{arm}{{--c:{HUES[arm]}}}" for arm in ARMS),
         "html": page(laws(), SCHEDULES),
         "texts": {name: _texts(name) for name in LANGUAGES},
     }
@@ -234,7 +251,7 @@ def options(
 
 def page(laws: Iterable[str], schedules: Iterable[str]) -> str:
     """The page with these laws and schedules to choose from; texts stand as {table.name}."""
-    lists = {"presets": list(PRESETS), "arms": list(ARMS), "columns": NUMBERS}
+    lists = {"presets": list(PRESETS), "arms": list(ARMS), "charts": _CHARTS}
     html = jinja2.Template(_file("plane.html.j2"))
     return html.render(laws=laws, schedules=schedules, **lists)
 

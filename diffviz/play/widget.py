@@ -56,7 +56,8 @@ def play_options(denoiser: object, schedule: NoiseSchedule | None) -> dict[str, 
     schedules = [*given, *plane.SCHEDULES]
     options = plane.options(settings=settings)
     data = {name: asdict(law) for name, law in laws.items()}
-    return {**options, **given, "laws": data, "html": plane.page(laws, schedules)}
+    html = plane.page(laws, schedules)
+    return {**options, **given, "laws": data, "schedules": schedules, "html": html}
 
 
 def law_of(denoiser: object) -> plane.Law:
