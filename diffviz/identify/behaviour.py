@@ -38,10 +38,8 @@ SPREAD = 0.5
 """The std of data against which a deviation counts."""
 DROP = 0.35
 """A reading is dropped at a call that is off by more. Right ones stay below 0.1."""
-GOOD = 0.06
-"""No other reading is tried after one that stays below."""
 MARGIN = 0.05
-"""By how much a less likely reading must be better."""
+"""By how much a less likely reading must be better; after one that stays below, none is tried."""
 OFF = 0.12
 """A loop misbehaves from here on: right loops of 20 families stay below 0.09."""
 SEEN = 0.07
@@ -109,7 +107,7 @@ class Trace:
             alpha = min((a[k] / a[k + 1]) ** 2, 1.0)
             kept = alpha * (b[k + 1] / b[k]) ** 4
             held = math.sqrt(kept * held**2 + 1 - alpha)
-            if abs(math.log(max(level[k + 1], 1e-12) / max(held, 1e-12))) > GOOD:
+            if abs(math.log(max(level[k + 1], 1e-12) / max(held, 1e-12))) > MARGIN:
                 return False
         return True
 
@@ -636,13 +634,23 @@ def behave(
         # The likelier reading stays unless another one is clearly better.
         if math.isfinite(cost) and (best is None or cost < best[0] - MARGIN):
             best = cost, trace, way
-        if best is not None and best[0] < GOOD:
+        if best is not None and best[0] < MARGIN:
             break
     # Fractions i/T of all T count steps, whatever else they are like.
     counts = np.allclose(loop.times * schedule.T, np.rint(loop.times * schedule.T), atol=1e-3)
-    counts &= len(loop.times) > 0.9 * schedule.T and best is not None and best[0] > GOOD
+    counts &= len(loop.times) > 0.9 * schedule.T and best is not None and best[0] > MARGIN
     if counts and best is not None and best[2].path.index is None:
         return law
     if best is not None and best[0] <= OFF:
-        return law.seen_as(best[2], best[1])
+        seen = law.seen_as(best[2], best[1])
+        if seen.half is None or not seen.half.wrong_end:
+            return seen
+        # A point cannot tell readings apart that differ in what they make of the data's std.
+        for way in ways:
+            trace = lab.run(way, bound=OFF)
+            if way is not best[2] and trace.total <= OFF:
+                other = law.seen_as(way, trace)
+                if other.behaves:
+                    return other
+        return seen
     return law.painted() or law

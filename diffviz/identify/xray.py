@@ -23,7 +23,7 @@ from torch import Tensor
 from diffviz.diagnosis.findings import Finding
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError
-from diffviz.identify.behaviour import GOOD, Behaviour, behave
+from diffviz.identify.behaviour import MARGIN, Behaviour, behave
 from diffviz.identify.calls import Loop, Randomness, open_loop
 from diffviz.identify.judge import Measured, judge, shares_of
 from diffviz.identify.paths import Reading, Time
@@ -167,7 +167,7 @@ def _likelier(
     first = law.ways[0]
     if not law.behaves or law.reading is None or law.point is None or seen is None or seen.exact:
         return law, seen
-    if law.reading.answer == first.answer or law.point.cost <= GOOD or law.kind != "noise":
+    if law.reading.answer == first.answer or law.point.cost <= MARGIN or law.kind != "noise":
         return law, seen
     other = examine(loop, replace(law, reading=first), schedule, generator, randomness)
     if other is None or not other.steps.exact.all():
