@@ -274,8 +274,9 @@ def test_tables_hold_the_runs_numbers(harmless, shown):
 
 def test_few_samples_are_warned_of(harmless, shown, words):
     """Kills: a warning of many samples instead of few."""
-    few = catalogue("en")["report.ends.few"].partition("{n}")[0]
-    assert few + "8" in shown.text and few not in page.render(_many(harmless, 32))
+    few = catalogue("en")["report.ends.few"]
+    rest = few.partition("{n}")[2]
+    assert few.replace("{n}", "8") in shown.text and rest not in page.render(_many(harmless, 32))
 
 
 def test_lambda_is_read_of_a_linear_denoiser_only(tmp_path):
