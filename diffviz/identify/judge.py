@@ -635,8 +635,7 @@ def _noise_law(steps: Steps, near: Expected) -> list[Finding]:
     if shared.any() or correlated.any():
         return [_together(steps, near, shared, correlated)]
     again, value = steps.returning()
-    # One such step alone, just after x_T that both runs share, is the part of x_T in it.
-    if again.sum() > 1 or (again.any() and not again[1:5].any()):
+    if again.any():
         return [_finding(near, "noise-reused-across-steps", again, found=value)]
     law = np.array([n.ks_p for n in noise]) < 2 * ndtr(-threshold)
     law |= steps.noisy & _moments_off(steps)

@@ -49,7 +49,8 @@ def least_squares(columns: Array, target: Array, weights: Array | None = None) -
     """
     if weights is not None:
         columns, target = columns * weights[..., None, :], target * weights
-    size = np.sqrt(np.maximum(np.einsum("...ck,...ck->...c", columns, columns), 1e-300))
+    size = np.sqrt(np.einsum("...ck,...ck->...c", columns, columns))
+    size = np.where(size > 1e-150, size, 1.0)  # a column of zeros gets no part
     rows = columns / size[..., None]
     inverse = np.linalg.pinv(rows @ rows.swapaxes(-1, -2), rcond=1e-11, hermitian=True)
     found: Array = np.zeros_like(size)
