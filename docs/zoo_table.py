@@ -36,7 +36,8 @@ def main():
     found = {}
     for name, (want, source) in cases.WRONG.items():
         seen = first(name, source)
-        found.setdefault(f"`{want}`", Counter())[f"`{seen[0].id}`" if seen else "nothing"] += 1
+        wanted = " or ".join(f"`{one}`" for one in want.split("|"))
+        found.setdefault(wanted, Counter())[f"`{seen[0].id}`" if seen else "nothing"] += 1
     for name, (_, source) in cases.RIGHT.items():
         errors = [f"`{f.id}`" for f in first(name, source) if f.severity == "error"]
         found.setdefault("nothing", Counter())[(errors or ["no error"])[0]] += 1

@@ -249,6 +249,7 @@ class Recorder(Spy):
         self.kept.append(np.stack([state[_places(state.size)], np.zeros(min(state.size, PLACES))]))
         self._step(end, state)
 
+    @np.errstate(over="ignore", invalid="ignore", divide="ignore")
     def _step(self, x: Tensor, after: Array) -> None:
         i, other = len(self.found), self._other
         if other is None or i + 1 >= len(other.kept):

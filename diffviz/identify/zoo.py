@@ -251,7 +251,7 @@ _FAULTS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("state-clipped", "x-clipped", _STD, f"{_STD}\n        x = x.clamp(-1, 1)"),
         ("half-precision", "half-precision", "(shape)", "(shape).bfloat16()",
          _STD, f"{_STD}\n        x = x.bfloat16()"),
-        ("division-by-zero", "nonfinite", _ROOT, _ROOT.replace("[t])", "[t - 1])", 1)),
+        ("division-by-zero", "eps-coefficient", _ROOT, _ROOT.replace("[t])", "[t - 1])", 1)),
     ),
     "through-x0": (
         ("clipped", "x0-clipped", "        z =", "        x_0 = x_0.clamp(-1, 1)\n        z ="),
