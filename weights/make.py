@@ -61,11 +61,11 @@ class Recipe:
     """All that decides the weights."""
 
     sprites: int = 12_000
-    epochs: int = 200
+    epochs: int = 130
     batch: int = 128
     lr: float = 1.5e-3
     decay: float = 0.998
-    context_drop: float = 0.4
+    context_drop: float = 0.3
     seed: int = 0
     features: int = 64
 
