@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -91,14 +92,15 @@ def ancestral(variance="beta", schedule=SCHEDULE, told=lambda t: t, through=Fals
     return sample
 
 
-def flow(up=True, unit=1.0, n=25, answer="v", heun=False, sign=1.0, start=torch.randn):
+def flow(up=True, unit=1.0, n=25, answer="v", heun=False, sign=1.0, start=torch.randn,
+         tell=lambda t, s: t):  # fmt: skip
     """dx/dt = v, from noise at one end to data at the other."""
 
     def sample(model, shape):
         times = torch.linspace(0, 1, n + 1) if up else torch.linspace(1, 0, n + 1)
 
         def slope(x, t):
-            m = model(x, (t * unit).expand(len(x)))
+            m = model(x, (tell(t, t + (1 / n if up else -1 / n)) * unit).expand(len(x)))
             return m if answer == "v" else (m - x) / (1 - t) if up else (x - m) / t
 
         x = start(shape)
@@ -144,7 +146,7 @@ def edm(n=18, heun=True, churn=0.0, answer="x0", high=80.0, low=0.002):
     return sample
 
 
-def sigma_rule(kind, n=20, scaled=False):
+def sigma_rule(kind, n=20, scaled=False, noise=1.0):
     """Rules of σ with an answer x_0; with ``scaled`` the model is given x/√(1+σ²) and an index."""
 
     def sample(model, shape):
@@ -162,7 +164,7 @@ def sigma_rule(kind, n=20, scaled=False):
             up = (then**2 * (now**2 - then**2) / now**2) ** 0.5
             down = (then**2 - up**2) ** 0.5
             if kind == "lcm":
-                x = x_0 + then * torch.randn_like(x)
+                x = x_0 + noise * then * torch.randn_like(x)
             elif kind == "ancestral":
                 x = x + (x - x_0) / now * (down - now) + up * torch.randn_like(x)
             elif kind == "dpm-2" and then:
@@ -182,12 +184,12 @@ def sigma_rule(kind, n=20, scaled=False):
     return sample
 
 
-def exploding(corrector=True, last=False, n=60, score=False):
+def exploding(corrector=True, last=False, n=60, score=False, start=1.0):
     """Predictor and corrector of variance-exploding score models, 2011.13456."""
 
     def sample(model, shape):
         levels = [*np.geomspace(50, 0.01, n), 0.0]
-        x = torch.randn(shape) * levels[0]
+        x = torch.randn(shape) * levels[0] * start
         for now, then in pairwise(levels):
             told = torch.full((len(x),), now)
             if corrector:
@@ -263,7 +265,7 @@ def adaptive(model, shape):
     return x
 
 
-def along(level, told, answer="eps", n=30, end=1.0):
+def along(level, told, answer="eps", n=30, end=1.0, signal=1.0):
     """DDIM between the levels of u = 1…0, for a model that is told something of u."""
 
     def sample(model, shape):
@@ -274,7 +276,7 @@ def along(level, told, answer="eps", n=30, end=1.0):
             eps = {"eps": m, "v": b * x + a * m}.get(answer)
             if answer == "F":
                 eps = (b * x - a * m / 2) / (b * b + a * a / 4)
-            x = c * (x - b * eps) / a + d * eps
+            x = (signal if w else 1.0) * c * (x - b * eps) / a + d * eps
         return end * x
 
     return sample
@@ -291,14 +293,15 @@ def inputs(u):
     return 1 / size, sigma / size
 
 
-def adams(model, shape):
-    """Three slopes in memory, 2206.00364's levels."""
+def adams(model, shape, turned=False):
+    """Three slopes in memory, 2206.00364's levels; ``turned`` takes them in the wrong order."""
     levels, old = sigmas(25), []
     x = torch.randn(shape) * levels[0]
     for now, then in pairwise(levels):
         old = [(x - model(x, torch.full((len(x),), now))) / now, *old[:2]]
         weights = {1: [1.0], 2: [1.5, -0.5], 3: [23 / 12, -16 / 12, 5 / 12]}[len(old)]
-        x = x + (then - now) * sum(w * d for w, d in zip(weights, old, strict=True))
+        slopes = old[::-1] if turned else old
+        x = x + (then - now) * sum(w * d for w, d in zip(weights, slopes, strict=True))
     return x
 
 
@@ -321,7 +324,7 @@ def from_picture(off=0, picture=PICTURE, begin=600):
     return sample
 
 
-def painted(root=True):
+def painted(root=True, picture=PICTURE):
     """In-painting: the left half is a noised picture in every step."""
     bars = torch.tensor(LONG.alpha_bars).float()
 
@@ -332,7 +335,7 @@ def painted(root=True):
             x_0 = (x - (1 - bars[t]).sqrt() * e) / bars[t].sqrt()
             x = bars[s].sqrt() * x_0 + (1 - bars[s]).sqrt() * e
             b = (1 - bars[s]).sqrt() if root else 1 - bars[s]
-            known = bars[s].sqrt() * PICTURE + b * torch.randn(SHAPE)
+            known = bars[s].sqrt() * picture + b * torch.randn(SHAPE)
             x = torch.cat([known[..., :4], x[..., 4:]], -1)
         return x
 
@@ -401,6 +404,7 @@ RIGHT: dict[str, tuple[Callable, NoiseSchedule, str, str]] = {
     ),
     "img2img of grey": (from_picture(picture=0 * PICTURE), LONG, "index0", "eps"),
     "in-painting": (painted(), LONG, "index0", "eps"),
+    "in-painting of grey": (painted(picture=0 * PICTURE), LONG, "index0", "eps"),
 }  # fmt: skip
 
 
@@ -505,11 +509,17 @@ def half_of_them(x):
         (ancestral(last=0), SCHEDULE, "noise-last-step", True),
         (from_picture(off=-400), LONG, "start-level", False),
         (painted(root=False), LONG, "level-low", False),
+        (flow(False, 1000.0, tell=lambda t, s: s), LONG, "time-off-by-one", False),
+        (flow(False, 1000.0, tell=lambda t, s: t**0.5), LONG, "time-of-another-state", False),
+        (exploding(False, score=True, start=0.02), LONG, "start-not-normal", False),
+        (sigma_rule("lcm", 4, noise=0.5), LONG, "noise-scale", False),
+        (along(circle, lambda u: 1.56 * u, "v", signal=0.9), LONG, "x-coefficient", False),
+        (partial(adams, turned=True), LONG, "spread-off", True),
     ],
 )
 def test_what_goes_wrong_is_said_first(sampler, schedule, want, behaves):
     """Kills: a cause after its consequences; an error for what has no effect, and none for what
-    has one."""
+    has one; a reading under which the steps are no known rule with one thing changed."""
     seen = look(sampler, schedule, shape=SHAPE)
     assert (seen.findings[0].id, seen.behaves) == (want, behaves)
     assert (seen.findings[0].severity == "error") is not behaves
@@ -555,6 +565,11 @@ def yields(model, shape):
     yield x
 
 
+def warms_up(model, shape):
+    model(torch.zeros(1, *shape[1:]), torch.ones(1))  # makes lazy layers
+    return ancestral()(model, shape)
+
+
 @pytest.mark.parametrize(
     "hand",
     [
@@ -568,12 +583,14 @@ def yields(model, shape):
         lambda m, x, t: m.module.unet(x, t).sample,
         lambda m, x, t: m.cuda()(x.to("cuda"), t),
         lambda m, x, t: m(x.numpy(), t),
+        lambda m, x, t: torch.cat([m(c, t[:4]) for c in x.split(4)]),
+        lambda m, x, t: m(torch.cat([x, torch.ones_like(x)], 2), t)[:, :, :8],
         lambda m, x, t: 1.5 * m(torch.cat([x, x]), torch.cat([t, t]))[:8] - 0.5 * m(x, t),
     ],
 )
 def test_every_way_to_call_a_model(hand):
     """Kills: the second argument taken for the time whatever it is; a device that is not there;
-    an answer of one kind only."""
+    an answer of one kind only; a batch in parts taken for other shapes of the state."""
     fixed = with_tables(lambda m, x, t: torch.as_tensor(hand(m, x, t)))
     seen = look(lambda model: fixed(model, SHAPE))
     assert (seen.rule, seen.behaves, errors(seen)) == ("ddpm/beta", True, [])
@@ -589,10 +606,13 @@ def test_every_way_to_call_a_model(hand):
         (Holder().sample, {"model": "model"}),
         (lambda model, shape: SimpleNamespace(sample=ancestral()(model, shape)), {}),
         (torch.inference_mode()(ancestral()), {}),
+        (warms_up, {}),
+        (lambda model, n: torch.cat([ancestral()(model, (4, 3, 8, 8)) for _ in range(2)]), {}),
     ],
 )
 def test_every_way_to_call_a_sampler(sampler, options):
-    """Kills: a second argument that is always a shape, a generator that is not run to its end."""
+    """Kills: a second argument that is always a shape, a generator that is not run to its end; a
+    call before the loop taken for its first; samples made in groups."""
     seen = look(sampler, **options)
     assert (seen.rule, errors(seen)) == ("ddpm/beta", [])
 

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError
-from diffviz.identify.calls import Ending, Loop, Randomness, Spy, in_reach, unit
+from diffviz.identify.calls import Loop, Randomness, Spy, in_reach
 from diffviz.identify.paths import Reading, Time, readings_for
 
 Array = NDArray[np.float64]
@@ -48,6 +48,8 @@ END_NOISE = 0.1
 """The std that a point may have at the end. Right loops stop at up to 0.06 by design."""
 END_HALF = 0.5
 """|log| of the end's std over that of the data at s = ½, for loops of ``ENOUGH`` calls or more."""
+TRIED = 6
+"""How many readings are tried with a model that knows the level of a state."""
 LATE = 0.2
 """The signal that may be missing at the start."""
 ENOUGH = 16
@@ -74,6 +76,7 @@ class Trace:
     level: list[float] = field(default_factory=list)
     off: list[float] = field(default_factory=list)
     kept: list[Tensor] = field(default_factory=list)
+    last: Tensor | None = None
     dropped: bool = False
     broken: float | None = None
     end: "End | None" = None
@@ -111,14 +114,17 @@ class Trace:
                 return False
         return True
 
-    def first_order(self) -> tuple[Array, Array]:
+    def first_order(self, noise: Array | None = None) -> tuple[Array, Array]:
         """(signals, stds) of the end of first-order rules on the told levels, for these data.
 
-        DDIM's, DDPM's with either variance, and x̂_0 with fresh noise. x̂_0 = μ + g·(x − aμ) with
+        DDIM's, DDPM's with either variance, and x̂_0 with fresh noise; of a loop whose noise is
+        known at every step, the last two with that noise. x̂_0 = μ + g·(x − aμ) with
         g = s²a/(a²s² + b²), so that signal and variance follow linear recursions.
         """
         a, b = np.array(self.a), np.array(self.b)
         order = [0, *(i for i in range(1, len(a)) if b[i] / a[i] < 0.999 * (b / a)[:i].min())]
+        if noise is not None and len(order) != len(noise):
+            noise = None
         a, b = np.append(a[order], 1.0), np.append(b[order], 0.0)
         size = np.hypot(a, b)
         signal, variance = np.full(4, self.signal[0]), np.full(4, self.level[0] ** 2)
@@ -128,6 +134,8 @@ class Trace:
             rest = (b[k + 1] / size[k + 1]) ** 2
             small = (1 - alpha) * rest / (b[k] / size[k]) ** 2
             added = size[k + 1] ** 2 * np.array([0, small, (1 - alpha) * (rest > 0), rest])
+            if noise is not None:
+                added[2:] = noise[k] ** 2 if np.isfinite(noise[k]) else added[1]
             room = np.maximum(b[k + 1] ** 2 - added, 0)
             room[2] = b[k + 1] ** 2 - size[k + 1] ** 2 * small
             d = np.sqrt(np.maximum(room, 0)) / b[k]
@@ -188,6 +196,7 @@ class ExactModel(Spy):
         keep: bool = False,
         only: Tensor | None = None,
         least: float = 0.0,
+        own: bool = False,
     ) -> None:
         super().__init__(self._exact, loop.layout, loop.calls, loop.seconds, loop.shape[0])
         self.trace = Trace(spread)
@@ -199,17 +208,18 @@ class ExactModel(Spy):
             self._flat = self._flat[self._only]
         self._square = float(self._flat @ self._flat)
         self._point = (0.0, 1.0)
-        self._least, self._wide = least, 1.0
+        self._least, self._wide, self._own = least, 1.0, own
 
     def see(self, x: Tensor, value: float) -> None:
         """Measure the state, and end the run where its reading is wrong."""
         trace = self.trace
         a, b = (float(v[0]) for v in self._reading.path.levels(np.array([value])))
-        if not (math.isfinite(a) and math.isfinite(b) and b >= 0):
-            trace.dropped = True
+        empty = b == 0 and self._reading.answer in ("eps", "score") and 0.0 in trace.b
+        if not (math.isfinite(a) and math.isfinite(b) and b >= 0) or empty:
+            trace.dropped = True  # ε̂ of the data themselves is asked for again and again
             raise _Dropped
         self._point = a, b
-        flat = x.reshape(-1).to("cpu", torch.float64)
+        flat = trace.last = x.reshape(-1).to("cpu", torch.float64, copy=True)
         if self._only is not None and self._only.numel() == flat.numel():
             flat = flat[self._only]
         if flat.numel() != self._flat.numel():
@@ -217,9 +227,11 @@ class ExactModel(Spy):
                 f"the states of the sampler held {self._flat.numel()} values once and "
                 f"{flat.numel()} the next time; its runs cannot be compared"
             )
-        signal = float(flat @ self._flat) / self._square
+        signal = float(flat @ self._flat) / self._square if self._square > 1e-9 else a
         variance = float(flat @ flat) / flat.numel() - signal**2 * self._square / flat.numel()
         level = math.sqrt(max(variance, 0.0))
+        if self._own:
+            a, b = self._point = self._held(signal, level)
         if self._keep:
             trace.kept.append(flat[:KEPT].clone())
         if self._other is not None:
@@ -249,7 +261,7 @@ class ExactModel(Spy):
             return 0.0
         held = math.sqrt(level**2 + beside)
         # Half a sampling error of each is taken off four times, so that few values do not count.
-        chance = 4 / math.sqrt(2 * n), 4 * level / math.sqrt(self._square)
+        chance = 4 / math.sqrt(2 * n), 4 * level / math.sqrt(max(self._square, 1e-9))
         first = self.trace
         if len(first.told) == 1:
             # A schedule that keeps a part of the data at T is its own fault, not that of a start
@@ -265,6 +277,16 @@ class ExactModel(Spy):
         apart = max(signal - a, a - missing - signal, 0.0)
         by_signal = max(apart - chance[1], 0.0) * SPREAD / told
         return max(by_level, by_signal)
+
+    def _held(self, signal: float, level: float) -> tuple[float, float]:
+        """The point of the path that a state is nearest to, whatever time is told."""
+        most = math.sqrt(max(1 / self._least**2 - 1, 1.0)) if self._least else 1e4
+        ratio = np.geomspace(1e-4, most if self._reading.path.index else 1e4, 4000)
+        a = self._reading.path.signal(ratio)
+        b = ratio * a
+        apart = ((a - signal) * SPREAD) ** 2 + (b - level) ** 2
+        i = int(np.argmin(apart / (b**2 + (a * SPREAD) ** 2)))
+        return float(a[i]), float(b[i])
 
     def _exact(self, x: Tensor, value: float, floating: bool) -> Tensor:
         a, b = self._point
@@ -343,14 +365,6 @@ class Experiment:
             self._starts.append(model.first)
         return self._starts[:count]
 
-    def endings(self) -> tuple[Ending, Ending]:
-        """What comes back of two runs from other states of the global generators."""
-        self.randomness.other(2)
-        loop = self.loop
-        spy = Spy(unit, loop.layout, loop.calls, loop.seconds, loop.shape[0])
-        second = loop.run(spy)
-        return self.loop.ending, second or Ending(None, "nothing")
-
     def run(
         self,
         reading: Reading,
@@ -361,13 +375,17 @@ class Experiment:
         other: Trace | None = None,
         keep: bool = False,
         only: Tensor | None = None,
+        own: bool = False,
     ) -> Trace:
-        """One run; ``number`` chooses the state of the generators."""
+        """One run; ``number`` chooses the state of the generators.
+
+        With ``own`` the model answers by the level that the state holds, whatever it is told.
+        """
         mean = self.mean if mean is None else mean
         self.randomness.other(number)
         model = ExactModel(
             self.loop, reading, spread, mean, bound=bound, other=other, keep=keep, only=only,
-            least=math.sqrt(self.bar),
+            least=math.sqrt(self.bar), own=own,
         )  # fmt: skip
         try:
             ending = self.loop.run(model)
@@ -499,14 +517,21 @@ class Behaviour:
         return next(w for w, cost in zip(ways, runs, strict=True) if cost <= min(runs) + OFF)
 
     def painted(self) -> "Behaviour | None":
-        """A loop that paints known values in behaves for data that have these values there."""
-        ends = [ending.values for ending in self.lab.endings()]
-        if ends[0] is None or ends[1] is None or ends[0].shape != ends[1].shape:
+        """A loop that paints known values in behaves for data that have these values there.
+
+        Whatever the model answers, with the same noise it paints the same values.
+        """
+        lab, way = self.lab, self.ways[0]
+        one, two = lab.run(way), lab.run(way, mean=-lab.mean)
+        if one.last is None or two.last is None or len(one.told) != len(two.told):
             return None
-        known = (ends[0] - ends[1]).abs() < 1e-3 * ends[0].std()
+        known = (one.last == two.last).reshape(lab.mean.shape)
         if not 0.02 < float(known.double().mean()) < 0.98:
             return None
-        mean = torch.where(known, ends[0], self.lab.mean.double()).float()
+        painted = one.last.reshape(lab.mean.shape) / max(one.a[-1], 1e-9)
+        if float(painted[known].std()) < 3 * one.b[-1] / max(one.a[-1], 1e-9):
+            painted = painted[known].mean()  # nothing but the noise of the last call on grey
+        mean = torch.where(known, painted, lab.mean.double()).float()
         best: tuple[float, Behaviour] | None = None
         for way in self.ways[:3]:
             traces = [self.lab.run(way, mean=mean, only=where) for where in (known, ~known)]
@@ -516,6 +541,16 @@ class Behaviour:
             if worst.total <= OFF:
                 break
         return best[1] if best is not None else None
+
+    def elsewhere(self) -> tuple[Reading, Trace] | None:
+        """The loop behaves for a model that knows the level of a state and is told none."""
+        for way in self.ways[:TRIED]:
+            if np.ptp(way.path.signal(np.array([0.1, 10.0]))) == 0:
+                continue  # x_0 + σ·n holds x_0 at every level
+            trace = self.lab.run(way, own=True)
+            if trace.total <= OFF and trace.end is not None and trace.end.noise < END_NOISE:
+                return way, trace
+        return None
 
     def noise_of_start(self) -> float:
         """The std of what differs in x_T from run to run."""

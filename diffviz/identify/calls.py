@@ -62,7 +62,21 @@ OWN_WORDS = (
 HUGE = 1e30
 """A state with larger values has run away, whatever its type can hold."""
 ONE_BATCH = "wrap the function that samples one batch, from its start to its end"
+ANSWERS = (
+    "the model is answered for by a tensor like x: where the loop wants more of it, pass "
+    "`lambda model: my_loop(lambda x, t: more_of(model(x, t)))`"
+)
 WRAP = "write it as `lambda model, shape: my_loop(...)`, which calls model(x, t) and returns x_0"
+
+
+class OtherShape(InputError):
+    """The states of a sampler have two shapes."""
+
+    def __init__(self, before: tuple[int, ...], after: tuple[int, ...], where: str) -> None:
+        super().__init__(
+            f"the sampler changed the shape of x from {before} to {after} {where}; {ONE_BATCH}"
+        )
+        self.before, self.after, self.at_end = before, after, where == "at the end"
 
 
 class Stopped(BaseException):
@@ -75,16 +89,28 @@ class Layout:
 
     Attributes:
         x, t: place or keyword of the state and of the time; None where not known yet.
-        channels: which channels of that argument are the state; None for all.
+        channels, axis: which slices of that argument are the state, along which axis; None for
+            all.
         outputs: how many times the state's channels the answer has, 1, 2 or ½.
         packed: whether the answer comes in a tuple.
+        parts, turn: in how many parts the samples are made, one after the other, of which the
+            first is looked at; and how many calls a part has before it is the next one's turn.
     """
+
+    def state(self, given: Tensor) -> Tensor:
+        """The state in the argument that holds it."""
+        if self.channels is None:
+            return given
+        return given.index_select(self.axis, torch.tensor(self.channels, device=given.device))
 
     x: Place | None = None
     t: Place | None = None
     channels: tuple[int, ...] | None = None
+    axis: int = 1
     outputs: float = 1.0
     packed: bool = False
+    parts: int = 1
+    turn: int = 1
 
 
 class Spy(torch.nn.Module):
@@ -115,6 +141,8 @@ class Spy(torch.nn.Module):
         self._answer, self._calls, self._batch = answer, calls, batch
         self._until, self._seconds = clock.monotonic() + seconds, seconds
         self._asked = 0
+        self.expected: tuple[int, ...] = ()
+        self._calls_made, self._told = 0, math.nan
         self._x: Tensor | None = None
         self._whole: Tensor | None = None
         self._last: Tensor | None = None
@@ -153,19 +181,20 @@ class Spy(torch.nn.Module):
         return (answer,) if packed else answer
 
     def _respond(self, given: Tensor, value: float, floating: bool) -> Tensor:
-        channels = self.layout.channels
-        whole = given if channels is None else given[:, list(channels)]
+        layout = self.layout
+        whole = layout.state(given)
         batch = self.shape[0] if self.times else self._batch
         x = whole if batch == len(whole) else first_half(whole)
+        if self.expected and not self.times and tuple(x.shape) != self.expected:
+            return torch.zeros_like(x)  # a call that makes the layers of the network
         if len(self.times) == 1 and len(x) == 2 * self.shape[0] and self._whole is not None:
             self.whole_again(self._whole)  # all samples of x_T were the same
         if self.times and tuple(x.shape) != self.shape:
-            raise InputError(
-                f"the sampler changed the shape of x from {self.shape} to {tuple(x.shape)} "
-                f"at t = {value:g}; {ONE_BATCH}"
-            )
-        again = self._x is not None and value == self.times[-1] and torch.equal(x, self._x)
+            raise OtherShape(self.shape, tuple(x.shape), f"at t = {value:g}")
+        again = self._x is not None and value == self._told and torch.equal(x, self._x)
         if self._last is None or not again:
+            mine = (self._calls_made // layout.turn) % layout.parts == 0
+            self._calls_made, self._told = self._calls_made + 1, value
             if not in_reach(x):
                 self.broken = self.times[-1] if self.times else value
                 raise Stopped
@@ -173,22 +202,23 @@ class Spy(torch.nn.Module):
                 raise Stopped(f"called its model {self._calls} times and did not end")
             self.shape = tuple(x.shape)
             self.floating |= floating
-            self.see(x.detach(), value)
+            if mine:
+                self.see(x.detach(), value)
             self._last = self._answer(x, value, self.floating).to(x.dtype)
-            self.answered(self._last)
-            if not self.times:
-                self._whole = whole.detach().clone()
-            self.times.append(value)
+            if mine:
+                self.answered(self._last)
+                if not self.times:
+                    self._whole = whole.detach().clone()
+                self.times.append(value)
             self._x = x.detach().clone()
         answer = self._last.repeat(len(whole) // len(x), *[1] * (x.ndim - 1))
-        if channels is not None and self.layout.outputs == 1:
-            full = torch.zeros_like(given)
-            full[:, list(channels)] = answer
-            answer = full
-        if self.layout.outputs == 2:
+        if layout.channels is not None and layout.outputs == 1:
+            places = torch.tensor(layout.channels, device=given.device)
+            answer = torch.zeros_like(given).index_copy(layout.axis, places, answer)
+        if layout.outputs == 2:
             # The least of the variances that the second half chooses between is the posterior's.
             answer = torch.cat([answer, -torch.ones_like(answer)], 1)
-        elif self.layout.outputs == 0.5:
+        elif layout.outputs == 0.5:
             answer = answer[:, : max(given.shape[1] // 2, 1)]
         return answer
 
@@ -295,8 +325,9 @@ def passed_time(t: object) -> tuple[float, bool]:
         if isinstance(t, Tensor | np.ndarray):
             values = torch.as_tensor(t).reshape(-1).tolist()
             raise InputError(
-                f"the times of one call differ or are none: {values[:4]}; hand the model the one "
-                "time of its state, and embed it inside"
+                f"the times of one call differ or are none: {values[:4]}; all samples of a state "
+                "have one time: draw none at random when sampling, and embed t in the model, as in "
+                "`lambda model: my_loop(lambda x, embedded: model(x, t))`"
             )
         raise InputError(f"the sampler passed {t!r} as t; allowed are numbers and tensors")
     if not math.isfinite(value):
@@ -330,12 +361,17 @@ class Ending:
     kind: str
 
 
-def ending_of(end: object, shape: tuple[int, ...]) -> Ending:
+def ending_of(end: object, shape: tuple[int, ...], parts: int = 1) -> Ending:
     """x_0, or the pictures made of it, in what a sampler returns.
 
     Of a generator and of a list of states the last counts, of a tuple the first of the right
-    shape. Pictures may be uint8, channels last, or a list of one per sample.
+    shape. Pictures may be uint8, channels last, or a list of one per sample. Of samples made in
+    ``parts``, the first part counts.
     """
+    if parts > 1:
+        ending = ending_of(end, (parts * shape[0], *shape[1:]))
+        first = None if ending.values is None else ending.values[: shape[0]]
+        return Ending(first, ending.kind)
     if inspect.isgenerator(end):
         end = _last(end)
     for name in ("sample", "samples", "images", "prev_sample", "x_0", "x0", "latents"):
@@ -367,10 +403,7 @@ def ending_of(end: object, shape: tuple[int, ...]) -> Ending:
         if tuple(last.shape) != shape and len(shape) == 4 and shape[1] == 1:
             last = values[:, None] if values.ndim == 3 else last
         if tuple(last.shape) != shape:
-            raise InputError(
-                f"the sampler changed the shape of x from {shape} to {tuple(values.shape)} at "
-                f"the end; {ONE_BATCH}"
-            )
+            raise OtherShape(shape, tuple(values.shape), "at the end")
         values, kind = last, "picture"
     return Ending(values.detach().to("cpu", torch.float64), kind)
 
@@ -426,6 +459,7 @@ class Loop:
         Raises:
             InputError: the sampler raises, never calls its model, or returns what is no state.
         """
+        spy.expected = self.shape
         return _run(self.call, spy, self.here)
 
 
@@ -443,7 +477,7 @@ def _run(call: Callable[[Spy], object], spy: Spy, here: bool) -> Ending | None:
             raise InputError(
                 "the sampler never called its model; allowed is sampler(model) -> x_0"
             )
-        return ending_of(end, spy.shape)
+        return ending_of(end, spy.shape, spy.layout.parts)
     except Stopped as stopped:
         if str(stopped):
             raise InputError(f"the sampler {stopped}; {_place(spy)}") from None
@@ -451,8 +485,9 @@ def _run(call: Callable[[Spy], object], spy: Spy, here: bool) -> Ending | None:
     except InputError:
         raise
     except (Exception, SystemExit) as error:
+        more = f"; {ANSWERS}" if spy.times else ""
         raise Raised(
-            f"the sampler raised {type(error).__name__}: {said(error)}; {_place(spy)}"
+            f"the sampler raised {type(error).__name__}: {said(error)}; {_place(spy)}{more}"
         ) from error
 
 
@@ -491,12 +526,27 @@ class _Scout(Spy):
             self.at_bound += float((x.abs() == bound).double().mean() > 0.01)
         self.latest = x.clone()
 
-    def state_channels(self) -> tuple[int, ...]:
-        """The channels that changed from the first call to the last; () if all did."""
-        if self.first is None or self.latest is None or self.first.ndim < 3:
-            return ()
-        apart = (self.first != self.latest).movedim(1, 0).flatten(1).any(1)
-        return () if bool(apart.all()) else tuple(torch.nonzero(apart).flatten().tolist())
+    def other_layout(self, end: tuple[int, ...]) -> Layout | None:
+        """The layout by which what came back has the shape of the state, if there is one.
+
+        The state is a part of the argument, of which the rest did not change from the first call
+        to the last; or the samples are made in parts, each in calls of its own.
+        """
+        if self.first is None or self.latest is None or self.layout.channels or not self.times:
+            return None
+        for axis in range(1, self.first.ndim if self.first.ndim > 2 else 1):
+            apart = (self.first != self.latest).movedim(axis, 0).flatten(1).any(1)
+            if not bool(apart.all()) and bool(apart.any()):
+                places = tuple(torch.nonzero(apart).flatten().tolist())
+                return replace(self.layout, channels=places, axis=axis)
+        times, parts = np.array(self.times), end[0] // self.shape[0]
+        if self.layout.parts > 1 or parts < 2 or len(times) % parts:
+            return None
+        for turn in (1, len(times) // parts):
+            rows = times.reshape(-1, parts, turn)
+            if (rows == rows[:, :1]).all() and len(np.unique(rows[:, 0])) > 1:
+                return replace(self.layout, parts=parts, turn=turn)
+        return None
 
 
 def unit(x: Tensor, value: float, floating: bool) -> Tensor:
@@ -520,12 +570,13 @@ def open_loop(
     ways = list(_ways(sampler, shape, steps, model))
     failed: list[tuple[int, InputError]] = []
     here, layout = False, Layout()
+    expected: tuple[int, ...] = ()
     for way in ways:
         k = 0
         layouts = [replace(layout, outputs=outputs) for outputs in (1.0, 2.0, 0.5)]
         while k < len(layouts):
             spy = _Scout(layouts[k], calls, seconds)
-            spy.spec = _spec(shape)
+            spy.spec, spy.expected = _spec(shape), expected
             try:
                 ending = _run(way, spy, here)
             except InputError as error:
@@ -533,16 +584,20 @@ def open_loop(
                 if cuda and not here and not torch.cuda.is_available():
                     here = True
                     continue
-                state = spy.state_channels()
-                if "at the end" in str(error) and state and layouts[k].channels is None:
-                    layouts[k] = replace(layouts[k], channels=state)
-                    continue
+                if isinstance(error, OtherShape):
+                    found = spy.other_layout(error.after) if error.at_end else None
+                    if found is not None:
+                        layouts[k] = found
+                        continue
+                    if len(spy.times) == 1 and not error.at_end and not expected:
+                        expected = error.after  # the first call was none of the loop
+                        continue
                 other = _time_of(spy)
                 if len(spy.times) < 2 and other not in (None, layouts[k].t):
                     layouts[k] = replace(layouts[k], t=other)
                     continue
                 failed.append((len(spy.times), error))
-                shaped = isinstance(error, Raised) or "changed the shape" in str(error)
+                shaped = isinstance(error, Raised | OtherShape)
                 if not (spy.times and shaped):
                     break
                 k += 1
@@ -551,7 +606,7 @@ def open_loop(
             if other is not None and other != layouts[k].t and spy.layout.t != other:
                 layouts[k] = replace(layouts[k], t=other)
                 spy = _Scout(layouts[k], calls, seconds)
-                spy.spec = _spec(shape)
+                spy.spec, spy.expected = _spec(shape), expected
                 ending = _run(way, spy, here)
             return _opened(way, spy, ending, calls, seconds, here)
     most, why = max(failed, key=lambda item: item[0])

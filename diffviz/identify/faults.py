@@ -6,7 +6,7 @@ wins, as in model selection by a description length; a mistake that is constant 
 index therefore wins over one that is a number of its own at every step.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -17,7 +17,15 @@ from scipy.optimize import least_squares
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError
 from diffviz.identify.paths import bars_at
-from diffviz.identify.rules import Expected, Rule, expect, levels_along, rules_for
+from diffviz.identify.rules import (
+    Expected,
+    Levels,
+    Rule,
+    closest,
+    expect,
+    levels_along,
+    rules_for,
+)
 from diffviz.identify.steps import Steps
 
 Array = NDArray[np.float64]
@@ -30,6 +38,10 @@ ANYTHING = 10.0
 """Of a step that a hypothesis leaves out."""
 FEW = 0.2
 """The share of steps that may each end somewhere of its own."""
+START = 20.0
+"""The price of a reading that tells another level than x_T has."""
+BESIDE = 0.1
+"""|log| of two stds that are not the same."""
 TABLE_SHIFTS = (-1, 1, -2, 2, -3, 3, -4, 4, -5, 5, -10, 10)
 
 
@@ -58,18 +70,55 @@ class Hypothesis:
     clean: bool = False
 
 
+Maker = Callable[[Steps, Expected, NoiseSchedule], Iterator[Hypothesis]]
+
+
 @np.errstate(all="ignore")
-def explain(steps: Steps, base: Expected, schedule: NoiseSchedule) -> Hypothesis:
+def cheapest(steps: Steps, ways: Sequence[Levels], schedule: NoiseSchedule) -> Expected | None:
+    """The rule, of those at all these levels, that a single change makes the steps of.
+
+    A reading whose first level is not that of x_T has a price, and every less likely path.
+    """
+    found: list[tuple[float, Expected]] = []
+    names: list[str] = []
+    for levels in ways:
+        near = closest(steps, [levels])
+        if near is None:
+            continue
+        path = levels.reading.path.name
+        names += [path] * (path not in names)
+        width = levels.size[0], levels.size[0] * np.sqrt(1 - levels.now[0])
+        apart = min(abs(np.log(max(steps.start.std, 1e-9) / max(w, 1e-9))) for w in width)
+        price = START * (apart > BESIDE) + names.index(path) * PRICE
+        price += START * (levels.reading.answer == "score")
+        tried = [near] if near.rule == Rule("ddim") else [near, expect(Rule("ddim"), levels)]
+        for base in tried:
+            best = explain(steps, base, schedule, (_factors, _one_term, _indices))
+            found.append((_cost(steps, best) + price, best.base))
+    found.sort(key=lambda item: item[0])
+    if found and found[0][0] > 1.5 * len(steps):
+        own = [(cost, base) for cost, base in found if base.rule == Rule("ddim")][:4]
+        for cost, base in own:
+            others = [_cost(steps, one) for one in _own(steps, base, schedule)]
+            found += [(min(one, cost), base) for one in others]
+        found.sort(key=lambda item: item[0])
+    return found[0][1] if found else None
+
+
+@np.errstate(all="ignore")
+def explain(
+    steps: Steps, base: Expected, schedule: NoiseSchedule, makers: Sequence[Maker] = ()
+) -> Hypothesis:
     """The hypothesis with the least cost."""
-    bases = [base]
-    for levels in levels_along(base.levels.reading, steps.told, schedule, len(steps)):
+    bases, along = [base], levels_along(base.levels.reading, steps.told, schedule, len(steps))
+    for levels in () if makers else along:
         for rule in rules_for(steps, levels):
             if rule not in (base.rule, Rule("ddim", 1.0)):
                 bases.append(expect(rule, levels))
     tried = [
         found
         for one in bases
-        for make in (_factors, _indices, _elsewhere, _tables)
+        for make in makers or (_factors, _one_term, _indices, _elsewhere, _own, _tables)
         for found in make(steps, one, schedule)
     ]
     return min(tried, key=lambda found: _cost(steps, found))
@@ -135,6 +184,73 @@ def _factors(steps: Steps, base: Expected, schedule: NoiseSchedule) -> Iterator[
         yield Hypothesis(base, base, price=price, valid=np.asarray(~off))
     for free in ((1,), (0,), (0, 1)):
         yield Hypothesis(base, base, price=2.0 * len(free) * len(steps), free=free)
+
+
+def _one_term(steps: Steps, base: Expected, schedule: NoiseSchedule) -> Iterator[Hypothesis]:
+    """One of x̂_0, x_t and ε̂ has a factor of its own in every step; the other term is right."""
+    levels, none = base.levels, np.zeros(len(steps))
+    a, b = np.sqrt(levels.now), np.sqrt(1 - levels.now)
+    error = steps.errors[:, 1:3] * steps.together + base.floor[:, :2] + 1e-12
+    away = steps.coefficients[:, 1:3] - base.numbers[:, :2]
+    for of_x, of_eps in ((none + 1, -b), (none + a, none), (none, none + 1)):
+        along = levels.form(np.column_stack([of_x / a, of_eps / a, none]))[:, :2]
+        size = (away * along / error**2).sum(1) / (along**2 / error**2).sum(1)
+        numbers = base.numbers.copy()
+        numbers[:, :2] += np.nan_to_num(size)[:, None] * along
+        yield Hypothesis(base, replace(base, numbers=numbers), price=2.0 * len(steps))
+
+
+def _own(steps: Steps, base: Expected, schedule: NoiseSchedule) -> Iterator[Hypothesis]:
+    """The rule on levels of its own, which lead from x_T to the data, and are not those told.
+
+    The last step ends at the data; the level at which a step starts is the one that gives its a
+    and b, and the step before ends there.
+    """
+    levels, count = base.levels, len(steps)
+    signal = levels.reading.path.signal
+    if (levels.vp and levels.reading.answer == "eps") or base.rule != Rule("ddim"):
+        return
+    if steps.exact.mean() < 0.9 or count > 500:
+        return
+    error = steps.errors[:, 1:3] * steps.together + 1e-6
+    ratio, numbers = np.zeros(count + 1), base.numbers.copy()
+
+    def at(i: int, tried: Array) -> tuple[Array, Array]:
+        """(how far off, the numbers) of step i from these levels b/a."""
+        now, then = 1 / (1 + tried**2), np.full(len(tried), 1 / (1 + ratio[i + 1] ** 2))
+        size = signal(tried) * np.sqrt(1 + tried**2)
+        size_then = signal(ratio[i + 1 : i + 2]) * np.sqrt(1 + ratio[i + 1] ** 2)
+        there = replace(
+            levels, now=now, then=then, alpha=now / then, size=size,
+            size_then=np.full(len(tried), size_then[0]),
+        )  # fmt: skip
+        row = there.form(base.rule.numbers(now, then, now / then))
+        off = (((row[:, :2] - steps.coefficients[i, 1:3]) / error[i]) ** 2).sum(1)
+        return np.nan_to_num(off, nan=np.inf), row
+
+    for i in reversed(range(count)):
+        low, high = max(np.log(max(ratio[i + 1], 1e-9)), -9.0), 14.0
+        for size in (200, 40, 40, 40, 40):
+            grid = np.linspace(low, high, size)
+            off, rows = at(i, np.exp(grid))
+            best = int(np.argmin(off))
+            low, high = grid[max(best - 1, 0)], grid[min(best + 1, size - 1)]
+        ratio[i], numbers[i] = np.exp(grid[best]), rows[best]
+    told = np.sqrt((1 - levels.now) / levels.now)
+    first = ratio[0] * float(signal(ratio[:1])[0])
+    apart = np.abs(first - min(levels.size[0], 1e6)) / first
+    if apart > 0.02 and abs(np.log(steps.start.std / first)) > 0.02:
+        return
+    places = np.arange(schedule.T + 1)
+    found, there = (np.interp(v, schedule.sigma, places) for v in (ratio[:-1], told))
+    i = int(np.argmax(np.abs(found - there)))
+    if abs(found[i] - there[i]) < 1:
+        return
+    evidence = {"found": float(found[i]), "t": float(there[i])}
+    price = 1.9 * count
+    yield Hypothesis(
+        base, replace(base, numbers=numbers), "time-of-another-state", evidence, price
+    )
 
 
 def _moved(base: Expected, now: Array, then: Array, alpha: Array | None = None) -> Expected:
@@ -305,6 +421,8 @@ def _half(base: Expected, schedule: NoiseSchedule) -> Iterator[Hypothesis]:
             bars = np.append(1.0, table[1:])
             if (bars[places] > 0).all():
                 moved = _moved(base, bars[places], bars[end])
+                yield Hypothesis(base, moved, "half-tables", {"name": name}, 2 * PRICE)
+                moved = _moved(base, bars[places], bars[end], base.levels.alpha)
                 yield Hypothesis(base, moved, "half-tables", {"name": name}, 2 * PRICE)
 
 

@@ -133,7 +133,8 @@ def _order(law: Behaviour, schedule: NoiseSchedule) -> list[Finding]:
     if law.behaves:
         return []
     times, path = law.lab.loop.times, law.ways[0].path
-    if len(times) > 0.9 * schedule.T and np.allclose(times * schedule.T % 1, 0, atol=1e-3):
+    places = times * schedule.T
+    if len(times) > 0.9 * schedule.T and np.allclose(places, np.rint(places), atol=1e-3):
         path = next((way.path for way in law.ways if way.path.name == "fraction"), path)
     index = path.places(times, schedule)
     first, last = round(float(index[0])), round(float(index[-1]))
@@ -169,10 +170,31 @@ def _settled(law: Behaviour, found: list[Finding], schedule: NoiseSchedule) -> l
     found = [
         replace(item, severity="error") if item.id == "not-linear" else item for item in found
     ]
+    clear = {*CAUSES, *TERMS, "time-order", "noise-missing", "start-not-normal", "half-precision"}
+    if law.kind == "noise" and not {item.id for item in found} & clear:
+        found = [*_elsewhere(law, schedule), *found]
     if law.lab.loop.clipped > 0.5:
         found = [item for item in found if item.id != "not-linear"]
         found = [Finding("x-clipped", "error", "", _span(law, schedule)), *found]
     return found + _law(law, schedule)
+
+
+def _elsewhere(law: Behaviour, schedule: NoiseSchedule) -> list[Finding]:
+    """The times told are not those of the states, and nothing else is wrong."""
+    found = law.elsewhere()
+    if found is None:
+        return []
+    way, trace = found
+    ratio = np.array(trace.b) / np.maximum(np.array(trace.a), 1e-12)
+    own = np.interp(ratio, schedule.sigma, np.arange(schedule.T + 1))
+    told = way.path.places(np.array(trace.told), schedule)
+    apart = np.abs(own - told) * (np.array(trace.a) > 0.2)  # before, a level tells no time
+    i = int(np.argmax(apart))
+    if apart[i] < 1:
+        return []
+    evidence = {"found": float(own[i]), "t": float(told[i])}
+    span = round(float(told.max())), round(float(told.min()))
+    return [Finding("time-of-another-state", "error", "", span, evidence)]
 
 
 def _law(law: Behaviour, schedule: NoiseSchedule, first: int | None = None) -> list[Finding]:
@@ -234,8 +256,13 @@ def _spread(law: Behaviour, seen: Measured | None, schedule: NoiseSchedule) -> l
     half = law.half
     if not law.behaves or half is None or half.end is None or law.pictures or len(half.off) < 16:
         return []
-    signals, stds = half.first_order()
-    fresh = seen is None or bool(np.median(seen.steps.std / seen.near.levels.size_then) > 0.3)
+    noise, fresh = None, seen is None
+    if seen is not None:
+        known = np.isfinite(seen.steps.floor)
+        fresh = bool(np.median(seen.steps.std / seen.near.levels.size_then) > 0.3)
+        if len(known) == len(half.told) and known.mean() > 0.5:
+            noise, fresh = np.where(known, seen.steps.std, np.nan), True
+    signals, stds = half.first_order(noise)
     kept = slice(None) if fresh else slice(3)
     n = math.prod(law.lab.loop.shape)
     signals, stds = np.append(signals[kept], 1.0), np.append(stds[kept], half.spread)
@@ -706,7 +733,9 @@ def _start(law: Behaviour, steps: Steps, near: Expected, schedule: NoiseSchedule
     together = max(np.nan_to_num(start.batch_score), np.nan_to_num(start.grid_score))
     uneven = not start.there or start.ks_p < 2 * ndtr(-steps.threshold)
     first = np.arange(len(steps)) == 0
-    if max(wide, together) > steps.threshold or uneven:
+    offs = [0.0] if law.point is None or law.behaves else law.point.off
+    slight = max(offs) > 4 * max(offs[0], 0.01)  # what is off later does not come from it
+    if (wide > steps.threshold and not slight) or together > steps.threshold or uneven:
         correlation = start.batch if start.batch_score >= start.grid_score else start.grid
         evidence = {
             "mean": mean, "std": start.std, "expected": widths[0],

@@ -6,7 +6,7 @@ allow, the likeliest first.
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,11 +33,13 @@ class Path:
             "log-sigma", "signal", "noise", "angle" or "function".
         levels: (a, b) of told times.
         index: the place on the schedule of told times; None for paths that need no schedule.
+        signal: a as a function of b/a, whatever the times are.
     """
 
     name: str
     levels: Callable[[Array], Points]
     index: Callable[[Array], Array] | None = None
+    signal: Callable[[Array], Array] = field(default=lambda ratio: (1 + ratio**2) ** -0.5)
 
     def moved(self, shift: float, schedule: NoiseSchedule) -> "Path":
         """The path at places that are ``shift`` further on."""
@@ -136,12 +138,14 @@ def _linear(name: str, schedule: NoiseSchedule, factor: float, shift: float) -> 
 def _of_sigma(name: str, sigma: Callable[[Array], Array], scaled: float) -> Path:
     """The path of x_0 + σ·n, or of that over √(``scaled``² + σ²)."""
 
+    def signal(ratio: Array) -> Array:
+        return 1 / np.sqrt(scaled**2 + ratio**2) if scaled else np.ones_like(ratio)
+
     def levels(t: Array) -> Points:
         found = sigma(np.asarray(t, float))
-        size = np.sqrt(scaled**2 + found**2) if scaled else np.ones_like(found)
-        return 1 / size, found / size
+        return signal(found), found * signal(found)
 
-    return Path(name, levels)
+    return Path(name, levels, signal=signal)
 
 
 def _sigmas(wide: bool) -> list[Path]:
@@ -156,7 +160,7 @@ def _flows(high: float, rising: bool) -> Iterator[Path]:
             def levels(t: Array, scale: float = scale) -> Points:
                 return (t / scale, 1 - t / scale) if rising else (1 - t / scale, t / scale)
 
-            yield Path("flow", levels)
+            yield Path("flow", levels, signal=lambda ratio: 1 / (1 + ratio))
 
 
 def _circle(times: Array, rising: bool) -> Iterator[Path]:

@@ -110,8 +110,10 @@ class Rule:
         """(A, B, σ) from ᾱ = ``now`` to ``then``, (S, 3); ``alpha`` is DDPM's α of the step."""
         with np.errstate(all="ignore"):
             left, rest = 1 - now, 1 - then
-            if self.name == "ddim":
+            if self.name in ("ddim", "consistency"):
                 std = self.eta * np.sqrt(np.maximum(rest / left * (1 - now / then), 0))
+                if self.name == "consistency":  # 2303.01469, algorithm 1: fresh noise on x̂_0
+                    std = np.sqrt(rest)
                 A = np.sqrt(then / now)
                 return np.stack(
                     [A, np.sqrt(np.maximum(rest - std**2, 0)) - A * np.sqrt(left), std], 1
@@ -168,6 +170,8 @@ def levels_along(
     index = reading.path.places(times, schedule)
     a, b = (np.asarray(v, float) for v in reading.path.levels(np.asarray(times, float)))
     on = reading.path.index is not None
+    if not on and len(b) > 1 and b[-1] == 0:
+        b = np.append(b[:-1], 1e-6 * b[:-1].min())  # a last call that is told the data
     if not np.isfinite(a + b).all() or (b <= 0).any() or (on and index.min() <= 0):
         return
     if on and index.max() > schedule.T + 1e-6:
@@ -289,6 +293,7 @@ def rules_for(steps: Steps, levels: Levels) -> list[Rule]:
     one, other = (rule.numbers(now, then, levels.alpha) for rule in (rules[1], Rule("ddim", 1.0)))
     if np.allclose(one, other, rtol=1e-9, atol=0):
         rules.remove(Rule("ddim", 1.0))
+    rules.append(Rule("consistency"))
     if not levels.vp:
         rules.append(Rule("reverse-diffusion"))
     elif not levels.whole:

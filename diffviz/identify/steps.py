@@ -303,8 +303,11 @@ class Recorder(Spy):
                 difference = np.concatenate([apart, past]) if kind == "memory" else apart
                 spread = max(float(left @ left) / left.size, (ROUNDING * max(rms[2], 1e-30)) ** 2)
                 squares = difference @ difference.T / spread
-            for _ in range(1 if i else 3):  # both runs start from one x_T: only one run says its a
+            variance = math.inf
+            for _ in range(4):  # both runs start from one x_T: only one run says its a
                 rest = after - best @ full
+                if rest @ rest > 0.9 * variance * rest.size:
+                    break
                 variance = max(float(rest @ rest) / rest.size, (ROUNDING / 2 * rms[2]) ** 2)
                 information = gram / variance
                 information[1:, 1:] += squares
@@ -313,7 +316,9 @@ class Recorder(Spy):
             covariance[: count + 1, : count + 1] = small
             bias, coefficients[:count] = float(best[0]), best[1:]
             rest = after - best @ full
-            noise = _describe(rest.reshape(self.shape), floor_of(coefficients) / 2)
+            unsure = np.sqrt(np.maximum(np.diag(covariance)[1:3], 0)) * rms[:2]
+            floor = floor_of(coefficients) / 2 + float(unsure[unsure < 1].sum())
+            noise = _describe(rest.reshape(self.shape), floor)
         bent = False
         if not kind and noise.there:
             most = self._threshold()

@@ -11,7 +11,7 @@ another two answer so that x̂_0 lies inside (−1, 1): a loop that clips x̂_0 
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,6 +25,7 @@ from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError
 from diffviz.identify.behaviour import MARGIN, Behaviour, behave
 from diffviz.identify.calls import Loop, Randomness, open_loop
+from diffviz.identify.faults import cheapest
 from diffviz.identify.judge import Measured, judge, shares_of
 from diffviz.identify.paths import Reading, Time
 from diffviz.identify.rules import Expected, Levels, closest, levels_along
@@ -45,7 +46,11 @@ MIN_VALUES = 64
 MAX_SECONDS = 1e6
 """More is no limit, and clocks refuse it."""
 INSIDE = 0.6
-PLAIN = ("eps", "x0", "v", "flow")
+PLAIN = ("eps", "x0", "v", "flow", "score")
+LEAST = 1e-3
+"""Of b in an answer: at b = 0 the answer x̂_0 would be x itself."""
+TRIES = 8
+"""How many readings are tried to find one under which the steps are linear."""
 LARGEST = 50.0
 """How large the first excitation lets x̂_0 become, 1/√ᾱ_T for the usual schedules being 12."""
 
@@ -224,7 +229,7 @@ class Excitation:
     def __call__(self, x: Tensor, value: float, floating: bool) -> Tensor:
         """The answer at a told time; its x̂_0 is kept as ``last``."""
         a, b = (float(v[0]) for v in self._reading.path.levels(np.array([value])))
-        b = max(b, 0.0) if math.isfinite(a + b) else 1.0
+        b = max(b, LEAST) if math.isfinite(a + b) else 1.0
         a = a if math.isfinite(a) else 0.0
         size = max(math.hypot(a, b), 1e-12)
         x = x.detach().to(torch.promote_types(x.dtype, torch.float32))
@@ -251,8 +256,6 @@ def ways_of(law: Behaviour, steps: Steps, schedule: NoiseSchedule) -> tuple[list
     if reading is not None and reading.path.name in ("index", "index0"):
         names = ("index", "index0")  # which one shows in the coefficients only
         readings = [w for w in law.ways if w.answer == reading.answer and w.path.name in names]
-    if reading is None:
-        readings = [way for way in readings if law.starts_at(way)] or readings
     readings = [way for way in readings if way.answer in PLAIN] or readings
     told, count = steps.told, len(steps)
     found = [one for way in readings for one in levels_along(way, told, schedule, count)]
@@ -265,6 +268,19 @@ def ways_of(law: Behaviour, steps: Steps, schedule: NoiseSchedule) -> tuple[list
             if found:
                 return found, float(-shift)
     return [], 0.0
+
+
+def _unlike(ways: Sequence[Reading]) -> list[Reading]:
+    """The likeliest readings whose answers are not nearly the same."""
+    found: dict[tuple[str, str], Reading] = {}
+    for way in ways:
+        found.setdefault((way.path.name.removesuffix("0"), way.answer), way)
+    return list(found.values())[:TRIES]
+
+
+def _known(steps: Steps) -> float:
+    """The share of the steps whose coefficients are known to rounding."""
+    return float(((steps.exact | steps.memory) & steps.sane & ~steps.clipped).mean())
 
 
 def examine(
@@ -299,24 +315,24 @@ def examine(
         return None
     # A solver with steps of its own may never end on answers that are no smooth function.
     loop = replace(loop, calls=min(loop.calls, 4 * len(loop.times) + 100))
-    reading = law.reading or law.ways[0]
-    for _ in range(2):
+    steps: Steps | None = None
+    tried = [law.reading] if law.reading else _unlike(law.ways)
+    for reading in tried:  # answers that suit another reading may be clipped, or x run away
         wide = run(reading, False)
         if wide is None or not len(wide):
-            return None
-        ways, shift = ways_of(law, wide, schedule)
-        if not ways:
-            return None
+            continue
         inside = None if (wide.exact | wide.memory).all() else run(reading, True)
-        steps = settle(wide if inside is None else merge(wide, inside))
-        near = closest(steps, ways)
-        if near is None:
-            return None
-        found = near.levels.reading
-        if law.reading is not None or found.answer == reading.answer or not steps.clipped.any():
+        found = settle(wide if inside is None else merge(wide, inside))
+        if steps is None or _known(found) > _known(steps):
+            steps = found
+        if _known(steps) == 1:
             break
-        reading = found  # answers that suit another reading were clipped for that
-    assert near is not None
+    if steps is None:
+        return None
+    ways, shift = ways_of(law, steps, schedule)
+    near = closest(steps, ways) if law.reading else cheapest(steps, ways, schedule)
+    if near is None:
+        return None
     bias, a, b = steps.coefficients[-1, :3]
     wanted = near.numbers[-1, :2] / 2
     if abs(bias - 0.5) < 0.02 and np.allclose([a, b], wanted, rtol=0.02, atol=2e-3):
