@@ -11,12 +11,12 @@ import pytest
 
 from dashboards.security import HEADERS, LARGEST_BODY
 from dashboards.shelf import Shelf
-from dashboards.shell import PAGES, View
+from dashboards.shell import View, pages
 from dashboards.stage import clock, cloud, histograms, pictures_in_time
 from diffviz.files.catalogue import text
 from diffviz.recording.request import RecordRequest
 from diffviz.recording.run import Run
-from tests.dashboard import served
+from tests.dashboard import PAGES, served
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +162,12 @@ def _id(text):
 
 
 # --------------------------------------------------------------------- pages
+
+
+def test_every_page_is_registered_and_those_of_the_navigation_in_order(guest):
+    """Kills: a page that nothing leads to, an order of the modules' names, lessons as a page."""
+    assert pages().items() >= PAGES.items()
+    assert list(pages(linked=True)) == list(PAGES)[:-1]
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
