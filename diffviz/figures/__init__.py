@@ -18,7 +18,7 @@ from diffviz.figures.diversity import diversity_data, diversity_figure
 from diffviz.figures.histogram import histogram_data, histogram_figure
 from diffviz.figures.map import map_data, map_figure
 from diffviz.figures.noise import noise_data, noise_figure
-from diffviz.figures.schedule import schedule_data, schedule_figure
+from diffviz.figures.schedule import schedule_figure
 from diffviz.figures.staircase import staircase_data, staircase_figure
 from diffviz.figures.strips import strips_data, strips_figure
 from diffviz.figures.theme import CONFIG, TEMPLATES, add_cursor
@@ -51,7 +51,7 @@ _PICTURES: dict[str, tuple[Callable[[Run, Time], Any], Callable[[Any, str], go.F
     "histogram": (lambda run, t: histogram_data(run, "x", t), histogram_figure),
     "noise": (lambda run, t: noise_data(run), noise_figure),
     "diversity": (lambda run, t: diversity_data(run), diversity_figure),
-    "schedule": (lambda run, t: schedule_data(run.schedule), schedule_figure),
+    "schedule": (lambda run, t: run.schedule, schedule_figure),
     "trajectories": (lambda run, t: trajectories_data(run), trajectories_figure),
 }
 NAMES = tuple(_PICTURES)

@@ -11,8 +11,7 @@ from markupsafe import Markup
 from diffviz.diagnosis.numbers import finite
 from diffviz.errors import InputError
 from diffviz.figures import theme
-from diffviz.figures.behaviour import behaviour_figure
-from diffviz.figures.xray import xray_data, xray_figure, xray_noise_figure
+from diffviz.figures.xray import behaviour_figure, xray_figure, xray_noise_figure
 from diffviz.files.atomic import replacing
 from diffviz.files.catalogue import LANGUAGES, catalogue
 from diffviz.report import embedding
@@ -103,9 +102,8 @@ def _render(seen: "XRay", name: str, language: str) -> str:
         drawings = {code: behaviour_figure(curves, code) for code in LANGUAGES}
         figures["behaviour"] = embedding.figure_json(drawings)
     if np.isfinite(data["x"]).any():
-        drawn = xray_data(data)
         for key, draw in (("xray", xray_figure), ("xray_noise", xray_noise_figure)):
-            figures[key] = embedding.figure_json({code: draw(drawn, code) for code in LANGUAGES})
+            figures[key] = embedding.figure_json({code: draw(data, code) for code in LANGUAGES})
     view = {
         "language": language,
         "tags": embedding.TAGS,
