@@ -54,13 +54,10 @@ class Finding:
     severity: str
     arm: str
     t_range: tuple[int, int]
-    evidence: Mapping[str, float | str] = field(default_factory=dict)
+    evidence: Mapping[str, float | str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "evidence", MappingProxyType(dict(self.evidence)))
-
-    def __hash__(self) -> int:
-        return hash((self.id, self.severity, self.arm, self.t_range))
 
     def __reduce__(self) -> tuple:
         return Finding, (self.id, self.severity, self.arm, self.t_range, dict(self.evidence))

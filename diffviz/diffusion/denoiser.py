@@ -47,27 +47,10 @@ class Denoiser(Protocol):
         ...
 
 
-class DescribedDenoiser(Denoiser, Protocol):
-    """A denoiser that declares everything, as those of diffviz do."""
+class ScheduledDenoiser(Denoiser, Protocol):
+    """A denoiser that has a schedule of its own, as those of diffviz do."""
 
     schedule: NoiseSchedule
-    digest: str
-    classes: tuple[str, ...]
-
-    @property
-    def sample_shape(self) -> tuple[int, ...]:
-        """D."""
-        ...
-
-    @property
-    def name(self) -> str:
-        """What a report calls it."""
-        ...
-
-    @property
-    def law(self) -> DataLaw | None:
-        """What is known about the data."""
-        ...
 
 
 @runtime_checkable

@@ -14,8 +14,8 @@ from torch import Tensor
 from diffviz.diffusion.denoiser import one_time, tensors_digest
 from diffviz.diffusion.law import DataLaw
 from diffviz.diffusion.schedule import NoiseSchedule, check_schedule
-from diffviz.errors import InputError, check_array, check_names
-from diffviz.files.images import checked_labels, from_uint8
+from diffviz.errors import InputError, check_array
+from diffviz.files.images import from_uint8
 
 MAX_VALUE = 1e9
 """Of data, whose squares float32 must hold with room to spare."""
@@ -152,13 +152,10 @@ class DatasetDenoiser:
         if images.dtype == np.uint8 and images.ndim == 4:
             images = from_uint8(images.astype(np.uint8, copy=False))
         points = _numbers("images", images)
-        if points.ndim < 1 or points.size == 0:
-            raise InputError(f"images have shape {points.shape}; allowed is (N, *D) with N ≥ 1")
-        self.classes = check_names("classes", classes)
-        kinds = None if labels is None else checked_labels(labels, len(points), len(classes))
         self.schedule = check_schedule(schedule)
+        self.law = DataLaw.of_images(points, labels, classes)
+        self.classes, kinds = self.law.classes, self.law.labels
         self.sample_shape = points.shape[1:]
-        self.law = DataLaw.of_images(points.astype(np.float32), kinds, self.classes)
         self.name = f"dataset({name}, N={len(points)})"
         known = {} if kinds is None else {"labels": kinds}
         self.digest = _digest(schedule, images=points, **known)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import entr, softmax
 
 from diffviz.diffusion.schedule import NoiseSchedule
 
@@ -56,10 +57,6 @@ def forward_data(
         + bars * (known**2).sum(axis=1)
     )
     # At t = 0 only the image itself is at distance 0, and images that equal it.
-    logits = -squares / (2 * np.maximum(1 - bars, 1e-12))
-    chance = np.exp(logits - logits.max(axis=1, keepdims=True))
-    chance /= chance.sum(axis=1, keepdims=True)
-    entropy = -(chance * np.log(np.maximum(chance, 1e-300))).sum(axis=1)
-    return ForwardData(
-        t, bars[:, 0], x.reshape(len(t), *images.shape[1:]), chance[:, index], np.exp(entropy)
-    )
+    chance = softmax(-squares / (2 * np.maximum(1 - bars, 1e-12)), axis=1)
+    left = np.exp(entr(chance).sum(axis=1))
+    return ForwardData(t, bars[:, 0], x.reshape(-1, *images.shape[1:]), chance[:, index], left)

@@ -42,10 +42,7 @@ def xray_numbers(seen: "XRay", language: str = "en") -> dict[str, Any]:
             "time": seen.time,
             "answer": seen.answer,
             "findings": [finding.numbers(language) for finding in seen.findings],
-            "about": {
-                name: value.item() if isinstance(value, np.generic) else value
-                for name, value in data.attrs.items()
-            },
+            "about": data.attrs,
             "calls": {
                 str(name): {
                     "meaning": str(variable.attrs.get("long_name", name)),
