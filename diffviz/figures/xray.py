@@ -46,8 +46,8 @@ def behaviour_figure(
             for v in (curves[f"{name}_told"][0], curves[name][0])
         )
         calls = np.arange(1, len(held) + 1)
-        theme.add_reference(figure, panel, calls, told, words["told"], hover="%{x}")
-        theme.add_curve(figure, panel, calls, held, words["held"], 0, hover="%{x}")
+        theme.add_reference(figure, panel, calls, told, words["told"])
+        theme.add_curve(figure, panel, calls, held, words["held"], 0)
     return figure.update_yaxes(rangemode="tozero")
 
 

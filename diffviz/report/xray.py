@@ -13,8 +13,9 @@ from diffviz.errors import InputError
 from diffviz.figures import theme
 from diffviz.figures.xray import behaviour_figure, xray_figure, xray_noise_figure
 from diffviz.files.atomic import replacing
-from diffviz.files.catalogue import LANGUAGES, catalogue
+from diffviz.files.catalogue import LANGUAGES, text
 from diffviz.report import embedding
+from diffviz.report.embedding import in_languages
 from diffviz.report.page import asset, policy, template
 
 if TYPE_CHECKING:  # an x-ray needs torch, a page about it does not
@@ -67,9 +68,9 @@ def write_xray_numbers(seen: "XRay", path: str | Path, language: str = "en") -> 
     Raises:
         InputError: the file cannot be written.
     """
-    text = json.dumps(xray_numbers(seen, language), ensure_ascii=False, allow_nan=False)
+    content = json.dumps(xray_numbers(seen, language), ensure_ascii=False, allow_nan=False)
     with replacing(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_text(content + "\n", encoding="utf-8")
 
 
 def write_xray_report(
@@ -108,7 +109,7 @@ def _render(seen: "XRay", name: str, language: str) -> str:
         "text": theme.TEXT,
         "narrow": theme.NARROW,
         "words": {
-            code: {key: catalogue(code)[f"report.page.{key}"] for key in ("language", "theme")}
+            code: {key: text(f"report.page.{key}", code) for key in ("language", "theme")}
             for code in LANGUAGES
         },
         "figures": figures,
@@ -123,19 +124,12 @@ def _render(seen: "XRay", name: str, language: str) -> str:
         script=Markup(script),
         plotly=embedding.plotly_packed(),
         findings=[
-            (
-                finding,
-                embedding.in_languages(
-                    {code: Markup.escape(finding.text(code)) for code in LANGUAGES}, "p"
-                ),
-            )
+            (finding, in_languages({code: finding.text(code) for code in LANGUAGES}, "p"))
             for finding in seen.findings
         ],
         captions={
             key: [
-                embedding.in_languages(
-                    {c: Markup.escape(catalogue(c)[f"figures.{key}.{part}"]) for c in LANGUAGES}
-                )
+                in_languages({code: text(f"figures.{key}.{part}", code) for code in LANGUAGES})
                 for part in ("title", "caption")
             ]
             for key in figures
@@ -154,6 +148,6 @@ def _steps(data: xr.Dataset) -> list[list[str]]:
     columns = []
     for name in [*names, "noise_ks", "batch_correlation"]:
         digits = 2 if name.endswith(("_error", "_ks", "_correlation")) else 6
-        texts = [f"{float(value):.{digits}g}".replace("-", "−") for value in data[name].values]
-        columns.append([text.replace("nan", "–") for text in texts])
+        said = [f"{float(value):.{digits}g}".replace("-", "−") for value in data[name].values]
+        columns.append([words.replace("nan", "–") for words in said])
     return [list(row) for row in zip(*columns, strict=True)]
