@@ -25,7 +25,7 @@ def said(error: BaseException) -> str:
     """The first line of what an error of other people's code says, of bounded length."""
     try:
         lines = str(error).splitlines()
-    except Exception:  # even that is their code
+    except Exception:  # ``__str__`` is their code as well
         lines = []
     return lines[0][:200] if lines else "no message"
 

@@ -18,9 +18,9 @@ from diffviz.errors import InputError, check_array
 from diffviz.files.images import from_uint8
 
 MAX_VALUE = 1e9
-"""Of data, whose squares float32 must hold with room to spare."""
+"""Of data; float32 must hold their squares with room to spare."""
 PART = 2**20
-"""Bytes of the arrays that a denoiser works on at a time; a core's own cache holds as many."""
+"""Bytes of the arrays that a denoiser works on at a time; they fit in a core's cache."""
 LEAST = 1e-12
 """Variance that stands in for 0, of a point at t = 0."""
 
@@ -211,7 +211,7 @@ class _Components:
         alike = bool((own == own[0]).all())  # then |y|² is the same for all
         flat = x.flatten(1) if x.ndim > 1 else x[:, None]
         eps = torch.empty_like(flat)
-        for rows in _parts(len(x), max(points.shape) / 16):  # long rows repay in products
+        for rows in _parts(len(x), max(points.shape) / 16):  # matrix products gain from long rows
             y = flat[rows].T.double() - root * center[:, None]  # (D, rows): the long axis last
             logits = (points @ y).mul_(root / v).add_(constant).add_(prior[rows].T)
             if not alike:

@@ -1,11 +1,11 @@
-r"""The forward process on one image, and how long it can be told which image it was.
+r"""The forward process on one image, and how long one can tell which image it was.
 
-x_t = √ᾱ_t·x_0 + √(1 − ᾱ_t)·ε with one ε for all t. Whoever knows all N images, each as likely as
-the others before, and sees x_t, holds the image i for the right one with probability
+x_t = √ᾱ_t·x_0 + √(1 − ᾱ_t)·ε with one ε for all t. To an observer who knows all N images, equally
+likely at first, and sees x_t, the image i is the right one with probability
 
     p_i ∝ exp(−‖x_t − √ᾱ_t·x_i‖² / (2·(1 − ᾱ_t))),
 
-and is left with exp(−Σ p_i·log p_i) candidates. Nobody can do better, no network either.
+which leaves exp(−Σ p_i·log p_i) candidates. No network can do better.
 """
 
 from collections.abc import Sequence

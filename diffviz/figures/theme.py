@@ -1,4 +1,4 @@
-"""What all figures share: the template, the colours of the arms, panels, and what stands on them.
+"""What all figures share: the template, the colours of the arms, panels, and what stands in them.
 
 A figure over time has t on its x axes, with T at the left. ``layout.meta`` holds
 
@@ -247,7 +247,7 @@ def arranged(figure: go.Figure, width: str) -> go.Figure:
     return figure
 
 
-# -------------------------------------------------------------------- what stands on them
+# -------------------------------------------------------------------- what stands in them
 
 
 def add_curves(

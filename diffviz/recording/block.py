@@ -31,9 +31,10 @@ Counts = NDArray[np.uint32]
 
 
 class Layout(NamedTuple):
-    """Of an array: its dimensions, what stands there at first, its type, how two become one.
+    """Of an array: its dimensions, its initial value and type, and how two are merged.
 
-    An array over samples that are kept is joined, and ``merge`` is None where `Moments` merge it.
+    ``merge`` is None for arrays over the samples that are kept, which are joined, and for those
+    that `Moments` merge.
     """
 
     dims: str

@@ -123,7 +123,7 @@ def snapshot_times(times: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def frame_times(times: NDArray[np.int64], arms: int, shape: tuple[int, ...]) -> NDArray[np.int64]:
-    """The times of the frames: up to ``FRAMES`` + 1 of ``times``, evenly; none for no images.
+    """The times of the frames: up to ``FRAMES`` + 1 of ``times``, evenly; for images only.
 
     Fewer where even one sample of all ``arms``, of this ``shape``, would take too much memory.
     """

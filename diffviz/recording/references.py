@@ -30,7 +30,7 @@ TIMES = 17
 DRAWS = 1000
 EDGES = 96
 POINTS = 384
-"""Data that stand for all of them there."""
+"""Data points that stand for all of them in that simulation."""
 
 
 class Feature(NamedTuple):

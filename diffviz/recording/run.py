@@ -307,10 +307,10 @@ class Run:
 
 
 def check_words(spec: RunSpec, classes: Sequence[str]) -> None:
-    """The names of a run and its classes can be written down.
+    """The names of a run and its classes can be written to a file.
 
     Raises:
-        InputError: one holds a NUL, or half a letter of UTF-16.
+        InputError: one holds a NUL, or a surrogate that UTF-8 cannot write.
     """
     names = [str(arm[key]) for arm in spec.arms for key in ("name", "rule")]
     for words in (spec.denoiser, spec.schedule, spec.label or "", *names, *classes):
@@ -321,10 +321,10 @@ def check_words(spec: RunSpec, classes: Sequence[str]) -> None:
 
 
 def check_run(run: Run) -> None:
-    """What is in a run is what every figure relies on.
+    """Check everything that figures rely on.
 
     Raises:
-        RunFileError: a variable is missing or of other sizes, or names and times are others.
+        RunFileError: a variable is missing or of another size, or names or times are wrong.
     """
     _check_sizes(run.dataset)
     data, spec = run.dataset, run.spec

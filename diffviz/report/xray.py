@@ -79,7 +79,7 @@ def write_xray_report(
     """Write what was seen of the sampler called ``name`` to ``path`` as one HTML file.
 
     Findings, curves against the rule and every step's numbers are in it, in every language;
-    ``language`` is the one shown first. It asks nothing of any network.
+    ``language`` is the one shown first. The page makes no request.
 
     Raises:
         InputError: no such language, or the file cannot be written.
