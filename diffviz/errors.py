@@ -38,6 +38,11 @@ def shown(value: object) -> str:
         return f"a {type(value).__name__}"
 
 
+def writable(text: str) -> bool:
+    """Whether UTF-8 can write the text; without NUL."""
+    return not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text)
+
+
 def check_integer(name: str, value: object, low: int, high: int) -> int:
     """The integer ``value``; InputError for anything but ``low``…``high``."""
     if isinstance(value, Integral) and not isinstance(value, bool) and low <= int(value) <= high:

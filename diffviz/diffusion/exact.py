@@ -4,7 +4,7 @@ By Tweedie's formula ε̂ = −√(1−ᾱ_t) ∇ log q(x_t). For Gaussian data,
 finite sets the marginal q(x_t) is again a mixture: nothing is trained, nothing is approximate.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -211,7 +211,10 @@ class _Components:
         alike = bool((own == own[0]).all())  # then |y|² is the same for all
         flat = x.flatten(1) if x.ndim > 1 else x[:, None]
         eps = torch.empty_like(flat)
-        for rows in _parts(len(x), max(points.shape) / 16):  # matrix products gain from long rows
+        # The float64 arrays take at most PART bytes; matrix products gain from long rows.
+        length = max(1, 2 * PART // max(points.shape))
+        for first in range(0, len(x), length):
+            rows = slice(first, first + length)
             y = flat[rows].T.double() - root * center[:, None]  # (D, rows): the long axis last
             logits = (points @ y).mul_(root / v).add_(constant).add_(prior[rows].T)
             if not alike:
@@ -241,12 +244,6 @@ def _law_of(
         labels=np.arange(len(means)),
         classes=tuple(f"mode {_short(mean)}" for mean in means),
     )
-
-
-def _parts(count: int, width: float) -> Iterator[slice]:
-    """Slices of a batch whose float64 arrays (slice, width) take at most ``PART`` bytes."""
-    length = max(1, int(PART / (8 * width)))
-    return (slice(first, first + length) for first in range(0, count, length))
 
 
 def _numbers(field: str, values: ArrayLike) -> NDArray[np.float64]:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffviz.diffusion.schedule import NoiseSchedule, check_schedule
-from diffviz.errors import InputError, check_number, said, shown
+from diffviz.errors import InputError, check_number, said, shown, writable
 
 if TYPE_CHECKING:  # arms are parsed without torch
     from torch import Tensor
@@ -150,7 +150,7 @@ class Arm:
 
     def __post_init__(self) -> None:
         name = self.name
-        if not isinstance(name, str) or not name.strip() or any(map(_is_unwritable, name)):
+        if not isinstance(name, str) or not name.strip() or not writable(name):
             raise InputError(
                 f"the name of an arm is {name!a:.80}; allowed is a text that UTF-8 can write, "
                 "without NUL"
@@ -253,10 +253,6 @@ def _arm_text(rule: Rule, scale: float) -> str:
 def _written(number: float) -> str:
     """The shortest decimal that reads as this number, without an exponent."""
     return np.format_float_positional(float(number), trim="-")
-
-
-def _is_unwritable(letter: str) -> bool:
-    return letter == "\0" or "\ud800" <= letter <= "\udfff"
 
 
 def _ratio(a: float, b: float) -> float:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import ndtr
+from scipy.special import ndtr, softmax
 
 from diffviz.diffusion.dial import Pulled
 from diffviz.diffusion.exact import MixtureDenoiser
@@ -85,8 +85,7 @@ def numbers(law: Law, alpha_bar: float, x: Array) -> Numbers:
         ks = max(ks, float(np.max(rank[1:] - null)), float(np.max(null - rank[:-1])))
     squares = np.sum((x[:, None] - centers) ** 2, axis=2)
     logits = np.log(weights) - np.log(variances) - squares / variances / 2
-    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-    shares /= shares.sum(axis=1, keepdims=True)
+    shares = softmax(logits, axis=1)
     width = np.sqrt(np.mean(np.sum(shares * squares / variances / 2, axis=1)))
     return Numbers(float(distance), float(std), ks, float(width), shares.mean(axis=0))
 

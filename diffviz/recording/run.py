@@ -22,7 +22,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from diffviz.diffusion.schedule import NoiseSchedule
-from diffviz.errors import InputError, RunFileError, shown
+from diffviz.errors import InputError, RunFileError, shown, writable
 from diffviz.files.atomic import read_bytes, sealing, unseal
 
 FORMAT = "diffviz-run-2"
@@ -314,7 +314,7 @@ def check_words(spec: RunSpec, classes: Sequence[str]) -> None:
     """
     names = [str(arm[key]) for arm in spec.arms for key in ("name", "rule")]
     for words in (spec.denoiser, spec.schedule, spec.label or "", *names, *classes):
-        if "\0" in words or any("\ud800" <= letter <= "\udfff" for letter in words):
+        if not writable(words):
             raise InputError(
                 f"a name is {words!a:.200}; a run file can hold what UTF-8 can write, and no NUL"
             )
