@@ -31,7 +31,7 @@ def work(told: Any, request: RecordRequest, language: str, memory: float, path: 
     assert parent is not None
     Thread(target=lambda: (parent.join(), os._exit(3)), daemon=True).start()
     with suppress(OSError, AttributeError):
-        os.nice(10)  # pages first
+        os.nice(10)  # so that pages are answered first
 
     def say(state: str, **values: Any) -> None:
         told.send({"state": state, **values})

@@ -198,11 +198,15 @@ def test_each_arm_has_its_own_picture_name_and_sentence(harmless, shown):
 
 
 def test_the_pictures_are_the_samples(harmless):
-    """Bytes in the order that the script reads. Kills: arms, frames or channels swapped."""
+    """Bytes in the order that the script reads, at all times where they fit.
+
+    Kills: arms, frames or channels swapped, a frame left out, more than three bits left out.
+    """
     found = frames(harmless)
     raw = gzip.decompress(base64.b64decode(found["data"]))
     shape = (3, len(found["times"]), found["samples"], *found["shape"])
     data = np.frombuffer(raw, np.uint8).reshape(shape)
+    assert found["times"] == harmless.dataset["frame_t"].values.tolist()
     assert found["times"][-1] == 0 and found["shape"] == (3, 16, 16)
     for arm, name in enumerate("abc"):
         end = harmless.dataset["samples"].sel(arm=name).values[: found["samples"]]
@@ -210,7 +214,7 @@ def test_the_pictures_are_the_samples(harmless):
         assert np.abs(data[arm, -1] - exact).max() <= 1  # snapshots are rounded
         at = harmless.dataset["snapshots"].sel(arm=name, snapshot=found["times"][1]).values
         wanted = np.moveaxis(to_uint8(at), -1, 1)[: found["samples"]].astype(int)
-        assert np.abs(data[arm, 1].astype(int) - wanted).max() <= 3
+        assert np.abs(data[arm, 1].astype(int) - wanted).max() <= 5
 
 
 def test_what_moves_is_the_runs_own(harmless, shown):
