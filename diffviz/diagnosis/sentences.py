@@ -1,7 +1,7 @@
 """What happened in a run, in sentences: for a whole run, and for each step of a picture.
 
 The numbers are judged in `verdicts`; here their words are looked up in the catalogue and joined.
-All texts are plain: whoever puts them on a page escapes them.
+All texts are plain: a page has to escape them.
 """
 
 import math

@@ -42,7 +42,7 @@ class Shortcut(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, seed: int, anew: bool) -> None:
         super().__init__()
-        self.in_channels, self.out_channels, self.anew = in_channels, out_channels, anew
+        self.in_channels, self.out_channels = in_channels, out_channels
         self.generator = torch.Generator().manual_seed(seed)
         self._once = None if anew else self.draw()
 

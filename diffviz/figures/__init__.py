@@ -29,7 +29,7 @@ from diffviz.recording.run import Run
 __all__ = ["CONFIG", "NAMES", "available", "caption", "plot"]
 
 Time = int | None
-"""The step that is looked at; None where nobody looks at one."""
+"""The step that is looked at; None for the whole run."""
 
 
 def _strips(run: Run, t: Time) -> Any:

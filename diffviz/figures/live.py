@@ -1,8 +1,8 @@
 """What is known of a run while it is being sampled: six curves that grow from t = T on.
 
 The residual is not among them, since it needs the end point of its own trajectory. The curves of
-the arms are empty here; whoever follows a recording fills them by the ``meta`` of their traces,
-``[statistic, arm]``.
+the arms are empty here; a page that follows a recording fills them by the ``meta`` of their
+traces, ``[statistic, arm]``.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
 r"""Recording: a run is sampled and measured block by block.
 
 The block is the unit of batch, seed, task and durability. Block k draws x_T and z from
-``SeedSequence([seed, k])`` alone, so it is the same whoever computes it and whenever, and blocks
-are added in their order: sharing them out differently cannot change a run.
+``SeedSequence([seed, k])`` alone, so it is the same on every worker, and blocks are added in their
+order: sharing them out differently cannot change a run.
 """
 
 import math
@@ -66,7 +66,7 @@ class _Job:
         return np.random.SeedSequence([self.spec.seed, block]).generate_state(2, np.uint32)
 
     def fresh(self, block: int) -> Denoiser:
-        """The denoiser; one that draws for itself draws the same for a block, whoever asks."""
+        """The denoiser; one that draws for itself draws the same in a block on every worker."""
         return restarted(self.denoiser, int(self.words(block)[1]))
 
 

@@ -1,6 +1,6 @@
 """Executors by name: ``processes:N`` of this machine, or the workers of a Dask cluster.
 
-A block depends on its job and its number alone, so whoever computes it gets the same bits, and
+A block depends on its job and its number alone, so every worker gets the same bits, and
 `record` takes any `concurrent.futures.Executor`. A worker that is lost ends the recording; its
 finished blocks are kept, and resuming goes on from them.
 """
