@@ -150,7 +150,6 @@ def lines(
             np.array([curves[name] for name in names], dtype=np.float64),
             [word(name) for name in names],
             language,
-            hover="%{x}",
         )
         if markers:
             plot.update_traces(mode="lines+markers", marker_size=7)
