@@ -35,7 +35,7 @@ LACKING = 0.1
 """Part of the variance of x_t that is missing where a denoiser was trained without the root. Such
 denoisers leave out 0.18 to 0.45; a small network leaves out 0.05 with DDPM and 0.08 with DDIM."""
 AWAY = 5.0
-"""Samples that are so many times as far from the mean as the data have run away."""
+"""Samples have run away if they are this many times as far from the mean as the data."""
 
 
 @dataclass(frozen=True)

@@ -150,7 +150,7 @@ class DataLaw:
         return self.scales.reshape(len(self.points), -1)[:, 0]
 
     def few_points(self, count: int) -> tuple[Array, Array, Array]:
-        """(points (count, d), their shares, their scales): all, or a fixed choice of so many."""
+        """(points (count, d), their shares, their scales): all, or a fixed choice of ``count``."""
         assert self.points is not None
         shares, chosen = self.shares_of_points, np.arange(len(self.points))
         if len(chosen) > count:

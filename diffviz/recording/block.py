@@ -58,7 +58,7 @@ class BlockStats:
     Attributes:
         blocks: how many blocks are in it.
         n: samples per arm.
-        keep: at most so many samples are kept as they are.
+        keep: how many samples are kept as they are, at most.
         counts, sums: `Moments` of x, ε̂ and the residual, (A, 3, S+1), (4, A, 3, S+1).
         ks: D against N(0, 1), (A, 3, S+1); known in a single block only.
         cells: counts in the cells of N(0, 1), (A, 3, S+1, CELLS); none if never to be merged.

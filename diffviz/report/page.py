@@ -66,7 +66,7 @@ new IntersectionObserver((entries, near) => {
 """
 """Shows the live plane when the window comes near it, in the page's language and theme."""
 FEW = 32
-"""Below so many samples the page warns of chance."""
+"""With fewer samples than this the page warns of chance."""
 LESSONS = {
     "3-experiment": ("arm",),
     "4-measuring": (
