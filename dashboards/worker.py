@@ -103,11 +103,10 @@ class _Watch:
     def _figure(self, T: int) -> dict[str, Any]:
         from diffviz.figures.live import live_figure
 
-        figure = live_figure(self.request.arms, T, None, self.language)
+        figure = live_figure(self.request.arms, T, self.language)
         for trace in figure.data:
-            if trace.meta is not None:
-                name, arm = trace.meta
-                trace.x, trace.y = self.times, self.values[name][arm]
+            name, arm = trace.meta
+            trace.x, trace.y = self.times, self.values[name][arm]
         return json.loads(figure.to_json())
 
 

@@ -459,7 +459,7 @@ def dashboard(runs: tuple[str, ...], host: str, port: int, **options: Any) -> No
 
 
 def _decoded(word: str) -> str:
-    """An argument as text, also where the locale cannot read it and keeps its bytes instead."""
+    """An argument as text, also where the locale cannot decode it and keeps its bytes."""
     try:
         return os.fsencode(word).decode("utf-8")
     except UnicodeError:
@@ -483,7 +483,7 @@ def _say(line: str) -> None:
 
 
 def _say_also(path: str | None, what: str) -> None:
-    """What is in a file, where one was asked for."""
+    """Say what is in a file, if that file was asked for."""
     if path is not None:
         _say(f"{path}: {what}")
 

@@ -19,7 +19,7 @@ from dashboards.shelf import setting
 from dashboards.shell import View, kept
 from diffviz.diagnosis.sentences import joined
 from diffviz.errors import InputError
-from diffviz.figures.behaviour import behaviour_figure
+from diffviz.figures.xray import behaviour_figure
 from diffviz.files.images import data_uri
 from diffviz.identify import zoo, zoo_results
 from diffviz.identify.zoo_results import Result
