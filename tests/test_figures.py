@@ -123,7 +123,7 @@ def made(shape=(1,), linear=True, banded=True):
         "t": TIMES,
         "quantity": QUANTITIES,
         "snapshot": TIMES,
-        "bin": np.linspace(-3, 3, bins),
+        "bin": np.linspace(-1.5, 1.5, bins),
         "class": ["a", "<i>b</i>"],
     }
     return Run(xr.Dataset(variables, coords, {"spec": spec.to_json()}))
@@ -226,9 +226,10 @@ def expected_dial(run, w):
 
 def expected_histogram(run, w):
     counts = values(run, "histogram", "x")[:, 3].astype(float)  # t = 6, the middle
-    density = counts / counts.sum(axis=-1, keepdims=True) / 1.0  # bins are 1 wide
+    density = counts / counts.sum(axis=-1, keepdims=True) / 0.5  # bins are ½ wide
     bins = run.dataset["bin"].values
-    q = reference(0, values(run, "reference_histogram")[3], w["common.marginal"], bins)
+    q = values(run, "reference_histogram")[3] / 0.5
+    q = reference(0, q, w["common.marginal"], bins)
     return q + curves(0, bins, density)
 
 
@@ -701,7 +702,7 @@ def test_a_histogram_stands_beside_its_own_reference(quantity):
     normal = np.exp(-(bins**2) / 2) / np.sqrt(2 * np.pi)
     at = int(np.flatnonzero(TIMES == 3)[0])
     right = {
-        "x": {"forward process q(xₜ)": values(run, "reference_histogram")[at]},
+        "x": {"forward process q(xₜ)": values(run, "reference_histogram")[at] / 0.5},
         "eps": {},
         "residual": {"N(0, 1)": normal},
     }[quantity]

@@ -241,6 +241,16 @@ def test_what_moves_is_the_runs_own(harmless, shown):
     assert packed["bins"] == len(bins)
 
 
+def test_what_is_not_known_moves_nowhere(harmless, words):
+    """Kills: a broken arm's samples drawn in the middle of the map."""
+    lost = harmless.dataset["map"].copy()
+    lost[1, 20:] = np.nan
+    found = Page(page.render(Run(harmless.dataset.assign(map=lost)))).data("dots")
+    raw = np.frombuffer(gzip.decompress(base64.b64decode(found["data"])), "<i2")
+    unknown = (raw == -32768).reshape(lost.shape)
+    np.testing.assert_array_equal(unknown, np.isnan(lost.values))
+
+
 def test_tables_hold_the_runs_numbers(harmless, shown):
     """Kills: columns swapped, a share without its range, p of another arm, rows reordered."""
     rows = key_numbers(harmless)
@@ -304,6 +314,14 @@ def test_lambda_is_read_of_a_linear_denoiser_only(tmp_path):
     run = dv.record(mixture, schedule, arms=arms, n=50, progress=False)
     found = page.render(run)
     assert "reading-table" not in found and text("report.page.mixture", "en") in found
+
+
+def test_readings_stand_under_their_times(harmless, monkeypatch):
+    """λ̂ is the same at all times, so here it is given. Kills: readings in another order."""
+    monkeypatch.setattr(page.figures, "available", lambda run: ["dial"])
+    monkeypatch.setattr(page, "dial_readings", lambda run: {"b": run.dataset["t"].values / 100})
+    (row,) = Page(page.render(harmless)).rows("reading-table")
+    assert row == ["b", "0", "0.27", "0.18", "0.060"]
 
 
 def test_several_runs_are_named(words):
@@ -398,6 +416,7 @@ def test_terms_are_explained_where_they_stand(shown):
     assert all(len(meaning) > 10 for meaning in meanings)
     assert "[[" not in re.sub(r"<script.*?</script>", "", shown.text, flags=re.S)
     assert 'href="#term-residual"' in both("ks.caption")
+    assert ">std between samples</a>" in both("ends.lead")  # another form of the word
 
 
 def test_terms_lead_to_their_lesson(harmless, words, shown):

@@ -74,6 +74,19 @@ def test_the_step_and_the_arms_are_named_and_the_run_is_kept(tmp_path, t, arms, 
     assert found == dict.fromkeys(names, (t, 0))
 
 
+def test_the_first_step_that_breaks_is_the_one_named():
+    """Two arms break one after the other. Kills: the last one named, where the first says why."""
+
+    class Twice(Breaking):
+        def __call__(self, x, t, context=None):
+            self.arms = [1] if t > 12 else [1, 2]
+            return super().__call__(x, t, context)
+
+    with pytest.raises(NonfiniteError, match=r"not finite at t = 20,.* in arm z=0;") as error:
+        record(Twice(pictures(), 20, [1]), SCHEDULE, n=6, progress=False)
+    assert error.value.run.broken == {"z=0": 20, "ddim": 12}
+
+
 def test_up_to_the_step_and_in_the_other_arms_nothing_changes():
     """To the bit. Kills: statistics of stand-ins that get into the run; an arm that another arm's
     end disturbs."""

@@ -25,7 +25,7 @@ from dashboards import shell
 from dashboards.shelf import FILES, figure, pictures, shelf
 from dashboards.shell import View, kept
 from dashboards.stage import canvas, clock, moving, player, still, told
-from diffviz.diagnosis.sentences import Story
+from diffviz.diagnosis.sentences import Story, joined
 from diffviz.errors import InputError
 from diffviz.figures import caption, theme
 from diffviz.recording.run import Run
@@ -64,7 +64,8 @@ def layout(**query: Any) -> Component:
     lead = view.say("compare.lead")
     if lost is not None:
         name = run.arms[lost]
-        lead = f"{view.say('compare.lost', name=name)} {story.noise[name]}\n{lead}"
+        why = [view.say("compare.lost", name=name), story.noise[name]]
+        lead = f"{joined(why, 'sentences', view.language)}\n{lead}"
     arms = html.Section(
         [_arm(view, run, i, story, now["times"][step]) for i in range(len(run.arms))],
         className="arms",
@@ -120,7 +121,7 @@ def _arm(view: View, run: Run, index: int, story: Story, t: int) -> Component:
     swatch = html.Span(className="swatch", style={"background": theme.colour(index)})
     # The first sentence says how it ends; the others say how it came there.
     first, *rest = re.split(r"(?<=[.。]) ?(?=\S)", story.arms[name])
-    why = html.P(" ".join([*rest, story.noise[name]]))
+    why = html.P(joined([*rest, story.noise[name]], "sentences", view.language))
     row = still(run, index, t)
     return shell.card(
         html.H2([swatch, shell.arm_title(view, name, run.spec.arms[index])]),

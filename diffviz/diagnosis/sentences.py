@@ -165,10 +165,11 @@ def _kinds(run: Run, arm: int, language: str) -> list[str]:
     if "class_count" in run.dataset:
         counts = run.dataset["class_count"].values
         lost = np.flatnonzero((counts[arm] == 0) & (counts.max(axis=0) >= ENOUGH))
-        names = [str(run.dataset["class"].values[k]) for k in lost[:3]]
-        if names:
-            other = run.arms[int(counts[:, lost[0]].argmax())]
-            values = {"names": listed(names, language), "other": other}
+        if lost.size:
+            best = int(counts[:, lost[0]].argmax())
+            there = [k for k in lost if counts[best, k] >= ENOUGH][:3]
+            names = [str(run.dataset["class"].values[k]) for k in there]
+            values = {"names": listed(names, language), "other": run.arms[best]}
             said.append(text("story.end.lost", language, **values))
     if "distinct_nearest" in run.dataset:
         found = float(run.dataset["distinct_nearest"].values[arm])
