@@ -20,13 +20,13 @@ from click import option
 
 from diffviz.errors import InputError, said, shown
 from diffviz.files.atomic import check_apart, check_writable, replacing
-from diffviz.files.catalogue import LANGUAGES
+from diffviz.files.catalogue import LANGUAGES, text
 from diffviz.files.terminal import printable, safe_streams
 
 Command = Callable[..., None]
 LINE = 500
 """Characters of an error; a longer one keeps its start and its end."""
-TIMES = ("auto", "index", "index0", "fraction", "sigma")
+TIMES = ("auto", "index", "index0", "fraction", "sigma", "flow")
 
 
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 99, "show_default": True}
@@ -376,7 +376,7 @@ def diagnose(run_file: str, lang: str, out: str | None) -> None:
     "--time",
     type=click.Choice(TIMES),
     default="auto",
-    help="What t is passed as: index (T…1), index0 (T−1…0), fraction (i/T), sigma.",
+    help="What t is passed as: index (T…1), index0 (T−1…0), fraction (i/T), sigma or flow.",
 )
 @option("--shape", default="64,3,16,16", help="Of the states, B,C,H,W.")
 @option("--seed", default=0)
@@ -414,7 +414,8 @@ def xray(
         write_xray_numbers(seen, out, lang)
     if page is not None:
         write_xray_report(seen, page, name=sampler, language=lang)
-    _say(f"rule: {seen.rule or 'none that is known'} (t passed as {seen.time})")
+    rule = seen.rule or text("story.print.no_rule", lang)
+    _say(text("story.print.rule", lang, rule=rule, time=seen.time))
     _tell(seen.findings, lang)
 
 
@@ -458,7 +459,7 @@ def dashboard(runs: tuple[str, ...], host: str, port: int, **options: Any) -> No
 
 
 def _decoded(word: str) -> str:
-    """An argument as text, also where the locale cannot read it and keeps its bytes instead."""
+    """An argument as text, also where the locale cannot decode it and keeps its bytes."""
     try:
         return os.fsencode(word).decode("utf-8")
     except UnicodeError:
@@ -468,9 +469,10 @@ def _decoded(word: str) -> str:
 def _tell(findings: Any, language: str) -> None:
     """Print findings, and leave with status 1 for an error."""
     for finding in findings:
-        _say(f"[{finding.severity}] {finding.id}: {finding.text(language)}")
+        severity = text(f"report.xray.{finding.severity}", language)
+        _say(f"[{severity}] {finding.id}: {finding.text(language)}")
     if not findings:
-        _say("no findings")
+        _say(text("story.print.nothing", language))
     if any(finding.severity == "error" for finding in findings):
         sys.exit(1)
 
@@ -481,7 +483,7 @@ def _say(line: str) -> None:
 
 
 def _say_also(path: str | None, what: str) -> None:
-    """What is in a file, where one was asked for."""
+    """Say what is in a file, if that file was asked for."""
     if path is not None:
         _say(f"{path}: {what}")
 

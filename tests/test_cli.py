@@ -297,15 +297,23 @@ def test_the_place_and_the_locale_are_no_trap(run_of_z_zero):
 
 
 def test_several_runs_make_one_report(capsys):
-    """Kills: a report of the first run only, one that does not say what it is about."""
+    """Kills: a report of the first run only, one that does not say what it is about, one in
+    another language than was asked for; runs of one name that cannot be told apart."""
     for name, seed in (("a", 1), ("b", 2)):
         assert call("record", *QUICK, "--arms", "ddpm", "--seed", seed, "-o", f"{name}.nc") == 0
     capsys.readouterr()
-    assert call("report", "a.nc", "b.nc", "-o", "both.html", "--json", "both.json") == 0
+    both = ("-o", "both.html", "--json", "both.json", "--lang", "zh")
+    assert call("report", "a.nc", "b.nc", *both) == 0
+    assert 'data-language="zh"' in Path("both.html").read_text(encoding="utf-8")
     assert "both.html: about a.nc and b.nc" in capsys.readouterr().out
     text = Path("both.json").read_text(encoding="utf-8")
     assert "ddpm · a" in text and "ddpm · b" in text
     assert call("report", "a.nc", "a.nc", "-o", "c.html") == 2
+    Path("new").mkdir()
+    Path("b.nc").rename("new/a.nc")
+    assert call("report", "a.nc", "new/a.nc", *both) == 0
+    text = Path("both.json").read_text(encoding="utf-8")
+    assert "ddpm · a.nc" in text and "ddpm · new/a.nc" in text
 
 
 def test_a_training_shows_its_samples_and_its_loss(capsys):

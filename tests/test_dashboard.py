@@ -11,12 +11,12 @@ import pytest
 
 from dashboards.security import HEADERS, LARGEST_BODY
 from dashboards.shelf import Shelf
-from dashboards.shell import PAGES, View
-from dashboards.stage import BYTES, clock, cloud, frames, histograms
+from dashboards.shell import View, pages
+from dashboards.stage import clock, cloud, histograms, pictures_in_time
 from diffviz.files.catalogue import text
 from diffviz.recording.request import RecordRequest
 from diffviz.recording.run import Run
-from tests.dashboard import served
+from tests.dashboard import PAGES, served
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +164,12 @@ def _id(text):
 # --------------------------------------------------------------------- pages
 
 
+def test_every_page_is_registered_and_those_of_the_navigation_in_order(guest):
+    """Kills: a page that nothing leads to, an order of the modules' names, lessons as a page."""
+    assert pages().items() >= PAGES.items()
+    assert list(pages(linked=True)) == list(PAGES)[:-1]
+
+
 @pytest.mark.parametrize("language", ["en", "zh"])
 @pytest.mark.parametrize("page", [*PAGES, "nowhere"])
 def test_every_page_speaks_the_language_of_its_address(guest, page, language):
@@ -300,17 +306,6 @@ def test_the_clock_has_a_sentence_and_numbers_for_every_step(run):
     assert len(set(said["texts"])) == len(said["texts"])
 
 
-def test_frames_are_those_of_the_run_and_fit_a_page(run):
-    """Kills: arms, samples or times exchanged; first or last frame lost; no limit."""
-    sent = frames(run)
-    x = np.frombuffer(base64.b64decode(sent["data"]), np.uint8)
-    x = x.reshape(sent["arms"], len(sent["times"]), sent["samples"], *sent["shape"])
-    assert x.size <= BYTES and sent["times"][0] == 24 and sent["times"][-1] == 0
-    stored, times = run.dataset["frames"].values, run.dataset["frame_t"].values
-    for i, t in enumerate(sent["times"]):
-        assert (x[:, i] == stored[:, times.tolist().index(t), : x.shape[2]]).all()
-
-
 def test_points_of_the_map_are_in_stds_of_the_forward_process(run, line):
     """Kills: points that are not divided, or by the std of another time."""
     sent = cloud(run)
@@ -319,7 +314,7 @@ def test_points_of_the_map_are_in_stds_of_the_forward_process(run, line):
     data = run.dataset
     expected = data["map"].values[2, 7, 1] / data["map_std"].values[7]
     assert x[2, 7, 1] == pytest.approx(expected, rel=1e-5)
-    assert frames(line) is None
+    assert pictures_in_time(line) is None
 
 
 def test_the_histogram_that_moves_is_the_density_of_the_run(run):

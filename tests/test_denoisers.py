@@ -123,7 +123,11 @@ LAWS = {
     "vector": GaussianDenoiser(SCHEDULE, [1.0, -2.0, 0.0], [0.5, 0.1, 1.0]).law,
     "mixture": MixtureDenoiser(SCHEDULE, [[-1.0, 0], [1.5, 2]], [0.2, 0.3], [0.7, 0.3]).law,
     "points": DatasetDenoiser(
-        SCHEDULE, np.random.default_rng(0).integers(0, 256, (40, 4, 4, 3), dtype=np.uint8)
+        SCHEDULE,  # dark pixels above, bright ones below
+        (
+            np.arange(48).reshape(4, 4, 3) * 3
+            + np.random.default_rng(0).integers(0, 100, (40, 4, 4, 3))
+        ).astype(np.uint8),
     ).law,
 }
 
@@ -144,7 +148,8 @@ def draw(law, n, rng):
 @pytest.mark.parametrize("t", [1, 10, 50, 100])
 def test_marginal_statistics_against_simulation(name, t):
     """|z| < 5 for moments, D inside its band. Kills: ᾱ and 1 − ᾱ swapped, std averaged as
-    variance, a CDF of one coordinate for the pooled one."""
+    variance, one std for coordinates that have their own, a CDF of one coordinate for the pooled
+    one."""
     law, bar, n = LAWS[name], SCHEDULE.alpha_bars[t], 20_000
     rng = np.random.default_rng(5)
     x_0 = draw(law, n, rng)
@@ -165,6 +170,18 @@ def test_marginal_statistics_against_simulation(name, t):
     elsewhere = law.marginal(SCHEDULE.alpha_bars[60 if t <= 10 else 5])
     near, far = (scipy.stats.kstest(one, q.cdf).statistic for q in (law.marginal(bar), elsewhere))
     assert near < 2.2 / np.sqrt(n) and far > 4 / np.sqrt(n)
+
+
+def test_the_plane_of_the_data_has_a_side_up():
+    """The largest entry of each direction is positive, however the components come out. Kills: a
+    map that another machine draws mirrored."""
+    for seed in range(6):
+        points = np.random.default_rng(seed).normal(size=(30, 5)).astype(np.float32)
+        directions, stds = DataLaw.of_images(points).plane
+        np.testing.assert_allclose(directions @ directions.T, np.eye(2), atol=1e-6)
+        assert stds[0] >= stds[1] > 0
+        for row in directions:
+            assert row[np.abs(row).argmax()] > 0
 
 
 def test_gathered_components_keep_the_cdf():

@@ -247,7 +247,8 @@ def test_a_short_recording_is_not_asked_twice():
 
 
 def test_signal_at_the_end_of_the_schedule():
-    """√ᾱ_T = 0.08 is worth a word, 0.006 is not. Kills: ᾱ_T compared without its root."""
+    """√ᾱ_T = 0.08 is worth a word, 0.006 is not. Kills: ᾱ_T compared, or
+    told, without its root."""
     for schedule, there in (
         (NoiseSchedule.linear(500), True),
         (NoiseSchedule.linear(1000), False),
@@ -256,6 +257,9 @@ def test_signal_at_the_end_of_the_schedule():
         run = record(denoiser, schedule, arms=ARMS[:1], n=4, steps=5, progress=False)
         found = [f for f in diagnose(run) if f.id == "terminal-mismatch"]
         assert [f.severity for f in found] == ["information"] * there
+        bar = schedule.alpha_bars[-1]
+        told = [(f.evidence["found"], f.evidence["alpha_bar"]) for f in found]
+        assert told == [(pytest.approx(np.sqrt(bar)), pytest.approx(bar))] * there
 
 
 def test_a_collapse_is_not_chance():

@@ -11,8 +11,9 @@ from scipy.stats import kstest, norm
 import diffviz as dv
 from diffviz.diffusion.rules import ddpm
 from diffviz.files.catalogue import LANGUAGES, catalogue
-from diffviz.play import plane, twin
+from diffviz.play import plane
 from diffviz.play.widget import law_of, play_options
+from tests import play_twin as twin
 
 LAWS = plane.laws()
 POINT = plane.Law(((0.7, -0.4),), (0.0,), (1.0,))
@@ -69,6 +70,15 @@ def test_numbers_of_the_right_law_are_the_references(name, t):
     assert found.width == pytest.approx(1, abs=0.02)
     assert found.ks < 2.2 / np.sqrt(n)
     assert np.abs(found.shares - law.weights).max() < 4 * np.sqrt(0.25 / n)
+
+
+def test_numbers_of_a_few_points_are_exact():
+    """Against numpy. Kills: n for n − 1, a distance from the points' own mean."""
+    law, x = LAWS["two"], np.array([[0.0, 1.0], [2.0, -1.0], [4.0, 3.0]])
+    found = twin.numbers(law, 0.25, x)
+    assert found.std == pytest.approx(np.sqrt(x.var(axis=0, ddof=1).mean()))
+    center = 0.5 * np.array(law.weights) @ np.array(law.means)
+    assert found.distance == pytest.approx(np.sqrt(((x - center) ** 2).mean()))
 
 
 def test_distance_is_that_of_kolmogorov_and_smirnov():
@@ -194,6 +204,7 @@ def test_widget_names_what_it_cannot_show(monkeypatch):
     assert law_of(dv.GaussianDenoiser(schedule, [0.0, 1.0], 0.5)).stds == (0.5,)
     with pytest.raises(dv.InputError, match="1000"):
         play_options(None, dv.NoiseSchedule.linear(1001))
+    assert play_options(None, dv.NoiseSchedule.linear(1000))["state"]["T"] == 1000
     with pytest.raises(dv.InputError, match="cannot be sampled"):
         play_options(None, dv.NoiseSchedule.linear(20).with_zero_terminal_snr())
     monkeypatch.setitem(sys.modules, "anywidget", None)

@@ -22,6 +22,7 @@ from diffviz.diffusion.rules import DEFAULT_ARMS, Arm, ddim, ddpm
 from diffviz.diffusion.sampler import sample
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError, RunFileError
+from diffviz.recording.dataset import snapshot_times
 from diffviz.recording.record import record
 from diffviz.recording.recorder import Recorder
 from diffviz.recording.references import bands
@@ -129,7 +130,8 @@ def pictures():
 
 
 def test_samples_frames_and_stds_are_of_the_same_states(pictures):
-    """Kills: snapshots out of order, frames of other times or samples, a distance without √ᾱ."""
+    """Kills: snapshots out of order, frames of other times or samples, a distance without √ᾱ, a
+    noise level that is another quantity's."""
     denoiser, data = pictures
     x = data["snapshots"].values.astype(np.float64)
     flat = x.reshape(*x.shape[:3], -1)
@@ -146,7 +148,30 @@ def test_samples_frames_and_stds_are_of_the_same_states(pictures):
     center = np.sqrt(bars)[:, None, None] * denoiser.law.mean.reshape(-1)
     distance = np.sqrt(((flat - center) ** 2).mean(axis=(2, 3)))
     np.testing.assert_allclose(data["distance_to_mean"], distance, atol=3e-4)
+    noise = flat[:, :-1] / np.sqrt(bars)[:-1, None, None] - flat[:, -1:]  # per unit of signal
+    level = noise.reshape(3, 40, -1).std(axis=2, ddof=1)
+    np.testing.assert_allclose(data["noise_level"][:, :-1], level, rtol=5e-3, atol=5e-3)
+    told = np.sqrt((1 - bars) / bars)
+    np.testing.assert_allclose(data["reference_noise_level"], told, rtol=1e-9)
     assert data["histogram"].sel(quantity="x").sum("bin").values == pytest.approx(10 * 48)
+
+
+def test_snapshots_are_at_the_tutorials_times():
+    """Kills: the last steps, where most is seen, thinned like the others."""
+    times = np.arange(500, -1, -1)
+    wanted = [t for t in times.tolist() if t % 20 == 0 or t < 8]
+    assert snapshot_times(times).tolist() == wanted
+    assert snapshot_times(times[::10]).tolist() == times[::10].tolist()  # 51 of them: all
+
+
+def test_the_usual_block_and_what_is_kept_of_it():
+    """64 images make a block, and about 49,000 numbers; 256 images are kept. Both decide what a
+    run holds. Kills: another size of blocks, so that a seed means another run."""
+    images, vectors = np.zeros((3, 16, 16)), np.zeros(3)
+    for mean, n, block in ((images, 90, 64), (vectors, 6000, 6000)):
+        law = GaussianDenoiser(SHORT, mean, np.ones_like(mean))
+        run = record(law, SHORT, arms=DEFAULT_ARMS[:1], n=n, **QUIET)
+        assert (run.spec.block, run.dataset.sizes["sample"]) == (block, n)
 
 
 def test_the_map_is_the_plane_of_the_first_two_principal_components(pictures):
@@ -391,6 +416,29 @@ def test_bands_hold_right_runs(name):
         assert 8 < one[10] / other[10] < 12.5, curve
 
 
+@pytest.mark.parametrize("n", [2, 5, 40])
+def test_bands_of_gaussian_numbers_are_exact(n):
+    """By χ² with n − 1 degrees of freedom, or n about the true mean. Kills: a variance for a std,
+    n for n − 1, the scatter of the mean left out."""
+    law, bars = LAWS["number"], SCHEDULE.alpha_bars[SCHEDULE.times()]
+    found, ends = bands(law, bars, n, 1, n), np.array([[0.025], [0.975]])
+    std = np.sqrt(bars * 0.25 + 1 - bars)
+
+    def chi(free):
+        return np.sqrt(scipy.stats.chi2.ppf(ends, free) / free)
+
+    before = np.where(bars < 1, 1.0, np.nan)
+    for name, right in (
+        ("std", std * chi(n - 1)),
+        ("std_between", std * chi(n - 1)),
+        ("distance_to_mean", std * chi(n)),
+        ("residual_std", before * chi(n - 1)),
+        ("mean", 2 * np.sqrt(bars) + scipy.stats.norm.ppf(ends) * std / np.sqrt(n)),
+    ):
+        both = np.stack([found[f"{name}_low"], found[f"{name}_high"]])
+        np.testing.assert_allclose(both, right, rtol=1e-6, err_msg=name)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("n", [6, 24, 64])
@@ -530,7 +578,7 @@ def test_blocks_add_up_to_the_whole():
 
 def test_diversity_counts_modes():
     """A mixture under z = 0 loses its small mode; DDPM keeps its share. Kills: labels of another
-    order."""
+    order, modes expected as often as each other."""
     schedule = NoiseSchedule.course(200, 1e-4, 0.05)
     mixture = MixtureDenoiser(schedule, [-1.0, 1.5], [0.2, 0.3], [0.7, 0.3])
     d = record(mixture, schedule, n=2000, **QUIET).dataset
@@ -538,6 +586,9 @@ def test_diversity_counts_modes():
     assert counts.sel(arm="ddpm").values[0] / 2000 == pytest.approx(0.7, abs=0.06)
     assert counts.sel(arm="z=0").values[1] == 0
     assert d["distinct_nearest"].sel(arm="z=0") == 1
+    few = record(mixture, schedule, n=3, steps=2, **QUIET).dataset
+    expected = (1 - 0.3**3) + (1 - 0.7**3)
+    assert few["reference_distinct_nearest"] == pytest.approx(expected)
 
 
 class Stopped(Exception):

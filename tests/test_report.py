@@ -198,11 +198,15 @@ def test_each_arm_has_its_own_picture_name_and_sentence(harmless, shown):
 
 
 def test_the_pictures_are_the_samples(harmless):
-    """Bytes in the order that the script reads. Kills: arms, frames or channels swapped."""
+    """Bytes in the order that the script reads, at all times where they fit.
+
+    Kills: arms, frames or channels swapped, a frame left out, more than three bits left out.
+    """
     found = frames(harmless)
     raw = gzip.decompress(base64.b64decode(found["data"]))
     shape = (3, len(found["times"]), found["samples"], *found["shape"])
     data = np.frombuffer(raw, np.uint8).reshape(shape)
+    assert found["times"] == harmless.dataset["frame_t"].values.tolist()
     assert found["times"][-1] == 0 and found["shape"] == (3, 16, 16)
     for arm, name in enumerate("abc"):
         end = harmless.dataset["samples"].sel(arm=name).values[: found["samples"]]
@@ -210,7 +214,7 @@ def test_the_pictures_are_the_samples(harmless):
         assert np.abs(data[arm, -1] - exact).max() <= 1  # snapshots are rounded
         at = harmless.dataset["snapshots"].sel(arm=name, snapshot=found["times"][1]).values
         wanted = np.moveaxis(to_uint8(at), -1, 1)[: found["samples"]].astype(int)
-        assert np.abs(data[arm, 1].astype(int) - wanted).max() <= 3
+        assert np.abs(data[arm, 1].astype(int) - wanted).max() <= 5
 
 
 def test_what_moves_is_the_runs_own(harmless, shown):
@@ -235,6 +239,16 @@ def test_what_moves_is_the_runs_own(harmless, shown):
     right = data["reference_histogram"].values / (bins[1] - bins[0])
     np.testing.assert_allclose(densities[:, 3], right, atol=1e-3)
     assert packed["bins"] == len(bins)
+
+
+def test_what_is_not_known_moves_nowhere(harmless, words):
+    """Kills: a broken arm's samples drawn in the middle of the map."""
+    lost = harmless.dataset["map"].copy()
+    lost[1, 20:] = np.nan
+    found = Page(page.render(Run(harmless.dataset.assign(map=lost)))).data("dots")
+    raw = np.frombuffer(gzip.decompress(base64.b64decode(found["data"])), "<i2")
+    unknown = (raw == -32768).reshape(lost.shape)
+    np.testing.assert_array_equal(unknown, np.isnan(lost.values))
 
 
 def test_tables_hold_the_runs_numbers(harmless, shown):
@@ -302,6 +316,14 @@ def test_lambda_is_read_of_a_linear_denoiser_only(tmp_path):
     assert "reading-table" not in found and text("report.page.mixture", "en") in found
 
 
+def test_readings_stand_under_their_times(harmless, monkeypatch):
+    """λ̂ is the same at all times, so here it is given. Kills: readings in another order."""
+    monkeypatch.setattr(page.figures, "available", lambda run: ["dial"])
+    monkeypatch.setattr(page, "dial_readings", lambda run: {"b": run.dataset["t"].values / 100})
+    (row,) = Page(page.render(harmless)).rows("reading-table")
+    assert row == ["b", "0", "0.27", "0.18", "0.060"]
+
+
 def test_several_runs_are_named(words):
     """Kills: a report that does not say which run it is about, or shows one of two."""
     schedule = dv.NoiseSchedule.linear(30, 1e-3, 0.3)
@@ -325,11 +347,11 @@ def test_an_arm_is_called_by_what_it_does(words):
     """Kills: noise claimed of a rule that draws none, λ left out, one step for all of T."""
     schedule = dv.NoiseSchedule.linear(30, 1e-3, 0.3)
     arms = {
-        "ddpm": "DDPM, with its noise",
-        "ddpm/posterior*0.5": "DDPM (√β̃ₜ), with 0.5 times its noise",
-        "z=0": "DDPM, without its noise",
-        "ddim": "DDIM, which draws no noise",
-        "ddim(eta=0.5)": "ddim(eta=0.5), with its noise",
+        "ddpm": "DDPM: every step adds fresh noise z",
+        "ddpm/posterior*0.5": "DDPM (√β̃ₜ): every step adds 0.5 times its noise z",
+        "z=0": "DDPM with z = 0: its noise is left out",
+        "ddim": "DDIM: adds no noise, and its steps are made for that",
+        "ddim(eta=0.5)": "ddim(eta=0.5): every step adds fresh noise z",
     }
     law = dv.GaussianDenoiser(schedule, 2.0, 0.5)
     given = [dv.Arm.parse(name) for name in arms]
@@ -394,6 +416,7 @@ def test_terms_are_explained_where_they_stand(shown):
     assert all(len(meaning) > 10 for meaning in meanings)
     assert "[[" not in re.sub(r"<script.*?</script>", "", shown.text, flags=re.S)
     assert 'href="#term-residual"' in both("ks.caption")
+    assert ">std between samples</a>" in both("ends.lead")  # another form of the word
 
 
 def test_terms_lead_to_their_lesson(harmless, words, shown):

@@ -191,11 +191,17 @@ def test_ddim_is_not_accused_of_its_other_joint_law(rule, scale, key):
 
 
 def test_a_lost_class_is_credited_to_who_has_most_of_it():
-    """Kills: another arm, or another class; any zero taken for a loss."""
+    """Kills: another arm, or another class; any zero taken for a loss; a class that the other
+    arm has lost as well."""
     run = made(["a", "b", "c"], class_count=("b", [4096, 0]))
     run.dataset["class_count"].loc[{"arm": "c"}] = [1, 4095]
     said = text("story.end.lost", "en", names="other", other="c")
     assert said in story(run, "en").arms["b"]
+    # Of several classes those are named that this other arm does reach.
+    for a, c, names in (([96, 4000], [4000, 96], "one and other"), ([0, 4096], [4096, 0], "one")):
+        run.dataset["class_count"][:] = [a, [0, 0], c]
+        said = text("story.end.lost", "en", names=names, other="c")
+        assert said in story(run, "en").arms["b"]
     few = made(["a", "b"], n=8, class_count=("b", [8, 0]))  # a has 4 of it
     assert story(few, "en").arms["b"] == text("story.end.like", "en")
 

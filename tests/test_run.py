@@ -174,6 +174,7 @@ def test_a_sealed_run_of_something_else_is_named(run, tmp_path):
         whole.assign_attrs(format="diffviz-run-1"),
         whole.assign_attrs(spec="{}"),
         whole.assign_attrs(spec=spec.replace('"n": 5', '"n": -5')),
+        whole.assign_attrs(spec=spec.replace('"n": 5', '"n": 4')),  # of 5 that are kept
         whole.assign_attrs(spec=spec.replace('"ddpm"', '"other"')),
         whole.assign(mean=whole["mean"].astype(str)),
         whole.assign(map=whole["map"].isel(plane=0)),

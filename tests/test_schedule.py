@@ -114,6 +114,18 @@ def test_a_schedule_by_name_is_the_constructors():
     assert NoiseSchedule.named("cosine", 60) == NoiseSchedule.cosine(60)
 
 
+def test_defaults_are_those_of_the_papers():
+    """DDPM's T = 1000 cut to the tutorial's 500; latent diffusion's β. Kills: the β of another
+    paper, √β for β."""
+    for made, T, first, last in (
+        (NoiseSchedule.linear(), 500, 1e-4, 0.02),
+        (NoiseSchedule.course(), 500, 1e-4 + (0.02 - 1e-4) / 500, 0.02),
+        (NoiseSchedule.scaled_linear(), 1000, 0.00085, 0.012),
+    ):
+        assert made.T == T
+        np.testing.assert_allclose(made.betas[[1, -1]], [first, last], rtol=1e-12)
+
+
 def test_zero_terminal_snr():
     """ᾱ_T = 0 exactly, ᾱ_1 unchanged, and it says what that costs. Kills: no shift."""
     s = NoiseSchedule.linear()

@@ -138,6 +138,12 @@ def test_records_and_progress() -> None:
     assert len(set(digests)) == 3 and not epochs[0].network.training
 
 
+def test_the_loss_is_the_mean_over_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Of 10 images in batches of 4 the last batch has two. Kills: it weighed as a whole one.
+    monkeypatch.setattr("diffviz.training.mse_loss", lambda found, right: 0 * found.sum() + 1)
+    assert [epoch.loss for epoch in run(epochs=1)] == [1.0]
+
+
 def test_the_seed_decides_everything_and_the_global_generator_nothing() -> None:
     torch.manual_seed(1)
     before = torch.get_rng_state()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from dashboards.stage import clock, cloud, frames
+from dashboards.stage import clock, cloud, pictures_in_time
 from diffviz.diagnosis.findings import diagnose
 from diffviz.diffusion.exact import DatasetDenoiser, GaussianDenoiser
 from diffviz.diffusion.rules import DEFAULT_ARMS, Arm, ddpm
@@ -72,6 +72,19 @@ def test_the_step_and_the_arms_are_named_and_the_run_is_kept(tmp_path, t, arms, 
     assert [path.name for path in tmp_path.iterdir()] == ["run.nc"]
     found = {f.arm: f.t_range for f in diagnose(run) if f.id == "nonfinite"}
     assert found == dict.fromkeys(names, (t, 0))
+
+
+def test_the_first_step_that_breaks_is_the_one_named():
+    """Two arms break one after the other. Kills: the last one named, where the first says why."""
+
+    class Twice(Breaking):
+        def __call__(self, x, t, context=None):
+            self.arms = [1] if t > 12 else [1, 2]
+            return super().__call__(x, t, context)
+
+    with pytest.raises(NonfiniteError, match=r"not finite at t = 20,.* in arm z=0;") as error:
+        record(Twice(pictures(), 20, [1]), SCHEDULE, n=6, progress=False)
+    assert error.value.run.broken == {"z=0": 20, "ddim": 12}
 
 
 def test_up_to_the_step_and_in_the_other_arms_nothing_changes():
@@ -149,7 +162,7 @@ def test_everything_that_shows_a_run_shows_this_one(tmp_path, exact, arms):
     for name in available(run):
         assert json.loads(plot(run, name).to_json())
     assert json.dumps(report_numbers(run), allow_nan=False)
-    told = clock(run, "en", tuple(available(run))), frames(run), cloud(run)
+    told = clock(run, "en", tuple(available(run))), pictures_in_time(run), cloud(run)
     assert json.dumps(told, allow_nan=False)
     if exact == "pictures":
         write_report(run, tmp_path / "report.html")

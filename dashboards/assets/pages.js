@@ -78,6 +78,9 @@
     if (points && map && !tied.has(points)) {
       tied.add(points);
       scrub.dots(map, points, points.panels);
+      const plot = map.querySelector(".js-plotly-plot");
+      const still = plot?.data?.flatMap(({ meta }, i) => (meta === "now" ? [i] : []));
+      if (still?.length) window.Plotly.restyle(plot, { visible: false }, still);
     }
   }
 
@@ -116,6 +119,17 @@
     window.Plotly.update(plot, { y }, { "annotations[0].text": `<b>t = ${bars.times[at]}</b>` });
   }
 
+  /** What moves has come; meanwhile another run may be shown. */
+  async function arrived({ frames, cloud, histograms }, of) {
+    const drawn = frames && { ...frames, data: await Scrub.unpack(frames.data) };
+    if (clock !== of) return;
+    pictures = drawn;
+    points = cloud && { ...cloud, data: floats(cloud.data) };
+    bars = histograms && { ...histograms, data: floats(histograms.data) };
+    attach();
+    settled();
+  }
+
   /** Every function gives back "no update" unless it gives something back. */
   const callbacks = (functions) =>
     Object.fromEntries(
@@ -144,13 +158,7 @@
       attach();
     },
     moving(data) {
-      if (!data || !clock) return;
-      const { frames, cloud, histograms } = data;
-      pictures = frames && { ...frames, data: bytes(frames.data) };
-      points = cloud && { ...cloud, data: floats(cloud.data) };
-      bars = histograms && { ...histograms, data: floats(histograms.data) };
-      attach();
-      settled();
+      if (data && clock) arrived(data, clock);
     },
     attach() {
       attach();
@@ -189,6 +197,7 @@
       for (const link of all(".nav-link")) {
         link.setAttribute("aria-current", link.classList.contains("here") ? "page" : "false");
       }
+      one(".nav-link.here")?.scrollIntoView({ block: "nearest", inline: "center" });
       if (data.page !== "compare" && data.page !== "guess") end();
       if (data.page !== "play") plane = plane?.destroy() ?? null;
     },

@@ -24,8 +24,8 @@ from dash.development.base_component import Component
 from dashboards import shell
 from dashboards.shelf import FILES, figure, pictures, shelf
 from dashboards.shell import View, kept
-from dashboards.stage import canvas, clock, moving, player, told
-from diffviz.diagnosis.sentences import Story
+from dashboards.stage import canvas, clock, moving, player, still, told
+from diffviz.diagnosis.sentences import Story, joined
 from diffviz.errors import InputError
 from diffviz.figures import caption, theme
 from diffviz.recording.run import Run
@@ -64,14 +64,15 @@ def layout(**query: Any) -> Component:
     lead = view.say("compare.lead")
     if lost is not None:
         name = run.arms[lost]
-        lead = f"{view.say('compare.lost', name=name)} {story.noise[name]}\n{lead}"
+        why = [view.say("compare.lost", name=name), story.noise[name]]
+        lead = f"{joined(why, 'sentences', view.language)}\n{lead}"
     arms = html.Section(
-        [_arm(view, run, i, story) for i in range(len(run.arms))],
+        [_arm(view, run, i, story, now["times"][step]) for i in range(len(run.arms))],
         className="arms",
         **{"aria-label": view.say("compare.arms")},
     )
     numbers = None if "numbers" in view.hidden else _table(view, now)
-    graphs = [plot(view, run, name) for name in plots]
+    graphs = [plot(view, run, name, ended=step == end) for name in plots]
     return shell.page(
         view,
         *moving(run_id, beside, now | {"step": step}),
@@ -88,11 +89,11 @@ def layout(**query: Any) -> Component:
     )
 
 
-def plot(view: View, run: Run, name: str) -> Component:
+def plot(view: View, run: Run, name: str, ended: bool = False) -> Component:
     """One figure with its title, its sentence at this step, its lesson, what it cannot say."""
     drawn = figure(run, name, view.language, view.theme, view.big, view.narrow)
-    if name == "map":  # its points are moved by the browser
-        drawn = drawn | {"data": [trace for trace in drawn["data"] if trace["meta"] != "now"]}
+    if not ended:  # the points of the end; the browser draws those of the step over the figure
+        drawn = drawn | {"data": [trace for trace in drawn["data"] if trace.get("meta") != "now"]}
     number = (PLOTS | MORE)[name]
     lesson = dcc.Link(
         view.say("compare.lesson", n=number),
@@ -114,17 +115,17 @@ def plot(view: View, run: Run, name: str) -> Component:
     )
 
 
-def _arm(view: View, run: Run, index: int, story: Story) -> Component:
+def _arm(view: View, run: Run, index: int, story: Story, t: int) -> Component:
     """One way of sampling: its samples as they are now, how they end, and why."""
     name = run.arms[index]
     swatch = html.Span(className="swatch", style={"background": theme.colour(index)})
     # The first sentence says how it ends; the others say how it came there.
     first, *rest = re.split(r"(?<=[.。]) ?(?=\S)", story.arms[name])
-    why = html.P(" ".join([*rest, story.noise[name]]))
-    pictures = len(run.spec.sample_shape) == 3
+    why = html.P(joined([*rest, story.noise[name]], "sentences", view.language))
+    row = still(run, index, t)
     return shell.card(
         html.H2([swatch, shell.arm_title(view, name, run.spec.arms[index])]),
-        canvas(index, view.say("compare.samples", arm=name)) if pictures else None,
+        None if row is None else canvas(index, view.say("compare.samples", arm=name), row),
         html.P(first),
         html.Details([html.Summary(view.say("compare.why")), why]),
         className="arm",
@@ -141,7 +142,8 @@ def _table(view: View, now: dict[str, Any]) -> Component:
     head = html.Tr([html.Td(), *(html.Th(word, scope="col") for word in now["head"])])
     title = html.Caption([view.say("compare.numbers"), " ", html.B(className="now")])
     table = html.Table([title, html.Thead(head), html.Tbody(body)], className="numbers")
-    return shell.card(html.Div(table, className="scrolls", tabIndex=0))
+    note = html.P(view.say("compare.range"), className="caption")
+    return shell.card(html.Div(table, className="scrolls", tabIndex=0), note)
 
 
 def _more(view: View, run: Run) -> Component:

@@ -17,8 +17,9 @@ from dashboards import shell
 from dashboards.jobs import Jobs
 from dashboards.shelf import setting
 from dashboards.shell import View, kept
+from diffviz.diagnosis.sentences import joined
 from diffviz.errors import InputError
-from diffviz.figures.behaviour import behaviour_figure
+from diffviz.figures.xray import behaviour_figure
 from diffviz.files.images import data_uri
 from diffviz.identify import zoo, zoo_results
 from diffviz.identify.zoo_results import Result
@@ -151,8 +152,14 @@ def _checkboxes(view: View, loop: str) -> list[Component]:
 def _seen(view: View, seen: Result) -> list[Component]:
     """The verdict, the sprites, what is found, what the states hold, and the lines."""
     verdict = {True: "right", False: "wrong", None: "unknown"}[seen.behaves]
+    broken = any(one.id == "nonfinite" for one in seen.findings)
     said = [
-        html.Li([html.B(view.say(f"xray.{one.severity}")), " ", one.text(view.language)])
+        html.Li(
+            [
+                html.B(view.say(f"xray.{one.severity}")),
+                joined(["", one.text(view.language)], "sentences", view.language),
+            ]
+        )
         for one in sorted(seen.findings, key=lambda one: one.severity != "error")
     ]
     sprites = [
@@ -163,7 +170,9 @@ def _seen(view: View, seen: Result) -> list[Component]:
     return [
         shell.card(
             html.P(
-                view.say(f"xray.verdict.{verdict}"), className=f"verdict {verdict}", role="status"
+                view.say(f"xray.verdict.{'broken' if broken else verdict}"),
+                className=f"verdict {verdict}",
+                role="status",
             ),
             html.Div(sprites, className="film"),
             html.P(view.say("xray.sprites_note"), className="caption"),

@@ -34,6 +34,23 @@ SMOOTHED = 1.6
 """Cells over which the particles are spread."""
 
 
+@dataclass(frozen=True)
+class Pulled(LinearRule):
+    """`ddpm` with ``pull`` = c times its ε̂."""
+
+    pull: float
+
+    @property
+    def name(self) -> str:
+        """``ddpm/beta, c = PULL``."""
+        return f"ddpm/beta, c = {self.pull:g}"
+
+    def coefficients(self, schedule: NoiseSchedule, t: int, s: int) -> tuple[float, float, float]:
+        """(a, c·b, σ) with a, b and σ those of `ddpm` on ``schedule``."""
+        a, b, std = ddpm().coefficients(schedule, t, s)
+        return a, self.pull * b, std
+
+
 class Law(NamedTuple):
     """Data Σ_k weights_k N(means_k, stds_k²) on the line."""
 
@@ -81,11 +98,13 @@ def dial_density(
     t = schedule.times(min(SLICES - 1, schedule.T))
     width = float(BINS[1] - BINS[0])
     means, stds = np.array(law.means), np.array(law.stds)
-    marginal = np.stack([_density(law, bar) for bar in schedule.alpha_bars[t]])
+    bars = schedule.alpha_bars[t][:, None, None]
+    modes = _normal(BINS[:, None], np.sqrt(bars) * means, bars * stds**2 + 1 - bars)
+    marginal = modes @ np.array(law.weights)
     spread = np.dot(law.weights, stds**2 + (means - np.dot(law.weights, means)) ** 2)
     data = marginal[-1]
     if len(means) == 1:
-        arm = Arm("dial", _Dialled(score), noise_scale)
+        arm = Arm("dial", Pulled(score), noise_scale)
         exact = gaussian_trajectory(schedule, arm, law.means[0], law.stds[0])
         center, spreads = exact.mean[::-1][t], exact.std[::-1][t]
         # Not narrower than a cell, so that the mass of a thin law is still seen.
@@ -108,31 +127,11 @@ def _normal(x: Array, mean: Array | float, variance: Array | float) -> Array:
     return np.exp(-((x - mean) ** 2) / (2 * variance)) / np.sqrt(2 * np.pi * variance)
 
 
-def _density(law: Law, bar: float) -> Array:
-    """q(x_t) on ``BINS``."""
-    parts = zip(law.means, law.stds, law.weights, strict=True)
-    return np.sum(
-        [w * _normal(BINS, np.sqrt(bar) * m, bar * s**2 + 1 - bar) for m, s, w in parts], axis=0
-    )
-
-
-@dataclass(frozen=True)
-class _Dialled(LinearRule):
-    """DDPM with its answer multiplied by c = ``score``."""
-
-    score: float
-    name = "dial"
-
-    def coefficients(self, schedule: NoiseSchedule, t: int, s: int) -> tuple[float, float, float]:
-        a, b, std = ddpm().coefficients(schedule, t, s)
-        return a, self.score * b, std
-
-
 def _particles(schedule: NoiseSchedule, law: Law, noise_scale: float, score: float) -> Array:
     """x_t of the particles for every t, (T+1, PARTICLES)."""
     x = np.empty((schedule.T + 1, PARTICLES))
     x[schedule.T] = ndtri((np.arange(PARTICLES) + 0.5) / PARTICLES)
-    arms, z = [Arm("dial", _Dialled(score), noise_scale)], _noise(schedule.T)
+    arms, z = [Arm("dial", Pulled(score), noise_scale)], _noise(schedule.T)
     means, squares = np.array(law.means)[:, None], np.square(law.stds)[:, None]
     table = coefficient_table(arms, schedule, schedule.times())[:, 0]
     for t, (a, b, std) in zip(range(schedule.T, 0, -1), table, strict=True):

@@ -19,7 +19,7 @@ from PIL import Image
 import diffviz as dv
 from diffviz.diffusion.names import shipped, shipped_weights
 from diffviz.figures import plot, theme
-from diffviz.figures.schedule import schedule_data, schedule_figure
+from diffviz.figures.schedule import schedule_figure
 from diffviz.figures.strips import StripsData, strips_figure
 from diffviz.figures.theme import CONFIG, NARROW, TEXT
 from diffviz.files.catalogue import LANGUAGES, text
@@ -89,7 +89,7 @@ def picture(name: str, run: dv.Run | dv.NoiseSchedule) -> Picture:
     """One of diffviz's own pictures, by its name as in ``diffviz figure``."""
     said = {language: text(f"figures.{name}.title", language) for language in LANGUAGES}
     if isinstance(run, dv.NoiseSchedule):
-        return draw(lambda language: schedule_figure(schedule_data(run), language), **said)
+        return draw(lambda language: schedule_figure(run, language), **said)
     return draw(lambda language: plot(run, name, language=language), **said)
 
 
@@ -150,7 +150,6 @@ def lines(
             np.array([curves[name] for name in names], dtype=np.float64),
             [word(name) for name in names],
             language,
-            hover="%{x}",
         )
         if markers:
             plot.update_traces(mode="lines+markers", marker_size=7)
@@ -175,20 +174,30 @@ def strip(data: StripsData, *, en: str, zh: str) -> Picture:
 
 
 def tiles(
-    images: np.ndarray, rows: Sequence[str], times: Sequence[int] = (), *, en: str, zh: str
+    images: np.ndarray,
+    rows: Sequence[str],
+    times: Sequence[int] = (),
+    *,
+    at: int = 0,
+    en: str,
+    zh: str,
 ) -> Picture:
     """Images (rows, columns, 3, H, W) in [−1, 1] as a table, in the fixed range.
 
-    A row has a name; a column is a time, or a sample.
+    A row has a name; a column is a time, or a sample at the time ``at``.
     """
     shape = images.shape
     pixels = to_uint8(images.reshape(-1, *shape[2:]).astype(np.float32))
     pixels = pixels.reshape(*shape[:2], *pixels.shape[1:])
-    if len(times):
-        return strip(
-            StripsData(list(rows), np.asarray(times), [0], pixels[:, :, None], False), en=en, zh=zh
-        )
-    samples = list(range(shape[1]))
-    return strip(
-        StripsData(list(rows), np.zeros(1, int), samples, pixels[:, None], False), en=en, zh=zh
-    )
+    if not len(times):
+        samples = list(range(shape[1]))
+        data = StripsData(list(rows), np.array([at]), samples, pixels[:, None], False)
+        return strip(data, en=en, zh=zh)
+    data = StripsData(list(rows), np.asarray(times), [0], pixels[:, :, None], False)
+    backwards = {"en": "t (data → noise)", "zh": "t（数据 → 噪声）"}
+
+    def figure(language: str) -> go.Figure:
+        drawn = strips_figure(data, language)
+        return drawn.update_xaxes(title_text=backwards[language]) if times[0] == 0 else drawn
+
+    return draw(figure, en=en, zh=zh)
