@@ -326,8 +326,8 @@ def passed_time(t: object) -> tuple[float, bool]:
             values = torch.as_tensor(t).reshape(-1).tolist()
             raise InputError(
                 f"the times of one call differ or are none: {values[:4]}; all samples of a state "
-                "have one time: draw none at random for sampling, and embed t in the model, as in "
-                "`lambda model: my_loop(lambda x, embedded: model(x, t))`"
+                "have one time: draw none at random for sampling, and embed t in the model, "
+                "as in `lambda model: my_loop(lambda x, embedded: model(x, t))`"
             )
         raise InputError(f"the sampler passed {t!r} as t; allowed are numbers and tensors")
     if not math.isfinite(value):

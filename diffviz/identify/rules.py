@@ -293,7 +293,8 @@ def rules_for(steps: Steps, levels: Levels) -> list[Rule]:
     one, other = (rule.numbers(now, then, levels.alpha) for rule in (rules[1], Rule("ddim", 1.0)))
     if np.allclose(one, other, rtol=1e-9, atol=0):
         rules.remove(Rule("ddim", 1.0))
-    rules.append(Rule("consistency"))
+    if len(steps) > 1 and steps.noisy[:-1].mean() > 0.5:  # without noise it is a wrong DDIM
+        rules.append(Rule("consistency"))
     if not levels.vp:
         rules.append(Rule("reverse-diffusion"))
     elif not levels.whole:
