@@ -9,9 +9,10 @@ import re
 import numpy as np
 import pytest
 
+from dashboards import stage
 from dashboards.security import HEADERS, LARGEST_BODY
 from dashboards.shelf import Shelf
-from dashboards.shell import PAGES, View
+from dashboards.shell import PAGES, View, arm_title
 from dashboards.stage import BYTES, clock, cloud, frames, histograms
 from diffviz.files.catalogue import text
 from diffviz.recording.request import RecordRequest
@@ -52,12 +53,13 @@ def test_a_foreign_host_name_is_refused(guest, host):
     [
         (403, {"Origin": "http://evil.example"}),
         (403, {"Origin": "null"}),
+        (403, {"Origin": "http://127.0.0.1:1"}),
         (415, {"Content_Type": "text/plain"}),
         (415, {"Content_Type": "multipart/form-data; boundary=x"}),
     ],
 )
 def test_a_post_from_elsewhere_is_refused(guest, status, asked):
-    """Kills: a form on another page that orders a recording."""
+    """Kills: a form on another page that orders a recording, also of this host's other servers."""
     assert guest.ask("/_dash-update-component", {}, **asked)[0] == status
 
 
@@ -255,11 +257,24 @@ def test_links_keep_the_settings_and_nothing_else():
     assert View.read("dial", {"lang": "xx", "theme": "red"}).language == "en"
 
 
+def test_an_arm_is_titled_by_what_it_does():
+    """Kills: noise that is scaled told as whole or as none; DDIM said to lose it."""
+    view = View.read("compare", {"lang": "en"})
+    for rule, scale, key in (
+        ("ddpm/beta", 1.0, "with"),
+        ("ddpm/beta", 0.0, "without"),
+        ("ddpm/posterior", 0.5, "scaled"),
+        ("ddim(eta=0)", 1.0, "ddim"),
+    ):
+        told = arm_title(view, "mine", {"rule": rule, "noise_scale": scale})
+        assert told == text(f"dashboard.arm.{key}", "en", name="mine", scale=f"{scale:g}")
+
+
 # ----------------------------------------------------------------- downloads
 
 
 def test_a_run_is_downloaded_as_it_is(guest, run, tmp_path):
-    """Kills: another run, or a part of one; a name that is a path."""
+    """Kills: another run, or a part of one; a name that is a path; a page in one language only."""
     status, headers, body = guest.ask("/download/run/run.nc")
     (tmp_path / "got.nc").write_bytes(body)
     assert status == 200 and Run.load(tmp_path / "got.nc").dataset.identical(run.dataset)
@@ -267,7 +282,7 @@ def test_a_run_is_downloaded_as_it_is(guest, run, tmp_path):
     status, _, table = guest.ask("/download/run/curves.csv")
     assert status == 200 and table.decode().count("\n") > 3 * 24
     status, _, report = guest.ask("/download/run/report.html?lang=zh")
-    assert status == 200 and b"<html" in report[:2000]
+    assert status == 200 and b'data-language="zh"' in report[:2000]
     for wrong in ("run/other", "nothing/run.nc", "run/report.html?lang=xx"):
         assert guest.ask(f"/download/{wrong}")[0] == 404
     assert b"HDF" not in guest.ask("/download/..%2Frun/run.nc")[2]
@@ -311,6 +326,19 @@ def test_frames_are_those_of_the_run_and_fit_a_page(run):
         assert (x[:, i] == stored[:, times.tolist().index(t), : x.shape[2]]).all()
 
 
+def test_frames_that_are_too_many_are_thinned_with_their_times(run, monkeypatch):
+    """Kills: every second picture under the times of the first half."""
+    monkeypatch.setattr(stage, "BYTES", 100_000)
+    sent = frames.__wrapped__(run)
+    x = np.frombuffer(base64.b64decode(sent["data"]), np.uint8)
+    x = x.reshape(sent["arms"], len(sent["times"]), sent["samples"], *sent["shape"])
+    times = run.dataset["frame_t"].values.tolist()
+    assert 5 < len(sent["times"]) < len(times) and sent["times"][-1] == 0
+    for i, t in enumerate(sent["times"]):
+        stored = run.dataset["frames"].values[:, times.index(t), : x.shape[2]]
+        np.testing.assert_array_equal(x[:, i], stored)
+
+
 def test_points_of_the_map_are_in_stds_of_the_forward_process(run, line):
     """Kills: points that are not divided, or by the std of another time."""
     sent = cloud(run)
@@ -342,4 +370,9 @@ def test_two_runs_stand_side_by_side(run, tmp_path):
     shelf = Shelf({"a": run, "b": run}, tmp_path)
     both = shelf.get("a", "b")
     assert both is not None and len(both.arms) == 6
+    spec = json.loads(run.spec.to_json())
+    spec["arms"] = spec["arms"][2:]
+    one = Run(run.dataset.isel(arm=[2]).assign_attrs(spec=json.dumps(spec)))
+    names = Shelf({"a": run, "b": one}, tmp_path).get("a", "b").arms
+    assert names == ["ddpm · a", "z=0 · a", "ddim · a", "ddim · b"]
     assert shelf.fits("a", "b") and not shelf.fits("a", "a")
