@@ -297,15 +297,16 @@ def test_a_subset_of_steps_names_the_times_visited():
 
 
 def test_what_is_watched_is_what_is_recorded():
-    """Kills: a step told too early or twice, quantities swapped, a watcher that draws noise."""
-    seen = []
+    """Kills: a step told too early or twice, quantities swapped, a mean of stds, a watcher that
+    draws noise."""
+    seen, two = [], GaussianDenoiser(SCHEDULE, [1.0, -1.0], [0.5, 0.1])
 
     def watch(block, index, recorder):
         seen.append((block, index, recorder.latest()))
 
     given = {"n": 30, **QUIET}
-    watched = record(GAUSSIAN, SCHEDULE, watch=watch, **given)
-    assert watched == record(GAUSSIAN, SCHEDULE, **given)
+    watched = record(two, SCHEDULE, watch=watch, **given)
+    assert watched == record(two, SCHEDULE, **given)
     assert [place[:2] for place in seen] == [(0, i) for i in range(SCHEDULE.T)]
     data = watched.dataset.isel(t=slice(None, -1))
     kept = {
@@ -320,7 +321,7 @@ def test_what_is_watched_is_what_is_recorded():
         told = np.array([latest[name] for _, _, latest in seen]).T
         np.testing.assert_array_equal(told, values.transpose("arm", "t").values)
     seen.clear()
-    record(GAUSSIAN, SCHEDULE, watch=watch, block=15, **given)
+    record(two, SCHEDULE, watch=watch, block=15, **given)
     assert [place[0] for place in seen] == [0] * SCHEDULE.T + [1] * SCHEDULE.T
 
 

@@ -515,6 +515,23 @@ def test_what_goes_wrong_is_said_first(sampler, schedule, want, behaves):
     assert (seen.findings[0].severity == "error") is not behaves
 
 
+@pytest.mark.parametrize(
+    ("name", "span", "evidence"),
+    [
+        ("noise-drawn-once", (100, 2), {}),
+        ("another-schedule", (100, 1), {"name": "course(T=100, 9.99"}),
+        ("starts-late", (80, 80), {"t": 80.0, "T": 100.0}),
+    ],
+)
+def test_a_finding_says_where_and_which(name, span, evidence):
+    """Kills: the step before the one that is off, the schedule given named as the one found."""
+    found = look(zoo.sampler(zoo.mutate("ddpm", name), SCHEDULE), shape=(16, 3, 8, 8)).findings[0]
+    assert found.t_range == span
+    for key, value in evidence.items():
+        told = found.evidence[key]
+        assert told.startswith(value) if isinstance(value, str) else told == value
+
+
 def test_the_last_factor_of_a_cosine_is_information():
     """Algorithm 2 on a cosine schedule is right. Kills: float32 tables taken for a fault."""
     schedule = NoiseSchedule.cosine(300)
@@ -855,9 +872,13 @@ def test_a_run_that_takes_too_long_is_ended_in_its_next_call():
 
 
 def test_assert_sampler_says_what_is_wrong():
-    """Kills: an assertion that passes whatever is found, or on another rule."""
+    """Kills: an assertion that passes whatever is found, or on another rule; one that a warning
+    fails."""
     options = {"shape": SHAPE}
     assert_sampler(ancestral(), SCHEDULE, **options)
+    clips = zoo.sampler(zoo.mutate("through-x0", "clipped"), SCHEDULE)
+    seen = assert_sampler(clips, SCHEDULE, None, **options)
+    assert [f.severity for f in seen.findings] == ["warning"]
     with pytest.raises(AssertionError, match=r"not ddpm/beta:\n  noise-missing: The noise is"):
         assert_sampler(steps(SCHEDULE, lambda n: (n[0], n[1], 0.0)), SCHEDULE, **options)
     with pytest.raises(AssertionError, match=r"not ddpm/beta:\n  variance-posterior-vs-beta"):
