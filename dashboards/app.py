@@ -107,7 +107,7 @@ def serve(
         paths: runs that everybody sees; a shipped one where there is none.
         host: address to listen on.
         port: and its port.
-        checkpoints: weights that may be recorded with, beside those that come with diffviz.
+        checkpoints: weights that may be recorded with, besides those that come with diffviz.
         workers: recordings at a time; the others wait.
 
     Raises:
@@ -155,7 +155,7 @@ class _Quiet(WSGIRequestHandler):
     disable_nagle_algorithm = True  # else an answer's body waits 40 ms for its head
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        """Nothing."""
+        """Write no line."""
 
     def version_string(self) -> str:
         """No version: it is nobody's business."""
@@ -163,7 +163,7 @@ class _Quiet(WSGIRequestHandler):
 
 
 def load_runs(paths: Sequence[str | Path]) -> dict[str, Run]:
-    """Runs by the names of their files, which are made different where they are not.
+    """Runs by the names of their files; a name that comes again gets a number.
 
     Raises:
         RunFileError: a file that is not a whole run.

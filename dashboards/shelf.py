@@ -1,4 +1,4 @@
-"""The runs that there are, by the id in an address; their figures, drawn once; their files.
+"""The runs of the server, by the id in an address; their figures, drawn once; their files.
 
 Runs from the command line have short ids that everybody sees. A recorded run has a long random id:
 whoever has the link opens the run, and nobody else does. No id is ever a path.

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
+import dash
 import dash_mantine_components as dmc
 import flask
 import plotly.graph_objects as go
@@ -20,18 +21,6 @@ from dashboards.shelf import fitted
 from diffviz.figures.theme import CONFIG, PAPER, TEMPLATES
 from diffviz.files.catalogue import LANGUAGES, text
 
-PAGES = {
-    "compare": "/",
-    "guess": "/guess",
-    "play": "/play",
-    "dial": "/dial",
-    "schedule": "/schedule",
-    "xray": "/xray",
-    "record": "/record",
-}
-"""Paths in the order of the navigation."""
-MORE_PAGES = {"lesson": "/lesson"}
-"""Pages that other pages lead to."""
 THEMES = ("light", "dark")
 KEPT = ("lang", "theme", "big", "hide")
 """What goes along from page to page."""
@@ -56,7 +45,7 @@ class View:
     """What an address says.
 
     Attributes:
-        page: name of the page, a key of ``PAGES``.
+        page: name of the page, as it is registered.
         query: the whole query, as text.
     """
 
@@ -123,8 +112,14 @@ class View:
         """The address of another page, or of this one with some values changed; None takes out."""
         kept = {k: v for k, v in self.query.items() if page is None or k in KEPT} | changes
         query = urlencode({k: str(v) for k, v in kept.items() if v is not None})
-        path = (PAGES | MORE_PAGES)[page or self.page]
+        path = pages()[page or self.page]
         return f"{path}?{query}" if query else path
+
+
+def pages(linked: bool = False) -> dict[str, str]:
+    """The path of every page by its name; only those of the navigation, which have an order."""
+    found = dash.page_registry.values()
+    return {p["name"]: p["path"] for p in found if p["order"] is not None or not linked}
 
 
 def page(view: View, *children: Component | None) -> dmc.MantineProvider:
@@ -163,7 +158,7 @@ def _header(view: View) -> Component:
             href=view.href(name, run=view.query.get("run")),
             className="nav-link here" if name == view.page else "nav-link",
         )
-        for name in PAGES
+        for name in pages(linked=True)
     ]
     other = LANGUAGES[1 - LANGUAGES.index(view.language)]
     dark = view.theme == "dark"
@@ -263,7 +258,7 @@ def dressed(figure: go.Figure, view: View) -> go.Figure:
 def arm_title(view: View, name: str, spec: Mapping[str, Any]) -> str:
     """An arm in words: its rule, and whether it keeps its noise."""
     rule, scale = str(spec["rule"]), float(spec["noise_scale"])
-    if rule in ("ddim", "ddim(eta=0)"):
+    if rule == "ddim(eta=0)":
         return view.say("arm.ddim", name=name)
     how = "with" if scale == 1 else "without" if scale == 0 else "scaled"
     return view.say(f"arm.{how}", name=name, scale=f"{scale:g}")

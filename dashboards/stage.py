@@ -20,11 +20,11 @@ from diffviz.diagnosis.sentences import Story, step_sentences, step_table, story
 from diffviz.figures import theme
 from diffviz.figures.histogram import histogram_data
 from diffviz.figures.map import map_data
+from diffviz.files.images import data_uri
 from diffviz.recording.run import Run
+from diffviz.report.frames import frames
 
 SPEEDS = ("0.5", "1", "2", "4")
-BYTES = 2_400_000
-"""Of all frames together, raw: a page stays below 6 MB."""
 POINTS, HISTOGRAMS = 16, 60
 """Samples that move on the map; times at which the histogram is sent."""
 
@@ -58,27 +58,8 @@ def _distinct(sentences: Sequence[str]) -> dict[str, list]:
     return {"texts": texts, "at": [index[sentence] for sentence in sentences]}
 
 
-@lru_cache(maxsize=16)
-def frames(run: Run) -> dict[str, Any] | None:
-    """Pictures of the first samples of every arm on their way, as bytes in base64.
-
-    As many frames and samples as ``BYTES`` hold; None for a run without images.
-    """
-    data = run.dataset
-    if "frames" in data:
-        x, times = data["frames"].values, data["frame_t"].values
-    elif len(run.spec.sample_shape) == 3 and run.spec.sample_shape[0] in (1, 3):
-        x = np.clip((data["snapshots"].values[:, :, :8] + 1) * 127.5 + 0.5, 0, 255)
-        x, times = x.astype(np.uint8), data["snapshot"].values
-    else:
-        return None
-    kept = x.shape[2]
-    while kept > 4 and x[:, :100, :kept].size > BYTES:
-        kept -= 2
-    x = x[:, :, :kept]
-    stride = max(1, -(-x.size // BYTES))
-    rows = np.unique(np.append(np.arange(0, x.shape[1], stride), x.shape[1] - 1))
-    return _sent(x[:, rows], times[rows]) | {"samples": kept, "shape": list(x.shape[3:])}
+pictures_in_time = lru_cache(maxsize=16)(frames)
+"""The pictures of a run, made once for a whole class."""
 
 
 @lru_cache(maxsize=16)
@@ -127,10 +108,28 @@ def moving(run_id: str | None, beside: str | None, now: dict[str, Any]) -> list[
     ]
 
 
-def canvas(arm: int, label: str) -> Component:
-    """Where the samples of an arm are drawn; it has no children, so React never draws into it."""
-    place = html.Canvas(role="img", **{"data-arm": str(arm), "aria-label": label})
-    return html.Div(place, className="frame")
+def canvas(arm: int, label: str, still: NDArray[np.uint8] | None = None) -> Component:
+    """Where the samples of an arm are drawn; it has no children, so React never draws into it.
+
+    ``still`` is seen until the frames have come.
+    """
+    shown: dict[str, Any] = {"role": "img", "data-arm": str(arm), "aria-label": label}
+    if still is not None:
+        shown |= {"height": still.shape[0], "width": still.shape[1]}
+        shown["style"] = {"backgroundImage": f"url({data_uri(still)})"}
+    return html.Div(html.Canvas(**shown), className="frame")
+
+
+def still(run: Run, arm: int, t: int) -> NDArray[np.uint8] | None:
+    """Samples of an arm at the frame nearest to t, in a row as ``scrub.images`` draws them."""
+    if "frames" not in run.dataset:
+        return None
+    nearest = run.dataset.swap_dims(frame="frame_t").sel(frame_t=t, method="nearest")
+    pixels = np.moveaxis(nearest["frames"].values[arm], 1, -1)
+    tiles = np.full((*pixels.shape[:3], 4), 255, np.uint8)
+    tiles[..., :3] = pixels
+    gap = max(1, round(tiles.shape[2] / 16))
+    return np.concatenate(np.pad(tiles, ((0, 0), (0, 0), (0, gap), (0, 0))), axis=1)[:, :-gap]
 
 
 def player(view: View, end: int, step: int) -> Component:
@@ -196,7 +195,11 @@ def register(app: Dash) -> None:
         run = shelf().get(which["run"], which.get("beside"))
         if run is None:
             return None
-        return {"frames": frames(run), "cloud": cloud(run), "histograms": histograms(run)}
+        return {
+            "frames": pictures_in_time(run),
+            "cloud": cloud(run),
+            "histograms": histograms(run),
+        }
 
     def clientside(name: str, *parts: Any) -> None:
         app.clientside_callback(ClientsideFunction("time", name), *parts)

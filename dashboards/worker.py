@@ -31,7 +31,7 @@ def work(told: Any, request: RecordRequest, language: str, memory: float, path: 
     assert parent is not None
     Thread(target=lambda: (parent.join(), os._exit(3)), daemon=True).start()
     with suppress(OSError, AttributeError):
-        os.nice(10)  # pages first
+        os.nice(10)  # so that pages are answered first
 
     def say(state: str, **values: Any) -> None:
         told.send({"state": state, **values})
@@ -103,11 +103,10 @@ class _Watch:
     def _figure(self, T: int) -> dict[str, Any]:
         from diffviz.figures.live import live_figure
 
-        figure = live_figure(self.request.arms, T, None, self.language)
+        figure = live_figure(self.request.arms, T, self.language)
         for trace in figure.data:
-            if trace.meta is not None:
-                name, arm = trace.meta
-                trace.x, trace.y = self.times, self.values[name][arm]
+            name, arm = trace.meta
+            trace.x, trace.y = self.times, self.values[name][arm]
         return json.loads(figure.to_json())
 
 

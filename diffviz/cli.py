@@ -26,7 +26,7 @@ from diffviz.files.terminal import printable, safe_streams
 Command = Callable[..., None]
 LINE = 500
 """Characters of an error; a longer one keeps its start and its end."""
-TIMES = ("auto", "index", "index0", "fraction", "sigma")
+TIMES = ("auto", "index", "index0", "fraction", "sigma", "flow")
 
 
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 99, "show_default": True}
@@ -376,7 +376,7 @@ def diagnose(run_file: str, lang: str, out: str | None) -> None:
     "--time",
     type=click.Choice(TIMES),
     default="auto",
-    help="What t is passed as: index (T…1), index0 (T−1…0), fraction (i/T), sigma.",
+    help="What t is passed as: index (T…1), index0 (T−1…0), fraction (i/T), sigma or flow.",
 )
 @option("--shape", default="64,3,16,16", help="Of the states, B,C,H,W.")
 @option("--seed", default=0)
@@ -458,7 +458,7 @@ def dashboard(runs: tuple[str, ...], host: str, port: int, **options: Any) -> No
 
 
 def _decoded(word: str) -> str:
-    """An argument as text, also where the locale cannot read it and keeps its bytes instead."""
+    """An argument as text, also where the locale cannot decode it and keeps its bytes."""
     try:
         return os.fsencode(word).decode("utf-8")
     except UnicodeError:
@@ -481,7 +481,7 @@ def _say(line: str) -> None:
 
 
 def _say_also(path: str | None, what: str) -> None:
-    """What is in a file, where one was asked for."""
+    """Say what is in a file, if that file was asked for."""
     if path is not None:
         _say(f"{path}: {what}")
 

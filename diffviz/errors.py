@@ -25,7 +25,7 @@ def said(error: BaseException) -> str:
     """The first line of what an error of other people's code says, of bounded length."""
     try:
         lines = str(error).splitlines()
-    except Exception:  # even that is their code
+    except Exception:  # ``__str__`` is their code as well
         lines = []
     return lines[0][:200] if lines else "no message"
 
@@ -36,6 +36,11 @@ def shown(value: object) -> str:
         return f"{value!r:.80}"
     except Exception:  # other people's code
         return f"a {type(value).__name__}"
+
+
+def writable(text: str) -> bool:
+    """Whether UTF-8 can write the text; without NUL."""
+    return not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text)
 
 
 def check_integer(name: str, value: object, low: int, high: int) -> int:

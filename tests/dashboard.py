@@ -9,6 +9,17 @@ from contextlib import contextmanager
 from dashboards.app import create_app, made_server
 from dashboards.jobs import Jobs
 
+PAGES = {
+    "compare": "/",
+    "guess": "/guess",
+    "play": "/play",
+    "dial": "/dial",
+    "schedule": "/schedule",
+    "xray": "/xray",
+    "record": "/record",
+    "lesson": "/lesson",
+}
+"""Every page; all but the last in the order of the navigation."""
 JSON = {"Content-Type": "application/json"}
 
 

@@ -42,7 +42,6 @@ def test_chinese_is_chinese():
             assert re.search(r"[一-鿿]", chinese[key]), key
 
 
-MINE = ("story.", "report.", "findings.")
 CJK = r"[\u4e00-\u9fff]"
 AWKWARD = {
     rf"{CJK} +{CJK}": "a space between two characters",
@@ -53,16 +52,20 @@ AWKWARD = {
     "捷径": "快捷连接",
     "摘要": "哈希",
     "占数据的": "与数据之比",
+    "不变式": "约束",
+    "视角": "检验",
+    "被告知": "告诉…的",
 }
 
 
 def test_chinese_is_written_as_chinese_is():
     """Kills: spaces and marks of another script, words that mean something else."""
     for key, sentence in catalogue("zh").items():
-        if key.startswith(MINE):
-            plain = re.sub(r"<[^>]*>", "", re.sub(r"\{[^}]*\}", "x", sentence))
-            for pattern, why in AWKWARD.items():
-                assert not re.search(pattern, plain), f"{key}: {why}: {plain}"
+        plain = re.sub(r"<[^>]*>", "", re.sub(r"\{[^}]*\}", "x", sentence))
+        if key == "dashboard.record.numbers_help":  # it quotes what is to be typed
+            plain = re.sub("“[^”]*”", "", plain)
+        for pattern, why in AWKWARD.items():
+            assert not re.search(pattern, plain), f"{key}: {why}: {plain}"
 
 
 def test_every_picture_has_a_title_and_a_caption():

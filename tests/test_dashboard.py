@@ -9,15 +9,14 @@ import re
 import numpy as np
 import pytest
 
-from dashboards import stage
 from dashboards.security import HEADERS, LARGEST_BODY
 from dashboards.shelf import Shelf
-from dashboards.shell import PAGES, View, arm_title
-from dashboards.stage import BYTES, clock, cloud, frames, histograms
+from dashboards.shell import View, arm_title, pages
+from dashboards.stage import clock, cloud, histograms, pictures_in_time
 from diffviz.files.catalogue import text
 from diffviz.recording.request import RecordRequest
 from diffviz.recording.run import Run
-from tests.dashboard import served
+from tests.dashboard import PAGES, served
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +163,12 @@ def _id(text):
 
 
 # --------------------------------------------------------------------- pages
+
+
+def test_every_page_is_registered_and_those_of_the_navigation_in_order(guest):
+    """Kills: a page that nothing leads to, an order of the modules' names, lessons as a page."""
+    assert pages().items() >= PAGES.items()
+    assert list(pages(linked=True)) == list(PAGES)[:-1]
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
@@ -315,30 +320,6 @@ def test_the_clock_has_a_sentence_and_numbers_for_every_step(run):
     assert len(set(said["texts"])) == len(said["texts"])
 
 
-def test_frames_are_those_of_the_run_and_fit_a_page(run):
-    """Kills: arms, samples or times exchanged; first or last frame lost; no limit."""
-    sent = frames(run)
-    x = np.frombuffer(base64.b64decode(sent["data"]), np.uint8)
-    x = x.reshape(sent["arms"], len(sent["times"]), sent["samples"], *sent["shape"])
-    assert x.size <= BYTES and sent["times"][0] == 24 and sent["times"][-1] == 0
-    stored, times = run.dataset["frames"].values, run.dataset["frame_t"].values
-    for i, t in enumerate(sent["times"]):
-        assert (x[:, i] == stored[:, times.tolist().index(t), : x.shape[2]]).all()
-
-
-def test_frames_that_are_too_many_are_thinned_with_their_times(run, monkeypatch):
-    """Kills: every second picture under the times of the first half."""
-    monkeypatch.setattr(stage, "BYTES", 100_000)
-    sent = frames.__wrapped__(run)
-    x = np.frombuffer(base64.b64decode(sent["data"]), np.uint8)
-    x = x.reshape(sent["arms"], len(sent["times"]), sent["samples"], *sent["shape"])
-    times = run.dataset["frame_t"].values.tolist()
-    assert 5 < len(sent["times"]) < len(times) and sent["times"][-1] == 0
-    for i, t in enumerate(sent["times"]):
-        stored = run.dataset["frames"].values[:, times.index(t), : x.shape[2]]
-        np.testing.assert_array_equal(x[:, i], stored)
-
-
 def test_points_of_the_map_are_in_stds_of_the_forward_process(run, line):
     """Kills: points that are not divided, or by the std of another time."""
     sent = cloud(run)
@@ -347,7 +328,7 @@ def test_points_of_the_map_are_in_stds_of_the_forward_process(run, line):
     data = run.dataset
     expected = data["map"].values[2, 7, 1] / data["map_std"].values[7]
     assert x[2, 7, 1] == pytest.approx(expected, rel=1e-5)
-    assert frames(line) is None
+    assert pictures_in_time(line) is None
 
 
 def test_the_histogram_that_moves_is_the_density_of_the_run(run):

@@ -1,17 +1,14 @@
 """The dashboard in a real browser: pages, themes, languages, moving through time, deep links."""
 
 import json
-from contextlib import suppress
 
 import pytest
-from playwright.sync_api import TimeoutError as NotSeen
 
-from dashboards.shell import MORE_PAGES, PAGES
 from diffviz.diagnosis.sentences import step_sentences, step_table
 from diffviz.figures.histogram import histogram_data
 from diffviz.files.catalogue import text
 from diffviz.recording.request import RecordRequest
-from tests.dashboard import served
+from tests.dashboard import PAGES, served
 
 pytestmark = pytest.mark.browser
 T = 40
@@ -90,7 +87,7 @@ def pixels(page, arm):
 # --------------------------------------------------------------------- pages
 
 
-@pytest.mark.parametrize("page_name", PAGES | MORE_PAGES)
+@pytest.mark.parametrize("page_name", PAGES)
 def test_a_page_has_no_barrier_and_no_overflow(visit, page_name):
     """Kills: a control without a name, too little contrast, a page wider than a phone;
     an error in the console, a request to somewhere else.
@@ -98,9 +95,7 @@ def test_a_page_has_no_barrier_and_no_overflow(visit, page_name):
     axe_module = pytest.importorskip("axe_playwright_python.sync_playwright")
     for theme, language, width in (("light", "en", 1280), ("dark", "zh", 390)):
         size = {"width": width, "height": 800}
-        page = visit(
-            f"{(PAGES | MORE_PAGES)[page_name]}?theme={theme}&lang={language}", viewport=size
-        )
+        page = visit(f"{PAGES[page_name]}?theme={theme}&lang={language}", viewport=size)
         page.wait_for_load_state("networkidle")
         assert page.evaluate("document.documentElement.lang")[:2] == language
         assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -320,11 +315,8 @@ def test_a_recording_is_watched_opened_and_kept(visit):
     page.wait_for_selector("#begin:not([disabled])")
     states = ("Waiting", "Starting", "Sampling", "Sampled")
     live = page.locator(", ".join(f"#status:has-text('{state}')" for state in states))
-    for _ in range(3):  # as a person would, who sees that nothing happens
-        page.click("#begin")
-        with suppress(NotSeen):
-            live.wait_for(timeout=25_000)
-            break
+    page.click("#begin")
+    live.wait_for()
     page.click("#cancel")
     page.wait_for_selector("#status:has-text('Cancelled')")
     page.wait_for_selector("#begin:not([data-loading])")

@@ -10,9 +10,9 @@ from diffviz.recording.request import RecordRequest
 from tests.dashboard import Guest, served
 
 PAGES = (("/", "?run=run"), ("/schedule", "?T=300"), ("/dial", ""), ("/record", ""))
-FRAMES = {
-    "output": "..frames.data...cloud.data..",
-    "outputs": [{"id": name, "property": "data"} for name in ("frames", "cloud")],
+MOVING = {
+    "output": "moving.data",
+    "outputs": {"id": "moving", "property": "data"},
     "inputs": [{"id": "which", "property": "data", "value": {"run": "run"}}],
     "changedPropIds": ["which.data"],
 }
@@ -42,7 +42,7 @@ def test_thirty_browsers_and_three_recordings():
                     answers = [guest.open(path, search)]
                     times.append(time.monotonic() - start)
                     if path == "/":
-                        answers.append(guest.ask("/_dash-update-component", FRAMES))
+                        answers.append(guest.ask("/_dash-update-component", MOVING))
                     trouble.extend(body[:200] for status, _, body in answers if status != 200)
                     time.sleep(2)
             guest.connection.close()

@@ -11,8 +11,9 @@ from scipy.stats import kstest, norm
 import diffviz as dv
 from diffviz.diffusion.rules import ddpm
 from diffviz.files.catalogue import LANGUAGES, catalogue
-from diffviz.play import plane, twin
+from diffviz.play import plane
 from diffviz.play.widget import law_of, play_options
+from tests import play_twin as twin
 
 LAWS = plane.laws()
 POINT = plane.Law(((0.7, -0.4),), (0.0,), (1.0,))

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffviz.play import plane, twin
+from diffviz.play import plane
+from tests import play_twin as twin
 
 pytestmark = pytest.mark.browser
 

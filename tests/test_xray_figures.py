@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from diffviz.figures.behaviour import behaviour_figure
-from diffviz.figures.xray import xray_data, xray_figure, xray_noise_figure
+from diffviz.figures.xray import behaviour_figure, xray_figure, xray_noise_figure
 from diffviz.files.catalogue import LANGUAGES
 from tests.test_figures import COLOURS, DASHES, GREY, Trace, axis, check_traces, words_of
 
@@ -52,7 +51,7 @@ def test_coefficients_stand_beside_the_rule_and_their_differences_below(language
             right += [ribbon(panel, w["xray.measured"], y, 4 * error, 0)]
             right += [line(panel, w["xray.measured"], y, 0), told(panel, w["xray.rule"], rule)]
     right += [line(1, w["xray.previous"], given["previous_eps"].values, 1)]
-    figure = xray_figure(xray_data(given), language)
+    figure = xray_figure(given, language)
     check_traces(figure, right)
     titles = [note.text for note in figure.layout.annotations]
     for panel, name in enumerate(("x", "eps", "std", "x_off", "eps_off", "std_off")):
@@ -75,7 +74,7 @@ def test_the_noise_stands_beside_what_is_right(language):
         right += [line(1, w[name], given[f"{name}_correlation"].values, i + 1)]
     bias, error = given["bias"].values, 4 * given["bias_error"].values
     right += [line(2, w["constant"], bias, 4), ribbon(2, w["constant"], bias, error, 4)]
-    figure = xray_noise_figure(xray_data(given), language)
+    figure = xray_noise_figure(given, language)
     check_traces(figure, right)
     titles = [note.text for note in figure.layout.annotations]
     assert titles == [f"<b>{w[name]}</b>" for name in ("ks", "correlations", "bias")]
@@ -90,8 +89,8 @@ def test_pictures_say_what_they_cannot_show(std, language):
     rules = {f"expected_{name}": np.nan for name in NAMES}
     given = coefficients(std=std, noise_ks=np.nan, x=1 + 1e-9, x_error=0.0, **rules)
     words = {key: text.replace("\n", "<br>") for key, text in words_of(language).items()}
-    first = xray_figure(xray_data(given), language)
-    second = xray_noise_figure(xray_data(given), language)
+    first = xray_figure(given, language)
+    second = xray_noise_figure(given, language)
     said = [a.text for figure in (first, second) for a in figure.layout.annotations]
     assert said.count(words["xray.no_rule"]) == 3
     assert said.count(words[f"xray_noise.{'unknown' if std else 'none'}"]) == 2

@@ -116,6 +116,17 @@
     window.Plotly.update(plot, { y }, { "annotations[0].text": `<b>t = ${bars.times[at]}</b>` });
   }
 
+  /** What moves has come; meanwhile another run may be shown. */
+  async function arrived({ frames, cloud, histograms }, of) {
+    const drawn = frames && { ...frames, data: await Scrub.unpack(frames.data) };
+    if (clock !== of) return;
+    pictures = drawn;
+    points = cloud && { ...cloud, data: floats(cloud.data) };
+    bars = histograms && { ...histograms, data: floats(histograms.data) };
+    attach();
+    settled();
+  }
+
   /** Every function gives back "no update" unless it gives something back. */
   const callbacks = (functions) =>
     Object.fromEntries(
@@ -144,13 +155,7 @@
       attach();
     },
     moving(data) {
-      if (!data || !clock) return;
-      const { frames, cloud, histograms } = data;
-      pictures = frames && { ...frames, data: bytes(frames.data) };
-      points = cloud && { ...cloud, data: floats(cloud.data) };
-      bars = histograms && { ...histograms, data: floats(histograms.data) };
-      attach();
-      settled();
+      if (data && clock) arrived(data, clock);
     },
     attach() {
       attach();

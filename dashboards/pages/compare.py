@@ -24,8 +24,8 @@ from dash.development.base_component import Component
 from dashboards import shell
 from dashboards.shelf import FILES, figure, pictures, shelf
 from dashboards.shell import View, kept
-from dashboards.stage import canvas, clock, moving, player, told
-from diffviz.diagnosis.sentences import Story
+from dashboards.stage import canvas, clock, moving, player, still, told
+from diffviz.diagnosis.sentences import Story, joined
 from diffviz.errors import InputError
 from diffviz.figures import caption, theme
 from diffviz.recording.run import Run
@@ -64,9 +64,10 @@ def layout(**query: Any) -> Component:
     lead = view.say("compare.lead")
     if lost is not None:
         name = run.arms[lost]
-        lead = f"{view.say('compare.lost', name=name)} {story.noise[name]}\n{lead}"
+        why = [view.say("compare.lost", name=name), story.noise[name]]
+        lead = f"{joined(why, 'sentences', view.language)}\n{lead}"
     arms = html.Section(
-        [_arm(view, run, i, story) for i in range(len(run.arms))],
+        [_arm(view, run, i, story, now["times"][step]) for i in range(len(run.arms))],
         className="arms",
         **{"aria-label": view.say("compare.arms")},
     )
@@ -114,17 +115,17 @@ def plot(view: View, run: Run, name: str) -> Component:
     )
 
 
-def _arm(view: View, run: Run, index: int, story: Story) -> Component:
+def _arm(view: View, run: Run, index: int, story: Story, t: int) -> Component:
     """One way of sampling: its samples as they are now, how they end, and why."""
     name = run.arms[index]
     swatch = html.Span(className="swatch", style={"background": theme.colour(index)})
     # The first sentence says how it ends; the others say how it came there.
     first, *rest = re.split(r"(?<=[.。]) ?(?=\S)", story.arms[name])
-    why = html.P(" ".join([*rest, story.noise[name]]))
-    pictures = len(run.spec.sample_shape) == 3
+    why = html.P(joined([*rest, story.noise[name]], "sentences", view.language))
+    row = still(run, index, t)
     return shell.card(
         html.H2([swatch, shell.arm_title(view, name, run.spec.arms[index])]),
-        canvas(index, view.say("compare.samples", arm=name)) if pictures else None,
+        None if row is None else canvas(index, view.say("compare.samples", arm=name), row),
         html.P(first),
         html.Details([html.Summary(view.say("compare.why")), why]),
         className="arm",

@@ -11,6 +11,7 @@ from dash.development.base_component import Component
 
 from dashboards import shell
 from dashboards.shell import View, kept
+from diffviz.diagnosis.sentences import joined
 from diffviz.diffusion.dial import LAWS, DialDensity, balanced_score, dial_density
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.figures import theme
@@ -105,13 +106,14 @@ def turned(law: str, noise: float, score: float, search: str) -> tuple[Any, Any,
     """The densities at this setting, what they mean, and the numbers at the end."""
     view = View.parse("dial", search)
     data = _density(law, noise, score)
-    numbers = view.say("dial.numbers", std=f"{data.std:.2f}", right=f"{data.right_std:.2f}")
+    numbers = [view.say("dial.numbers", std=f"{data.std:.2f}", right=f"{data.right_std:.2f}")]
     if len(data.shares) > 1:
         small, right = min(data.shares), min(data.right_shares)
-        numbers += " " + view.say("dial.share", share=f"{small:.0%}", right=f"{right:.0%}")
-    numbers += " " + view.say("dial.asked", c=f"{balanced_score(noise):.2f}")
+        numbers += [view.say("dial.share", share=f"{small:.0%}", right=f"{right:.0%}")]
+    numbers += [view.say("dial.asked", c=f"{balanced_score(noise):.2f}")]
+    told = joined(numbers, "sentences", view.language)
     words = view.say(f"dial.verdict.{_verdict(data)}")
-    return _figure(view, law, noise, score), _pad(view, noise, score), words, numbers
+    return _figure(view, law, noise, score), _pad(view, noise, score), words, told
 
 
 def _on_grid(value: float) -> float:

@@ -23,7 +23,7 @@ SAMPLES = {"network": 16, "sprites": 32, "gaussian": 4000, "mixture": 4000}
 
 
 def jobs() -> Jobs:
-    """Those of the application that answers."""
+    """The jobs of this application."""
     return setting("JOBS")
 
 
@@ -233,7 +233,7 @@ def record(tell: Any, order: dict[str, Any], search: str) -> tuple[Any, Any]:
     prevent_initial_call=True,
 )
 def cancelled(n_clicks: int, search: str) -> Any:
-    """Say so."""
+    """Say that it was cancelled."""
     return View.parse("record", search).say("record.state.cancelled") if n_clicks else no_update
 
 

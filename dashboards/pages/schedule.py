@@ -17,7 +17,7 @@ from dashboards.shell import View, kept
 from diffviz.diffusion.forward import ForwardData, forward_data
 from diffviz.diffusion.schedule import KINDS, NoiseSchedule
 from diffviz.errors import InputError
-from diffviz.figures.schedule import schedule_data, schedule_figure
+from diffviz.figures.schedule import schedule_figure
 from diffviz.files.images import data_uri, from_uint8, to_uint8
 from diffviz.sprites.make import make_sprites
 
@@ -83,7 +83,7 @@ def drawn(kind: Any, T: Any, first: Any, last: Any, sprite: Any, search: str) ->
     except InputError as error:
         return shell.notice(view.say("schedule.wrong"), str(error), color="orange")
     index = int(sprite) % OFFERED if str(sprite).isdecimal() else 0
-    figure = shell.dressed(schedule_figure(schedule_data(made), view.language), view)
+    figure = shell.dressed(schedule_figure(made, view.language), view)
     note = html.P(view.say("schedule.forward_note"), className="caption")
     return [
         shell.card(note, _film(view, made, index), title=view.say("schedule.forward")),

@@ -17,8 +17,9 @@ from dashboards import shell
 from dashboards.jobs import Jobs
 from dashboards.shelf import setting
 from dashboards.shell import View, kept
+from diffviz.diagnosis.sentences import joined
 from diffviz.errors import InputError
-from diffviz.figures.behaviour import behaviour_figure
+from diffviz.figures.xray import behaviour_figure
 from diffviz.files.images import data_uri
 from diffviz.identify import zoo, zoo_results
 from diffviz.identify.zoo_results import Result
@@ -152,7 +153,12 @@ def _seen(view: View, seen: Result) -> list[Component]:
     """The verdict, the sprites, what is found, what the states hold, and the lines."""
     verdict = {True: "right", False: "wrong", None: "unknown"}[seen.behaves]
     said = [
-        html.Li([html.B(view.say(f"xray.{one.severity}")), " ", one.text(view.language)])
+        html.Li(
+            [
+                html.B(view.say(f"xray.{one.severity}")),
+                joined(["", one.text(view.language)], "sentences", view.language),
+            ]
+        )
         for one in sorted(seen.findings, key=lambda one: one.severity != "error")
     ]
     sprites = [

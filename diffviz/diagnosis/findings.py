@@ -35,7 +35,7 @@ LACKING = 0.1
 """Part of the variance of x_t that is missing where a denoiser was trained without the root. Such
 denoisers leave out 0.18 to 0.45; a small network leaves out 0.05 with DDPM and 0.08 with DDIM."""
 AWAY = 5.0
-"""Samples that are so many times as far from the mean as the data have run away."""
+"""Samples have run away if they are this many times as far from the mean as the data."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,10 @@ class Finding:
     severity: str
     arm: str
     t_range: tuple[int, int]
-    evidence: Mapping[str, float | str] = field(default_factory=dict)
+    evidence: Mapping[str, float | str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "evidence", MappingProxyType(dict(self.evidence)))
-
-    def __hash__(self) -> int:
-        return hash((self.id, self.severity, self.arm, self.t_range))
 
     def __reduce__(self) -> tuple:
         return Finding, (self.id, self.severity, self.arm, self.t_range, dict(self.evidence))
@@ -121,10 +118,6 @@ def diagnose(run: Run) -> list[Finding]:
     return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
-def _times(data: xr.Dataset) -> NDArray[np.int64]:
-    return data["t"].values
-
-
 def _start(data: xr.Dataset, arm: str, samples: int) -> Iterator[Finding]:
     """x_T is drawn, so its values are independent and their moments have known errors."""
     x = data.sel(quantity="x").isel(t=0)
@@ -133,7 +126,7 @@ def _start(data: xr.Dataset, arm: str, samples: int) -> Iterator[Finding]:
     # Samples that are the same differ less from each other than all values do.
     shared = max(1 - (float(data["std_between"].values[0]) / max(std, 1e-12)) ** 2, 0.0)
     if (n > 1 and gap > 0.02 + 6 / np.sqrt(n)) or (samples >= 4 and shared > 0.75):
-        t = int(_times(data)[0])
+        t = int(data["t"].values[0])
         distance = float(x["ks_normal"])
         evidence = {"mean": mean, "std": std, "expected": 1.0, "ks": distance}
         evidence["correlation"] = shared
@@ -160,7 +153,7 @@ def _noise(run: Run, i: int, spec: Mapping) -> Iterator[Finding]:
         "rule": rule,
         "measure": "residual",
     }
-    span = _range(_times(run.dataset)[way])
+    span = _range(run.dataset["t"].values[way])
     low, high = (float(np.median(edge[way])) for edge in band(run, "residual_std"))
     off = not (1 - LEVEL) * low <= middle <= (1 + LEVEL) * high
     if scale < 0.02:
@@ -176,7 +169,7 @@ def _collapse(run: Run, i: int, seen: Verdicts) -> Iterator[Finding]:
     found, target = curve(run, "std_between")[i], reference(run, "std_between")
     if seen.spread[i, -1] not in ("same", "less") or found[-1] > 0.5 * target[-1]:
         return
-    n, times = run.spec.n, _times(run.dataset)
+    n, times = run.spec.n, run.dataset["t"].values
     chance = chi2.cdf((n - 1) * (found[-1] / target[-1]) ** 2, n - 1)
     early = times >= 0.5 * times[0]
     part = curve(run, "distance_to_mean")[i] / reference(run, "distance_to_mean")
@@ -208,7 +201,7 @@ def _divergence(data: xr.Dataset, arm: str) -> Iterator[Finding]:
         }
         severity = "error" if known else "warning"
         yield Finding(
-            "samples-diverge", severity, arm, _range(_times(data)[ratio > AWAY]), evidence
+            "samples-diverge", severity, arm, _range(data["t"].values[ratio > AWAY]), evidence
         )
 
 
@@ -227,7 +220,7 @@ def _modes(data: xr.Dataset, arm: str) -> Iterator[Finding]:
 
 def _marginal(run: Run, i: int, seen: Verdicts) -> Iterator[Finding]:
     """D from q(x_t), beyond what n samples give if all coordinates of one move together."""
-    distance, times = at_least(run, "ks_marginal")[i], _times(run.dataset)
+    distance, times = at_least(run, "ks_marginal")[i], run.dataset["t"].values
     inner = (times > 0.02 * times[0]) & (times < times[0])
     off = inner & (seen.marginal[i] == "far") & (distance > 3 / np.sqrt(run.spec.n))
     if off.any():
@@ -243,7 +236,7 @@ def _formula(run: Run) -> Iterator[Finding]:
     this one x_t is too narrow in the middle, under every rule, but not near T, where 1−ᾱ and its
     root are the same; a denoiser that is wrong by one factor at every t shows it there as well.
     """
-    t, bars = _times(run.dataset), run.schedule.alpha_bars
+    t, bars = run.dataset["t"].values, run.schedule.alpha_bars
     level = 1 - bars[t]
     start, middle = (level >= 0.95) & (level <= 0.985), (level >= 0.2) & (level <= 0.7)
     # With steps larger than this a right denoiser leaves the law as well.
@@ -283,7 +276,7 @@ def _terminal(run: Run) -> Iterator[Finding]:
 
 def _answers(run: Run) -> Iterator[Finding]:
     """ε̂ is a function of the sample and t, up to the rounding of a narrow type."""
-    data, first = run.dataset, int(_times(run.dataset)[0])
+    data, first = run.dataset, int(run.dataset["t"].values[0])
     for name, identity, severity in (
         ("answer_repeat_difference", "denoiser-random", "warning"),
         ("answer_batch_difference", "denoiser-train-mode", "error"),

@@ -139,9 +139,10 @@ def dial_readings(run: Run) -> dict[str, Array]:
 
 
 def finite(value: Any) -> Any:
-    """The same with None for every float that JSON cannot write."""
+    """The same for JSON: numpy's numbers as Python's, None for a float that it cannot write."""
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [finite(item) for item in value]
+    value = value.item() if isinstance(value, np.generic) else value
     return None if isinstance(value, float) and not math.isfinite(value) else value

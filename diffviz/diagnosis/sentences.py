@@ -1,7 +1,7 @@
 """What happened in a run, in sentences: for a whole run, and for each step of a picture.
 
 The numbers are judged in `verdicts`; here their words are looked up in the catalogue and joined.
-All texts are plain: whoever puts them on a page escapes them.
+All texts are plain: a page has to escape them.
 """
 
 import math
@@ -17,7 +17,7 @@ from diffviz.files.catalogue import text
 from diffviz.recording.run import Run
 
 ENOUGH = 8
-"""A class is called lost when an arm has no sample in it and another arm has at least so many."""
+"""A class is called lost if an arm has no sample in it and another has at least this many."""
 SENTENCES = 2
 """Of an arm; the most important come first."""
 MOST = 0.1
@@ -115,7 +115,7 @@ def step_table(run: Run, language: str) -> StepTable:
 
 
 def number(value: float) -> str:
-    """A number as it is said: two decimals, or two digits when it is small."""
+    """A number for a sentence: two decimals, or two digits when it is small."""
     if not math.isfinite(value):
         return "–"
     small = 0 < abs(value) < 0.0995

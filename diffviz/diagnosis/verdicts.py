@@ -1,8 +1,8 @@
 """What each arm does at each step, judged once for findings, sentences, report and dashboard.
 
-A verdict needs an effect worth a word and evidence for it: a value is compared with a threshold
-times the edge of the band in which a right sampler of this n stays (`bands`), not with the
-reference itself. All thresholds about the state of a run stand here.
+A verdict needs an effect worth mentioning and evidence for it: a value is compared with a
+threshold times the edge of the band in which a right sampler of this n stays (`bands`), not with
+the reference itself. All thresholds about the state of a run stand here.
 """
 
 from dataclasses import dataclass

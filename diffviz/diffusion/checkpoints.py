@@ -233,7 +233,7 @@ def _data_law(recipe: str, stored: DataLaw, classes: tuple[str, ...]) -> DataLaw
 
 
 def _refuse_strangers(path: str | Path, raw: bytes) -> None:
-    """One line for the files that are downloaded in the place of weights."""
+    """Name, in one line, the files that people download instead of weights."""
     if raw[8:9] == b"{":  # safetensors; its first bytes are a length, and may look like anything
         return
     start = raw[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
@@ -284,7 +284,7 @@ def _checked_zip(path: str | Path, raw: bytes) -> io.BytesIO:
     """A zip made anew of what is in ``raw``, once all checksums are right.
 
     Some fields of a zip have no checksum. With one bit of them changed, torch's reader takes a
-    member for a folder, and fills its tensor from memory that nobody wrote.
+    member for a folder, and fills its tensor from uninitialised memory.
     """
     checked = io.BytesIO()
     try:

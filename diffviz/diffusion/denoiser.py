@@ -33,7 +33,7 @@ from diffviz.errors import InputError, NonfiniteError, check_integer, check_name
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """What a denoiser may answer in."""
 LOOK_EVERY = 64
-"""Steps between two looks at whether answers are finite, on a device that a look waits for."""
+"""Steps between two checks that answers are finite, on a device that a check has to wait for."""
 
 
 class Denoiser(Protocol):
@@ -47,27 +47,10 @@ class Denoiser(Protocol):
         ...
 
 
-class DescribedDenoiser(Denoiser, Protocol):
-    """A denoiser that declares everything, as those of diffviz do."""
+class ScheduledDenoiser(Denoiser, Protocol):
+    """A denoiser that has a schedule of its own, as those of diffviz do."""
 
     schedule: NoiseSchedule
-    digest: str
-    classes: tuple[str, ...]
-
-    @property
-    def sample_shape(self) -> tuple[int, ...]:
-        """D."""
-        ...
-
-    @property
-    def name(self) -> str:
-        """What a report calls it."""
-        ...
-
-    @property
-    def law(self) -> DataLaw | None:
-        """What is known about the data."""
-        ...
 
 
 @runtime_checkable
@@ -155,10 +138,10 @@ def one_time(t: int | Tensor, T: int) -> int:
 
 
 class Checked:
-    """A denoiser whose every answer is looked at before it is used.
+    """A denoiser whose answers are checked before they are used.
 
-    It gets a copy of x, so that what it does to that cannot change the state. Whether an answer is
-    finite is asked of the CPU at once, and of another device only now and then.
+    It gets a copy of x, so it cannot change the state. Whether answers are finite is checked at
+    once on the CPU, and every ``LOOK_EVERY`` steps on another device.
 
     Raises:
         InputError: the denoiser raises, or answers in another shape or type, naming the step.
@@ -171,7 +154,7 @@ class Checked:
         self._waiting: list[tuple[int, Tensor]] = []
 
     def __call__(self, x: Tensor, t: int, context: Tensor | None, *, last: bool) -> Tensor:
-        """ε̂(x, t) in the dtype of ``x``; the ``last`` call of a trajectory looks at all."""
+        """ε̂(x, t) in the dtype of ``x``; the ``last`` call leaves none unchecked."""
         try:
             eps = self.denoiser(x.clone(), t, context)
         except (InputError, MemoryError):

@@ -34,6 +34,23 @@ SMOOTHED = 1.6
 """Cells over which the particles are spread."""
 
 
+@dataclass(frozen=True)
+class Pulled(LinearRule):
+    """`ddpm` with ``pull`` = c times its ε̂."""
+
+    pull: float
+
+    @property
+    def name(self) -> str:
+        """``ddpm/beta, c = PULL``."""
+        return f"ddpm/beta, c = {self.pull:g}"
+
+    def coefficients(self, schedule: NoiseSchedule, t: int, s: int) -> tuple[float, float, float]:
+        """(a, c·b, σ) with a, b and σ those of `ddpm` on ``schedule``."""
+        a, b, std = ddpm().coefficients(schedule, t, s)
+        return a, self.pull * b, std
+
+
 class Law(NamedTuple):
     """Data Σ_k weights_k N(means_k, stds_k²) on the line."""
 
@@ -85,7 +102,7 @@ def dial_density(
     spread = np.dot(law.weights, stds**2 + (means - np.dot(law.weights, means)) ** 2)
     data = marginal[-1]
     if len(means) == 1:
-        arm = Arm("dial", _Dialled(score), noise_scale)
+        arm = Arm("dial", Pulled(score), noise_scale)
         exact = gaussian_trajectory(schedule, arm, law.means[0], law.stds[0])
         center, spreads = exact.mean[::-1][t], exact.std[::-1][t]
         # Not narrower than a cell, so that the mass of a thin law is still seen.
@@ -116,23 +133,11 @@ def _density(law: Law, bar: float) -> Array:
     )
 
 
-@dataclass(frozen=True)
-class _Dialled(LinearRule):
-    """DDPM with its answer multiplied by c = ``score``."""
-
-    score: float
-    name = "dial"
-
-    def coefficients(self, schedule: NoiseSchedule, t: int, s: int) -> tuple[float, float, float]:
-        a, b, std = ddpm().coefficients(schedule, t, s)
-        return a, self.score * b, std
-
-
 def _particles(schedule: NoiseSchedule, law: Law, noise_scale: float, score: float) -> Array:
     """x_t of the particles for every t, (T+1, PARTICLES)."""
     x = np.empty((schedule.T + 1, PARTICLES))
     x[schedule.T] = ndtri((np.arange(PARTICLES) + 0.5) / PARTICLES)
-    arms, z = [Arm("dial", _Dialled(score), noise_scale)], _noise(schedule.T)
+    arms, z = [Arm("dial", Pulled(score), noise_scale)], _noise(schedule.T)
     means, squares = np.array(law.means)[:, None], np.square(law.stds)[:, None]
     table = coefficient_table(arms, schedule, schedule.times())[:, 0]
     for t, (a, b, std) in zip(range(schedule.T, 0, -1), table, strict=True):

@@ -4,7 +4,7 @@ By Tweedie's formula ε̂ = −√(1−ᾱ_t) ∇ log q(x_t). For Gaussian data,
 finite sets the marginal q(x_t) is again a mixture: nothing is trained, nothing is approximate.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -14,13 +14,13 @@ from torch import Tensor
 from diffviz.diffusion.denoiser import one_time, tensors_digest
 from diffviz.diffusion.law import DataLaw
 from diffviz.diffusion.schedule import NoiseSchedule, check_schedule
-from diffviz.errors import InputError, check_array, check_names
-from diffviz.files.images import checked_labels, from_uint8
+from diffviz.errors import InputError, check_array
+from diffviz.files.images import from_uint8
 
 MAX_VALUE = 1e9
-"""Of data, whose squares float32 must hold with room to spare."""
+"""Of data; float32 must hold their squares with room to spare."""
 PART = 2**20
-"""Bytes of the arrays that a denoiser works on at a time; a core's own cache holds as many."""
+"""Bytes of the arrays that a denoiser works on at a time; they fit in a core's cache."""
 LEAST = 1e-12
 """Variance that stands in for 0, of a point at t = 0."""
 
@@ -152,13 +152,10 @@ class DatasetDenoiser:
         if images.dtype == np.uint8 and images.ndim == 4:
             images = from_uint8(images.astype(np.uint8, copy=False))
         points = _numbers("images", images)
-        if points.ndim < 1 or points.size == 0:
-            raise InputError(f"images have shape {points.shape}; allowed is (N, *D) with N ≥ 1")
-        self.classes = check_names("classes", classes)
-        kinds = None if labels is None else checked_labels(labels, len(points), len(classes))
         self.schedule = check_schedule(schedule)
+        self.law = DataLaw.of_images(points, labels, classes)
+        self.classes, kinds = self.law.classes, self.law.labels
         self.sample_shape = points.shape[1:]
-        self.law = DataLaw.of_images(points.astype(np.float32), kinds, self.classes)
         self.name = f"dataset({name}, N={len(points)})"
         known = {} if kinds is None else {"labels": kinds}
         self.digest = _digest(schedule, images=points, **known)
@@ -214,7 +211,10 @@ class _Components:
         alike = bool((own == own[0]).all())  # then |y|² is the same for all
         flat = x.flatten(1) if x.ndim > 1 else x[:, None]
         eps = torch.empty_like(flat)
-        for rows in _parts(len(x), max(points.shape) / 16):  # long rows repay in products
+        # The float64 arrays take at most PART bytes; matrix products gain from long rows.
+        length = max(1, 2 * PART // max(points.shape))
+        for first in range(0, len(x), length):
+            rows = slice(first, first + length)
             y = flat[rows].T.double() - root * center[:, None]  # (D, rows): the long axis last
             logits = (points @ y).mul_(root / v).add_(constant).add_(prior[rows].T)
             if not alike:
@@ -244,12 +244,6 @@ def _law_of(
         labels=np.arange(len(means)),
         classes=tuple(f"mode {_short(mean)}" for mean in means),
     )
-
-
-def _parts(count: int, width: float) -> Iterator[slice]:
-    """Slices of a batch whose float64 arrays (slice, width) take at most ``PART`` bytes."""
-    length = max(1, int(PART / (8 * width)))
-    return (slice(first, first + length) for first in range(0, count, length))
 
 
 def _numbers(field: str, values: ArrayLike) -> NDArray[np.float64]:

@@ -1,11 +1,11 @@
-r"""The forward process on one image, and how long it can be told which image it was.
+r"""The forward process on one image, and how long one can tell which image it was.
 
-x_t = √ᾱ_t·x_0 + √(1 − ᾱ_t)·ε with one ε for all t. Whoever knows all N images, each as likely as
-the others before, and sees x_t, holds the image i for the right one with probability
+x_t = √ᾱ_t·x_0 + √(1 − ᾱ_t)·ε with one ε for all t. To an observer who knows all N images, equally
+likely at first, and sees x_t, the image i is the right one with probability
 
     p_i ∝ exp(−‖x_t − √ᾱ_t·x_i‖² / (2·(1 − ᾱ_t))),
 
-and is left with exp(−Σ p_i·log p_i) candidates. Nobody can do better, no network either.
+which leaves exp(−Σ p_i·log p_i) candidates. No network can do better.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import entr, softmax
 
 from diffviz.diffusion.schedule import NoiseSchedule
 
@@ -56,10 +57,6 @@ def forward_data(
         + bars * (known**2).sum(axis=1)
     )
     # At t = 0 only the image itself is at distance 0, and images that equal it.
-    logits = -squares / (2 * np.maximum(1 - bars, 1e-12))
-    chance = np.exp(logits - logits.max(axis=1, keepdims=True))
-    chance /= chance.sum(axis=1, keepdims=True)
-    entropy = -(chance * np.log(np.maximum(chance, 1e-300))).sum(axis=1)
-    return ForwardData(
-        t, bars[:, 0], x.reshape(len(t), *images.shape[1:]), chance[:, index], np.exp(entropy)
-    )
+    chance = softmax(-squares / (2 * np.maximum(1 - bars, 1e-12)), axis=1)
+    left = np.exp(entr(chance).sum(axis=1))
+    return ForwardData(t, bars[:, 0], x.reshape(-1, *images.shape[1:]), chance[:, index], left)

@@ -34,6 +34,7 @@ class GaussianTrajectory(NamedTuple):
     residual_std: Array
 
 
+@np.errstate(divide="ignore", invalid="ignore")  # at t = 0 a point has no noise to see
 def gaussian_trajectory(
     schedule: NoiseSchedule,
     arm: Arm,
@@ -53,8 +54,7 @@ def gaussian_trajectory(
     arms = check_arms([arm])
     grid = np.asarray(check_schedule(schedule).times() if times is None else times)
     table, bars = coefficient_table(arms, schedule, grid)[:, 0], schedule.alpha_bars[grid]
-    with np.errstate(divide="ignore", invalid="ignore"):  # at t = 0 a point has no noise to see
-        answer = np.sqrt(1 - bars) / (bars * std**2 + 1 - bars)
+    answer = np.sqrt(1 - bars) / (bars * std**2 + 1 - bars)
     if std == 0:
         answer[bars == 1] = np.inf
     means, variances, slopes = np.zeros(len(grid)), np.ones(len(grid)), np.ones(len(grid))
@@ -63,12 +63,11 @@ def gaussian_trajectory(
         means[i + 1] = slopes[i] * means[i] - b * answer[i] * np.sqrt(bars[i]) * mean
         variances[i + 1] = slopes[i] ** 2 * variances[i] + sigma**2
     to_end = np.append(np.cumprod(slopes[:-1][::-1])[::-1], 1.0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        spread = variances - 2 * np.sqrt(bars) * to_end * variances + bars * variances[-1]
-        residual_std = np.sqrt(np.maximum(spread, 0) / (1 - bars))
-        residual_mean = (means - np.sqrt(bars) * means[-1]) / np.sqrt(1 - bars)
-        eps_mean = answer * (means - np.sqrt(bars) * mean)
-        eps_std = answer * np.sqrt(variances)
+    spread = variances - 2 * np.sqrt(bars) * to_end * variances + bars * variances[-1]
+    residual_std = np.sqrt(np.maximum(spread, 0) / (1 - bars))
+    residual_mean = (means - np.sqrt(bars) * means[-1]) / np.sqrt(1 - bars)
+    eps_mean = answer * (means - np.sqrt(bars) * mean)
+    eps_std = answer * np.sqrt(variances)
     return GaussianTrajectory(
         grid, means, np.sqrt(variances), eps_mean, eps_std, residual_mean, residual_std
     )

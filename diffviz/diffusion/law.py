@@ -150,7 +150,7 @@ class DataLaw:
         return self.scales.reshape(len(self.points), -1)[:, 0]
 
     def few_points(self, count: int) -> tuple[Array, Array, Array]:
-        """(points (count, d), their shares, their scales): all, or a fixed choice of so many."""
+        """(points (count, d), their shares, their scales): all, or a fixed choice of ``count``."""
         assert self.points is not None
         shares, chosen = self.shares_of_points, np.arange(len(self.points))
         if len(chosen) > count:
@@ -159,7 +159,7 @@ class DataLaw:
         return flat, shares[chosen] / shares[chosen].sum(), self.point_scales[chosen]
 
     @cached_property
-    def _principal(self) -> tuple[Array, Array]:
+    def principal(self) -> tuple[Array, Array]:
         """(values (k,), vectors (d, k)) of the covariance of the points, the largest last.
 
         Of all points where a sample has up to 1,022 values, else of as many points.
@@ -179,11 +179,6 @@ class DataLaw:
         kept = values > 1e-9 * values[-1]
         return values[kept], apart.T @ vectors[:, kept] / np.sqrt(values[kept])
 
-    @property
-    def covariance_values(self) -> Array:
-        """Eigenvalues of the covariance of the points."""
-        return self._principal[0]
-
     @cached_property
     def plane(self) -> tuple[Array, Array] | None:
         """(directions (2, d), std of x_0 along each) of the first two principal components.
@@ -197,7 +192,7 @@ class DataLaw:
         if self.points is None:
             axes = np.sort(np.argsort(-self.std.reshape(-1), kind="stable")[:2])
             return np.eye(d)[axes], self.std.reshape(-1)[axes]
-        values, vectors = self._principal
+        values, vectors = self.principal
         directions = np.eye(d)[:2]
         directions[: min(2, len(values))] = vectors.T[::-1][:2]
         for row in directions:

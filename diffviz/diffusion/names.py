@@ -22,7 +22,7 @@ from diffviz.files.images import load_array, load_images
 from diffviz.sprites.make import CLASSES, make_sprites
 
 if TYPE_CHECKING:
-    from diffviz.diffusion.denoiser import DescribedDenoiser
+    from diffviz.diffusion.denoiser import ScheduledDenoiser
 
 SPRITES = 2000
 """Members of ``dataset:sprites``."""
@@ -52,7 +52,7 @@ class DenoiserWords:
         """The file or folder that is read, None for words that need none."""
         return self.source if self.source not in ("", "sprites") else None
 
-    def make(self, schedule: NoiseSchedule | None) -> "DescribedDenoiser":
+    def make(self, schedule: NoiseSchedule | None) -> "ScheduledDenoiser":
         """The denoiser on ``schedule``; None is its own, else that of the tutorial.
 
         Raises:

@@ -5,8 +5,8 @@ A rule is linear in what it is given, x_s = a·x_t + b·ε̂ + σ·z, so it is t
 λ = 0 drops the noise and keeps (a, b), the tutorial's "incorrect" sampler.
 
 An arm is written ``rule[/variance or (eta=…)][*λ]``: ``ddpm``, ``ddpm/posterior``, ``z=0``,
-``ddim``, ``ddim(eta=0.5)``, ``ddpm*0.5``. ``Arm.parse`` reads that and ``str(arm)`` writes it. A
-shell takes brackets for its own, so ``ddpm-posterior`` and ``ddim:0.5`` are read as well.
+``ddim``, ``ddim(eta=0.5)``, ``ddpm*0.5``. ``Arm.parse`` reads that and ``str(arm)`` writes it.
+Brackets mean something to a shell, so ``ddpm-posterior`` and ``ddim:0.5`` are read as well.
 """
 
 import math
@@ -19,14 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffviz.diffusion.schedule import NoiseSchedule, check_schedule
-from diffviz.errors import InputError, check_number, said, shown
+from diffviz.errors import InputError, check_number, said, shown, writable
 
-if TYPE_CHECKING:  # what a user orders is read where torch is not needed
+if TYPE_CHECKING:  # arms are parsed without torch
     from torch import Tensor
 
 Array = NDArray[np.float64]
 MAX_SCALE = 1e6
-"""Times a rule's own noise; far more than shows anything, and far from the end of float32."""
+"""Of noise scales: far more than anybody needs, and far from overflow in float32."""
 MAX_ARMS = 256
 ARMS = "ddpm, ddpm/posterior, z=0, ddim, ddim(eta=ETA), each also as ARM*SCALE with SCALE ≥ 0"
 _NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
@@ -150,7 +150,7 @@ class Arm:
 
     def __post_init__(self) -> None:
         name = self.name
-        if not isinstance(name, str) or not name.strip() or any(map(_is_unwritable, name)):
+        if not isinstance(name, str) or not name.strip() or not writable(name):
             raise InputError(
                 f"the name of an arm is {name!a:.80}; allowed is a text that UTF-8 can write, "
                 "without NUL"
@@ -253,10 +253,6 @@ def _arm_text(rule: Rule, scale: float) -> str:
 def _written(number: float) -> str:
     """The shortest decimal that reads as this number, without an exponent."""
     return np.format_float_positional(float(number), trim="-")
-
-
-def _is_unwritable(letter: str) -> bool:
-    return letter == "\0" or "\ud800" <= letter <= "\udfff"
 
 
 def _ratio(a: float, b: float) -> float:

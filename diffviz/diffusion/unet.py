@@ -16,7 +16,6 @@ import copy
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -43,7 +42,7 @@ class Shortcut(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, seed: int, anew: bool) -> None:
         super().__init__()
-        self.in_channels, self.out_channels, self.anew = in_channels, out_channels, anew
+        self.in_channels, self.out_channels = in_channels, out_channels
         self.generator = torch.Generator().manual_seed(seed)
         self._once = None if anew else self.draw()
 
@@ -60,15 +59,6 @@ class Shortcut(nn.Module):
         """(B, i, H, W) → (B, o, H, W)."""
         weight, bias = self._once or self.draw()
         return conv2d(x, weight.to(x), bias.to(x))
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A generator travels as its state, so that copies and worker processes continue from it.
-        return {**self.__dict__, "generator": self.generator.get_state()}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self.generator = torch.Generator()
-        self.generator.set_state(state["generator"])
 
 
 def _conv(i: int, o: int) -> nn.Sequential:
@@ -239,7 +229,7 @@ class NetworkDenoiser:
         schedule: the schedule it was trained with.
         sample_shape: (C, H, W).
         classes: what the entries of a context vector mean; () when unknown.
-        facts: how it was trained, a read-only mapping.
+        facts: how it was trained.
         digest: SHA-256 of the weights, of the kind of shortcut, and of T.
     """
 
@@ -266,7 +256,7 @@ class NetworkDenoiser:
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
         self.schedule = schedule
         self.sample_shape: tuple[int, ...] = (network.in_channels, network.height, network.height)
-        self.facts: Mapping[str, Any] = MappingProxyType(dict(facts or {}))
+        self.facts: Mapping[str, Any] = dict(facts or {})
         # t/T is what the network is told, so T decides about its answers as the weights do.
         fact = f"{weights_digest(network)} T={schedule.T}"
         self.digest = hashlib.sha256(fact.encode()).hexdigest()
@@ -334,11 +324,7 @@ class NetworkDenoiser:
 
     def __getstate__(self) -> dict[str, Any]:
         # Worker processes fold for themselves, and images of the training set do not travel.
-        kept = {k: v for k, v in self.__dict__.items() if k not in ("_fast", "law")}
-        return {**kept, "facts": dict(self.facts)}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, facts=MappingProxyType(state["facts"]))
+        return {k: v for k, v in self.__dict__.items() if k not in ("_fast", "law")}
 
 
 def weights_digest(network: ContextUnet) -> str:

@@ -1,8 +1,8 @@
 """Pictures of a run: ``plot(run, name)`` gives a plotly figure.
 
-``x_data(run)`` picks the numbers into a frozen tuple and ``x_figure(data)`` draws them, one file
-per picture, or per kind of picture. What all figures share is in `theme`. To read one whole, begin
-with `curves`.
+``x_figure`` draws a run, or the numbers that ``x_data(run)`` picks into a frozen tuple where they
+are computed first or used elsewhere too. There is one file per picture, or per kind of picture.
+What all figures share is in `theme`. To read one whole, begin with `curves`.
 """
 
 from collections.abc import Callable
@@ -13,23 +13,23 @@ import plotly.graph_objects as go
 
 from diffviz.errors import InputError
 from diffviz.figures.curves import curves_data, curves_figure
-from diffviz.figures.dial import dial_data, dial_figure
+from diffviz.figures.dial import dial_figure
 from diffviz.figures.diversity import diversity_data, diversity_figure
 from diffviz.figures.histogram import histogram_data, histogram_figure
 from diffviz.figures.map import map_data, map_figure
-from diffviz.figures.noise import noise_data, noise_figure
-from diffviz.figures.schedule import schedule_data, schedule_figure
+from diffviz.figures.noise import noise_figure
+from diffviz.figures.schedule import schedule_figure
 from diffviz.figures.staircase import staircase_data, staircase_figure
-from diffviz.figures.strips import strips_data, strips_figure
+from diffviz.figures.strips import is_image, strips_data, strips_figure
 from diffviz.figures.theme import CONFIG, TEMPLATES, add_cursor
-from diffviz.figures.trajectories import trajectories_data, trajectories_figure
+from diffviz.figures.trajectories import trajectories_figure
 from diffviz.files.catalogue import LANGUAGES, text
 from diffviz.recording.run import Run
 
 __all__ = ["CONFIG", "NAMES", "available", "caption", "plot"]
 
 Time = int | None
-"""The step that is looked at; None where nobody looks at one."""
+"""The step that is looked at; None for the whole run."""
 
 
 def _strips(run: Run, t: Time) -> Any:
@@ -39,6 +39,11 @@ def _strips(run: Run, t: Time) -> Any:
     return strips_data(run, range(3), np.linspace(run.schedule.T, 0, 13).astype(int).tolist())
 
 
+def _numbers(run: Run, t: Time) -> Run | None:
+    """The run itself, if its samples are numbers that were kept."""
+    return None if is_image(run) or "snapshots" not in run.dataset else run
+
+
 _PICTURES: dict[str, tuple[Callable[[Run, Time], Any], Callable[[Any, str], go.Figure]]] = {
     "map": (map_data, map_figure),
     "strips": (_strips, strips_figure),
@@ -46,13 +51,13 @@ _PICTURES: dict[str, tuple[Callable[[Run, Time], Any], Callable[[Any, str], go.F
     "stds": (lambda run, t: curves_data(run, "stds"), curves_figure),
     "mean": (lambda run, t: curves_data(run, "mean"), curves_figure),
     "distance": (lambda run, t: curves_data(run, "distance"), curves_figure),
-    "dial": (lambda run, t: dial_data(run), dial_figure),
+    "dial": (lambda run, t: run, dial_figure),
     "staircase": (lambda run, t: staircase_data(run), staircase_figure),
     "histogram": (lambda run, t: histogram_data(run, "x", t), histogram_figure),
-    "noise": (lambda run, t: noise_data(run), noise_figure),
+    "noise": (lambda run, t: run, noise_figure),
     "diversity": (lambda run, t: diversity_data(run), diversity_figure),
-    "schedule": (lambda run, t: schedule_data(run.schedule), schedule_figure),
-    "trajectories": (lambda run, t: trajectories_data(run), trajectories_figure),
+    "schedule": (lambda run, t: run.schedule, schedule_figure),
+    "trajectories": (_numbers, trajectories_figure),
 }
 NAMES = tuple(_PICTURES)
 """The names of all pictures."""

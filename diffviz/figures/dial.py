@@ -10,68 +10,39 @@ residual does not read λ: once the samples have collapsed it is asked about sta
 saw, and answers anything.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 import plotly.graph_objects as go
-from numpy.typing import NDArray
 
 from diffviz.diagnosis.numbers import LINEAR, dial_readings
 from diffviz.figures import theme
-from diffviz.figures.curves import Curve, draw_curve, recorded
+from diffviz.figures.curves import draw_curve, recorded
 from diffviz.files.catalogue import text
 from diffviz.recording.run import Run
 
-Array = NDArray[np.float64]
 
-
-class DialData(NamedTuple):
-    """``std`` of the residual of the arms over the times ``t``.
-
-    Attributes:
-        arms, t, std: of the run.
-        scales: each λ of an arm that injects noise, rising; empty unless the denoiser is linear.
-        reading: λ̂ (N,) by the number of the arm, where it can be read.
-    """
-
-    arms: list[str]
-    t: NDArray[np.int64]
-    std: Curve
-    scales: Array
-    reading: dict[int, Array]
-
-
-def dial_data(run: Run) -> DialData:
-    """The residual's std per arm and time, and λ̂ where both ends of the dial are recorded."""
-    data = run.dataset
-    noisy = np.nanmax(data["noise_std"].values, axis=1, initial=0) > 0
-    scales = np.array([arm["noise_scale"] for arm in run.spec.arms], dtype=np.float64)
-    return DialData(
-        run.arms,
-        data["t"].values,
-        recorded(run, "residual_std"),
-        np.unique([1.0, *scales[noisy]]) if run.spec.denoiser.startswith(LINEAR) else np.empty(0),
-        {run.arms.index(name): reading for name, reading in dial_readings(run).items()},
-    )
-
-
-def dial_figure(data: DialData, language: str = "en") -> go.Figure:
-    """The stds, and beside them λ̂ where there is any, each with the settings as dotted lines."""
-    names = ["std", "reading"] if data.reading else ["std"]
+def dial_figure(run: Run, language: str = "en") -> go.Figure:
+    """The stds, and beside them λ̂ where it can be read, each with the settings as dotted lines."""
+    t, readings = run.dataset["t"].values, dial_readings(run)
+    names = ["std", "reading"] if readings else ["std"]
     figure = theme.panels(
         [text(f"figures.dial.{name}", language) if len(names) > 1 else "" for name in names],
         language,
-        T=int(data.t[0]),
+        T=int(t[0]),
         y_titles=[text(f"figures.dial.{name}_y", language) for name in names],
     )
-    ends = data.t[[0, -1]]
-    settings = {
-        scale: text("figures.dial.setting", language, value=f"{scale:g}") for scale in data.scales
-    } or {1.0: text("figures.common.normal", language)}
+    settings = {1.0: text("figures.common.normal", language)}
+    if run.spec.denoiser.startswith(LINEAR):
+        # Each λ of an arm that injects noise.
+        noisy = np.nanmax(run.dataset["noise_std"].values, axis=1, initial=0) > 0
+        scales = np.array([arm["noise_scale"] for arm in run.spec.arms], dtype=np.float64)
+        settings = {
+            scale: text("figures.dial.setting", language, value=f"{scale:g}")
+            for scale in np.unique([1.0, *scales[noisy]])
+        }
     for panel in range(len(names)):
         for setting, name in settings.items():
-            theme.add_reference(figure, panel, ends, np.full(2, setting), name)
-    draw_curve(figure, 0, data.t, data.std, data.arms, language)
-    for a, reading in data.reading.items():
-        theme.add_curve(figure, 1, data.t, reading, data.arms[a], a)
+            theme.add_reference(figure, panel, t[[0, -1]], np.full(2, setting), name)
+    draw_curve(figure, 0, t, recorded(run, "residual_std"), run.arms, language)
+    for arm, reading in readings.items():
+        theme.add_curve(figure, 1, t, reading, arm, run.arms.index(arm))
     return figure.update_yaxes(rangemode="tozero")

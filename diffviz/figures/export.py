@@ -12,7 +12,7 @@ from PIL import Image
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError
 from diffviz.figures import plot
-from diffviz.figures.schedule import schedule_data, schedule_figure
+from diffviz.figures.schedule import schedule_figure
 from diffviz.figures.theme import CONFIG, NARROW
 from diffviz.files.atomic import check_writable, replacing
 from diffviz.files.catalogue import text
@@ -79,7 +79,7 @@ def export(
 def export_schedule(schedule: NoiseSchedule, path: Path, language: str = "en") -> None:
     """Draw a schedule to ``.png``, ``.svg``, ``.pdf`` or ``.html``."""
     _check(path, (*STATIC, ".html"))
-    figure = schedule_figure(schedule_data(schedule), language)
+    figure = schedule_figure(schedule, language)
     _write([_titled(figure, text("figures.schedule.title", language))], path, language)
 
 

@@ -68,11 +68,8 @@ def histogram_figure(data: HistogramData, language: str = "en") -> go.Figure:
         x_titles=[text(f"figures.histogram.{data.quantity}", language)],
         y_titles=[text("figures.histogram.y", language)],
     )
-    hover = "%{x:.2f}"
-    name = "figures.common.marginal" if data.quantity == "x" else "figures.common.normal"
-    name = text(name, language)
-    theme.add_reference(figure, 0, data.bins, data.reference[i], name, hover=hover)
-    theme.add_curves(
-        figure, 0, data.bins, data.density[:, i], data.arms, language, shape="hvh", hover=hover
-    )
+    name = text(f"figures.common.{'marginal' if data.quantity == 'x' else 'normal'}", language)
+    theme.add_reference(figure, 0, data.bins, data.reference[i], name)
+    curves = data.density[:, i]
+    theme.add_curves(figure, 0, data.bins, curves, data.arms, language, shape="hvh")
     return figure.update_yaxes(rangemode="tozero")

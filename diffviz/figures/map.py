@@ -18,6 +18,7 @@ from diffviz.recording.run import Run
 Array = NDArray[np.float64]
 DRAWN = 64
 """Times at which a path is drawn; with all of them DDPM's would be a blot."""
+WHITE = {"color": "#ffffff", "width": 1}
 
 
 class MapData(NamedTuple):
@@ -73,17 +74,33 @@ def map_figure(data: MapData, language: str = "en") -> go.Figure:
     for a, name in enumerate(data.arms):
         path = np.moveaxis(data.x[a, times], 1, 0)  # (samples, times, 2)
         gaps = np.pad(path, ((0, 0), (0, 1), (0, 0)), constant_values=np.nan).reshape(-1, 2)
-        ink = theme.colour(a)
+        ink, grey = theme.colour(a), theme.REFERENCE
         line = {"mode": "lines", "line": {"color": ink, "width": 1}, "opacity": 0.5}
-        dots = {"color": ink, "size": 9, "line": {"color": "#ffffff", "width": 1}}
-        ring = {"symbol": "circle-open", "color": theme.REFERENCE, "size": 7}
-        cross = {"symbol": "cross", "color": "#000000", "size": 15}
-        cross["line"] = {"color": "#ffffff", "width": 1.5}
-        _add(figure, a, "data", data.cloud, _dots(theme.REFERENCE, 4, 0.45), language)
-        _add(figure, a, "path", gaps, {**line, "name": theme.label(name)}, language)
-        _add(figure, a, "start", data.x[a, 0], {"marker": ring}, language, int(data.t[0]))
-        _add(figure, a, "mean", np.zeros((1, 2)), {"marker": cross}, language)
-        _add(figure, a, "now", data.x[a, now], {"marker": dots}, language, int(data.t[now]))
+        cloud = {"color": grey, "size": 4, "opacity": 0.45}
+        ring = {"symbol": "circle-open", "color": grey, "size": 7}
+        cross = {"symbol": "cross", "color": "#000000", "size": 15, "line": WHITE}
+        x_axis, y_axis = theme.axes(a)
+        for role, points, style in (
+            ("data", data.cloud, {"marker": cloud}),
+            ("path", gaps, {**line, "name": theme.label(name), "showlegend": False}),
+            ("start", data.x[a, 0], {"marker": ring}),
+            ("mean", np.zeros((1, 2)), {"marker": cross}),
+            ("now", data.x[a, now], {"marker": {"color": ink, "size": 9, "line": WHITE}}),
+        ):
+            t = int(data.t[0 if role == "start" else now])
+            figure.add_scatter(
+                x=points[:, 0],
+                y=points[:, 1],
+                mode="markers",
+                name=text(f"figures.map.{role}", language, t=t),
+                legendgroup=role,
+                showlegend=a == 0,  # those of the first panel stand for all
+                hoverinfo="skip",
+                xaxis=x_axis,
+                yaxis=y_axis,
+                meta=role,
+            )
+            figure.data[-1].update(style)
     figure.layout.meta["panels"] = [
         dict(zip("xy", theme.axes(a), strict=True), colour=theme.colour(a))
         for a in range(len(data.arms))
@@ -98,26 +115,3 @@ def map_figure(data: MapData, language: str = "en") -> go.Figure:
         x = theme.axes(a)[0]
         figure.update_yaxes(scaleanchor=x, selector={"anchor": x})
     return figure
-
-
-def _dots(ink: str, size: int, opacity: float) -> dict[str, object]:
-    return {"marker": {"color": ink, "size": size, "opacity": opacity}}
-
-
-def _add(
-    figure: go.Figure,
-    panel: int,
-    role: str,
-    points: NDArray[np.floating],
-    style: dict[str, object],
-    language: str,
-    t: int = 0,
-) -> None:
-    """One kind of mark on the panel of an arm; those of the first panel stand in the legend."""
-    x, y = theme.axes(panel)
-    figure.add_scatter(
-        **{"x": points[:, 0], "y": points[:, 1], "xaxis": x, "yaxis": y, "mode": "markers"},
-        **{"hoverinfo": "skip", "name": text(f"figures.map.{role}", language, t=t)},
-    )
-    legend = {"legendgroup": role, "showlegend": panel == 0 and role != "path"}
-    figure.data[-1].update(meta=role, **legend, **style)

@@ -4,56 +4,30 @@
 (arXiv 2006.11239, section 3.2). They differ near t = 0 only, so the second panel shows the ratio.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 import plotly.graph_objects as go
-from numpy.typing import NDArray
 
 from diffviz.figures import theme
 from diffviz.files.catalogue import text
 from diffviz.recording.run import Run
 
-Array = NDArray[np.float64]
 
-
-class NoiseData(NamedTuple):
-    """Over the steps that leave ``t`` (S,): measured std (A, S), √β and √β̃ (S,)."""
-
-    arms: list[str]
-    t: NDArray[np.int64]
-    std: Array
-    beta: Array
-    posterior: Array
-
-
-def noise_data(run: Run) -> NoiseData:
-    """The std of the injected noise per arm and step, with √β_t and √β̃_t."""
-    t = run.dataset["t"].values
-    schedule, now, then = run.schedule, t[:-1], t[1:]
-    kept = np.array(
-        [schedule.alphas[s + 1 : t + 1].prod() for t, s in zip(now, then, strict=True)]
-    )
-    tail = (1 - schedule.alpha_bars[then]) / (1 - schedule.alpha_bars[now])
-    return NoiseData(
-        run.arms,
-        now,
-        run.dataset["noise_std"].values[:, :-1],
-        np.sqrt(1 - kept),
-        np.sqrt((1 - kept) * tail),
-    )
-
-
-def noise_figure(data: NoiseData, language: str = "en") -> go.Figure:
-    """The stds, and their ratio to √β."""
+def noise_figure(run: Run, language: str = "en") -> go.Figure:
+    """The std of the injected noise per arm and step, and its ratio to √β."""
+    times, schedule = run.dataset["t"].values, run.schedule
+    t, then = times[:-1], times[1:]
+    kept = [schedule.alphas[s + 1 : t + 1].prod() for t, s in zip(t, then, strict=True)]
+    beta = np.sqrt(1 - np.array(kept))
+    tail = (1 - schedule.alpha_bars[then]) / (1 - schedule.alpha_bars[t])
+    std = run.dataset["noise_std"].values[:, :-1]
     figure = theme.panels(
         [text("figures.noise.absolute", language), text("figures.noise.relative", language)],
         language,
-        T=int(data.t[0]),
+        T=int(t[0]),
         y_titles=[text("figures.noise.y", language), text("figures.noise.ratio", language)],
     )
-    for panel, unit in enumerate((np.ones_like(data.beta), data.beta)):
-        theme.add_reference(figure, panel, data.t, data.beta / unit, "√βₜ")
-        theme.add_reference(figure, panel, data.t, data.posterior / unit, "√β̃ₜ", dash="dashdot")
-        theme.add_curves(figure, panel, data.t, data.std / unit, data.arms, language)
+    for panel, unit in enumerate((np.ones_like(beta), beta)):
+        theme.add_reference(figure, panel, t, beta / unit, "√βₜ")
+        theme.add_reference(figure, panel, t, beta * np.sqrt(tail) / unit, "√β̃ₜ", dash="dashdot")
+        theme.add_curves(figure, panel, t, std / unit, run.arms, language)
     return figure.update_yaxes(rangemode="tozero")

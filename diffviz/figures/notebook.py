@@ -20,9 +20,7 @@ SAMPLES = 8
 def run_html(run: Run) -> str:
     """The run as a piece of HTML without scripts; it follows the page's colours."""
     strips = strips_data(run, range(SAMPLES), [0])
-    images = (
-        [] if strips is None else [data_uri(tile_sheet(tiles).pixels) for tiles in strips.tiles]
-    )
+    images = [] if strips is None else [data_uri(tile_sheet(tiles)[0]) for tiles in strips.tiles]
     chinese = _part(run, [], "zh")
     return (
         _part(run, images, "en")

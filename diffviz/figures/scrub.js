@@ -31,6 +31,7 @@
  *       panels = [{ x: "x", y: "y", colour: "#1a7fc4" }, …]       one for each arm
  *   scrub.paint()                           draws everything again at the next frame
  *   scrub.destroy()                         ends it: frames, listeners and observers
+ *   await Scrub.unpack(text)                the bytes in gzip and base64, as a Uint8Array
  *
  * Every one of slider, cursors, images and dots returns a function that ends it alone.
  * With prefers-reduced-motion a play shows twelve still pictures, one a second.
@@ -313,3 +314,8 @@ function Scrub({ times, root, step = 0, seconds = 12, keys, onchange, onplay }) 
   ask();
   return scrub;
 }
+Scrub.unpack = async (text) => {
+  const packed = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+};

@@ -33,18 +33,6 @@ class StripsData(NamedTuple):
     stretched: bool
 
 
-class Sheet(NamedTuple):
-    """Tiles with clear gaps between them as one picture, uint8 (height, width, 4).
-
-    ``rows`` and ``columns`` are the first pixels of each, which a tile of ``tile`` (H, W) follows.
-    """
-
-    pixels: NDArray[np.uint8]
-    rows: NDArray[np.int64]
-    columns: NDArray[np.int64]
-    tile: tuple[int, int]
-
-
 def is_image(run: Run) -> bool:
     """Whether a sample is an image, (3, H, W) or (1, H, W)."""
     shape = run.spec.sample_shape
@@ -86,17 +74,16 @@ def strips_figure(data: StripsData, language: str = "en") -> go.Figure:
     one = len(data.t) == 1
     per_arm = 1 if one else len(data.samples)
     tiles = data.tiles if one else data.tiles.swapaxes(1, 2)
-    sheet = tile_sheet(tiles.reshape(-1, *tiles.shape[2:]), per_arm)
-    height, width = sheet.pixels.shape[:2]
+    pixels, rows, left = tile_sheet(tiles.reshape(-1, *tiles.shape[2:]), per_arm)
+    (height, width), (high, wide) = pixels.shape[:2], tiles.shape[-3:-1]
     columns = [str(i + 1) for i in data.samples] if one else [str(t) for t in data.t]
     above = text("figures.strips.samples", language, t=data.t[0]) if one else ""
     figure = go.Figure()
-    figure.add_image(source=data_uri(sheet.pixels), x0=0.5, y0=0.5, hoverinfo="skip")
-    middle = sheet.rows.reshape(-1, per_arm).mean(axis=1) + sheet.tile[0] / 2
+    figure.add_image(source=data_uri(pixels), x0=0.5, y0=0.5, hoverinfo="skip")
     plain = {"showgrid": False, "showline": False, "zeroline": False, "ticks": ""}
     plain["ticklabelstandoff"] = 5
     figure.update_xaxes(
-        tickvals=sheet.columns + sheet.tile[1] / 2,
+        tickvals=left + wide / 2,
         ticktext=columns,
         range=[0, width],
         side="top",
@@ -105,7 +92,7 @@ def strips_figure(data: StripsData, language: str = "en") -> go.Figure:
         **plain,
     )
     figure.update_yaxes(
-        tickvals=middle,
+        tickvals=rows.reshape(-1, per_arm).mean(axis=1) + high / 2,
         ticktext=[theme.label(name) for name in data.arms],
         range=[height, 0],
         scaleanchor="x",
@@ -114,7 +101,7 @@ def strips_figure(data: StripsData, language: str = "en") -> go.Figure:
         **plain,
     )
     room = {"t": 62, "b": 12, "l": 12, "r": 16}
-    tall = TALLEST * len(sheet.rows)
+    tall = TALLEST * len(rows)
     heights = {
         key: round(min(across * height / width, tall)) + room["t"] + room["b"]
         for key, across in ACROSS.items()
@@ -127,8 +114,13 @@ def strips_figure(data: StripsData, language: str = "en") -> go.Figure:
     )
 
 
-def tile_sheet(tiles: NDArray[np.uint8], per_group: int = 1) -> Sheet:
-    """Tiles (rows, columns, H, W, 3) side by side, with a wider gap after each group of rows."""
+def tile_sheet(
+    tiles: NDArray[np.uint8], per_group: int = 1
+) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
+    """Tiles (rows, columns, H, W, 3) as one picture, (height, width, 4), with clear gaps.
+
+    The gap after each group of rows is wider. Also gives the first pixels of rows and of columns.
+    """
     n_rows, n_columns, high, wide = tiles.shape[:4]
     gap = max(1, wide // 16)
     rows = np.arange(n_rows) * (high + gap) + np.arange(n_rows) // per_group * 2 * gap
@@ -138,4 +130,4 @@ def tile_sheet(tiles: NDArray[np.uint8], per_group: int = 1) -> Sheet:
         for c, left in enumerate(columns):
             pixels[top : top + high, left : left + wide, :3] = tiles[r, c]
             pixels[top : top + high, left : left + wide, 3] = 255
-    return Sheet(pixels, rows, columns, (high, wide))
+    return pixels, rows, columns

@@ -1,4 +1,4 @@
-"""What all figures share: the template, the colours of the arms, panels, and what stands on them.
+"""What all figures share: the template, the colours of the arms, panels, and what stands in them.
 
 A figure over time has t on its x axes, with T at the left. ``layout.meta`` holds
 
@@ -247,7 +247,7 @@ def arranged(figure: go.Figure, width: str) -> go.Figure:
     return figure
 
 
-# -------------------------------------------------------------------- what stands on them
+# -------------------------------------------------------------------- what stands in them
 
 
 def add_curves(
@@ -260,7 +260,6 @@ def add_curves(
     *,
     error: Array | None = None,
     shape: str = "linear",
-    hover: str = "t = %{x}",
 ) -> None:
     """One line per arm; ``values`` and ``error`` (half-width of a band) are (A, N).
 
@@ -270,7 +269,7 @@ def add_curves(
         say(figure, panel, text("figures.common.nothing", language))
     for a, name in enumerate(arms):
         around = None if error is None else error[a]
-        add_curve(figure, panel, x, values[a], name, a, error=around, shape=shape, hover=hover)
+        add_curve(figure, panel, x, values[a], name, a, error=around, shape=shape)
 
 
 def add_curve(
@@ -283,21 +282,12 @@ def add_curve(
     *,
     error: Array | None = None,
     shape: str = "linear",
-    hover: str = "t = %{x}",
 ) -> None:
     """One line in the colour and the dash of the arm at ``index``; ``values``, ``error`` (N,)."""
     if error is not None and np.nanmax(error, initial=0) > 0:
         add_band(figure, panel, x, values - error, values + error, name, colour(index), name)
-    _line(
-        figure,
-        panel,
-        x,
-        values,
-        label(name),
-        name,
-        {"color": colour(index), "dash": dash(index), "width": WIDTH, "shape": shape},
-        hover,
-    )
+    style = {"color": colour(index), "dash": dash(index), "width": WIDTH, "shape": shape}
+    _line(figure, panel, x, values, label(name), name, style)
 
 
 def add_reference(
@@ -307,7 +297,6 @@ def add_reference(
     values: Array,
     name: str,
     *,
-    hover: str = "t = %{x}",
     dash: str = "dot",
     filled: bool = False,
 ) -> None:
@@ -315,7 +304,7 @@ def add_reference(
     if not np.isfinite(values).any():
         return
     style = {"color": REFERENCE, "dash": dash, "width": WIDTH}
-    _line(figure, panel, x, values, name, name, style, hover)
+    _line(figure, panel, x, values, name, name, style)
     figure.data[-1].update(
         legendrank=2000, fill="tozeroy" if filled else "none", fillcolor=GRID if filled else None
     )
@@ -403,10 +392,10 @@ def _line(
     name: str,
     group: str,
     style: Mapping[str, object],
-    hover: str,
 ) -> None:
     """One line; the first of a group stands in the legend."""
     x_axis, y_axis = axes(panel)
+    hover = "t = %{x}" if x_axis in figure.layout.meta["time_axes"] else "%{x:.4~g}"
     across, up = thin(x, y)
     figure.add_scatter(
         x=across,

@@ -1,12 +1,12 @@
-r"""What the x-ray has measured of a sampler, step by step, beside the rule that is closest.
+r"""What the x-ray has measured of a sampler, call by call and step by step.
 
-A step is x_s = a·x_t + b·ε̂ + bias + σ·z. The first picture shows a, b and σ with what the rule
+A step is x_s = a·x_t + b·ε̂ + bias + σ·z. `xray_figure` shows a, b and σ with what the closest rule
 says, and below each its difference from the rule in a band of ± 4 standard errors, where the
-curve should lie around 0. The second shows the injected noise itself: D from N(0, 1), correlations
-that should be 0, and the constant term.
+curve should lie around 0. `xray_noise_figure` shows the injected noise itself: D from N(0, 1),
+correlations that should be 0, and the constant term. Both draw ``XRay.coefficients``.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
 
 import numpy as np
 import plotly.graph_objects as go
@@ -19,7 +19,6 @@ from diffviz.files.catalogue import text
 
 Array = NDArray[np.float64]
 NAMES = ("x", "eps", "std")
-DIFFERENCES = ("x_off", "eps_off", "std_off")
 ERRORS = 4.0
 """Half-width of the bands in standard errors."""
 LEAST = 0.02
@@ -28,126 +27,101 @@ NOTHING = 1e-5
 """A std below this is rounding, not noise."""
 
 
-class XRayData(NamedTuple):
-    """Over the steps that leave ``t`` (S,), in the order in which they were taken.
+def behaviour_figure(
+    curves: Mapping[str, NDArray[np.floating]], language: str = "en"
+) -> go.Figure:
+    """Noise and signal over the calls; ``curves`` has signal, level and both as told, (2, calls).
 
-    Attributes:
-        t: time the step leaves.
-        measured, error, expected: (3, S), the coefficients of x_t and ε̂ and the std of the noise,
-            their standard errors, and what the closest rule says, NaN without one.
-        previous: coefficient of the ε̂ before, NaN unless the sampler has several steps in memory.
-        bias, bias_error: the constant term.
-        ks, ks_bound: D of the noise from N(0, 1), and what 95 % of iid samples stay below.
-        correlations: (3, S), of two samples, of neighbours, with the noise of the step before.
+    A right sampler keeps what its states hold and what its model is told together: the state is
+    a·x_0 + b·n with the a and b of the told time. The first of the two laws of data is one point,
+    where every consistent rule is exact.
     """
-
-    t: NDArray[np.generic]
-    measured: Array
-    error: Array
-    expected: Array
-    previous: Array
-    bias: Array
-    bias_error: Array
-    ks: Array
-    ks_bound: Array
-    correlations: Array
-
-
-def xray_data(coefficients: xr.Dataset) -> XRayData:
-    """From ``XRay.coefficients``."""
-
-    def rows(*names: str) -> Array:
-        return np.stack([coefficients[name].values for name in names]).astype(np.float64)
-
-    std, error = rows("std", "std_error")
-    with np.errstate(divide="ignore", invalid="ignore"):
-        bound = QUANTILE_95 * np.sqrt(2) * error / std  # the error is std/√(2·values)
-    return XRayData(
-        coefficients["t"].values,
-        rows(*NAMES),
-        rows(*(f"{name}_error" for name in NAMES)),
-        rows(*(f"expected_{name}" for name in NAMES)),
-        rows("previous_eps")[0],
-        rows("bias")[0],
-        rows("bias_error")[0],
-        rows("noise_ks")[0],
-        np.where(std > NOTHING, bound, np.nan),
-        rows("batch_correlation", "grid_correlation", "step_correlation"),
-    )
+    titles = [text(f"figures.behaviour.{name}", language) for name in ("level", "signal")]
+    call = text("figures.behaviour.call", language)
+    figure = theme.panels(titles, language, x_titles=[call], y_titles=[""])
+    words = {key: text(f"figures.behaviour.{key}", language) for key in ("told", "held")}
+    for panel, name in enumerate(("level", "signal")):
+        told, held = (
+            np.where(np.isfinite(v), v, np.nan)
+            for v in (curves[f"{name}_told"][0], curves[name][0])
+        )
+        calls = np.arange(1, len(held) + 1)
+        theme.add_reference(figure, panel, calls, told, words["told"])
+        theme.add_curve(figure, panel, calls, held, words["held"], 0)
+    return figure.update_yaxes(rangemode="tozero")
 
 
-def xray_figure(data: XRayData, language: str = "en") -> go.Figure:
+def xray_figure(data: xr.Dataset, language: str = "en") -> go.Figure:
     """The three coefficients above, their differences from the rule below."""
 
     def words(key: str) -> str:
         return text(f"figures.xray.{key}", language)
 
-    figure = theme.panels(
-        [words(name) for name in (*NAMES, *DIFFERENCES)],
-        language,
-        T=_latest(data),
-        columns=3,
-    )
+    t, previous = data["t"].values, data["previous_eps"].values
+    titles = [words(name + off) for off in ("", "_off") for name in NAMES]
+    figure = theme.panels(titles, language, T=int(t.max()), columns=3)
     measured, rule = words("measured"), words("rule")
     for i, name in enumerate(NAMES):
-        value, expected, error = data.measured[i], data.expected[i], ERRORS * data.error[i]
-        theme.add_curve(figure, i, data.t, value, measured, 0, error=error)
-        theme.add_reference(figure, i, data.t, expected, rule)
+        value, expected = data[name].values, data[f"expected_{name}"].values
+        error = ERRORS * data[f"{name}_error"].values
+        theme.add_curve(figure, i, t, value, measured, 0, error=error)
+        theme.add_reference(figure, i, t, expected, rule)
         shown = [value - error, value + error, expected]
         if name == "std":
             shown.append(np.zeros(1))
-        if name == "eps" and np.isfinite(data.previous).any():
-            theme.add_curve(figure, i, data.t, data.previous, words("previous"), 1)
-            shown.append(data.previous)
+        if name == "eps" and np.isfinite(previous).any():
+            theme.add_curve(figure, i, t, previous, words("previous"), 1)
+            shown.append(previous)
         figure.layout[_y(i)].range = _reach(shown, LEAST)
         off = value - expected
         if not np.isfinite(off).any():
             _say(figure, i + 3, words("no_rule"))
             continue
-        theme.add_curve(figure, i + 3, data.t, off, measured, 0, error=error)
-        theme.add_reference(figure, i + 3, data.t, np.zeros(len(data.t)), rule)
+        theme.add_curve(figure, i + 3, t, off, measured, 0, error=error)
+        theme.add_reference(figure, i + 3, t, np.zeros(len(t)), rule)
         figure.layout[_y(i + 3)].range = _reach([off - error, off + error], LEAST / 10)
     return figure
 
 
-def xray_noise_figure(data: XRayData, language: str = "en") -> go.Figure:
+def xray_noise_figure(data: xr.Dataset, language: str = "en") -> go.Figure:
     """D of the noise, its correlations, and the constant term."""
 
     def words(key: str) -> str:
         return text(f"figures.xray_noise.{key}", language)
 
+    t, std, ks, bias = (data[name].values for name in ("t", "std", "noise_ks", "bias"))
     titles = [words(key) for key in ("ks", "correlations", "bias")]
-    figure = theme.panels(titles, language, T=_latest(data))
-    zero = np.zeros(len(data.t))
-    if np.isfinite(data.ks).any():
-        theme.add_reference(figure, 0, data.t, data.ks_bound, words("band"), filled=True)
-        theme.add_curve(figure, 0, data.t, data.ks, words("noise"), 0)
-        theme.add_reference(figure, 1, data.t, zero, words("right"))
-        for i, name in enumerate(("batch", "grid", "step")):
-            theme.add_curve(figure, 1, data.t, data.correlations[i], words(name), i + 1)
-        figure.layout.yaxis2.range = _reach(list(data.correlations), 0.4)
+    figure, zero = theme.panels(titles, language, T=int(t.max())), np.zeros(len(t))
+    if np.isfinite(ks).any():
+        with np.errstate(divide="ignore", invalid="ignore"):
+            # 95 % of iid samples stay below; the error is std/√(2·values).
+            bound = QUANTILE_95 * np.sqrt(2) * data["std_error"].values / std
+        bound = np.where(std > NOTHING, bound, np.nan)
+        theme.add_reference(figure, 0, t, bound, words("band"), filled=True)
+        theme.add_curve(figure, 0, t, ks, words("noise"), 0)
+        theme.add_reference(figure, 1, t, zero, words("right"))
+        correlations = {
+            key: data[f"{key}_correlation"].values for key in ("batch", "grid", "step")
+        }
+        for i, (key, values) in enumerate(correlations.items()):
+            theme.add_curve(figure, 1, t, values, words(key), i + 1)
+        figure.layout.yaxis2.range = _reach(list(correlations.values()), 0.4)
     else:
-        there = (data.measured[2] > NOTHING).any()
         for panel in (0, 1):
-            _say(figure, panel, words("unknown" if there else "none"))
-    error = ERRORS * data.bias_error
-    theme.add_reference(figure, 2, data.t, zero, words("right"))
-    theme.add_curve(figure, 2, data.t, data.bias, words("constant"), 4, error=error)
+            _say(figure, panel, words("unknown" if (std > NOTHING).any() else "none"))
+    error = ERRORS * data["bias_error"].values
+    theme.add_reference(figure, 2, t, zero, words("right"))
+    theme.add_curve(figure, 2, t, bias, words("constant"), 4, error=error)
     figure.layout.yaxis.rangemode = "tozero"
-    figure.layout.yaxis3.range = _reach([data.bias - error, data.bias + error], LEAST / 4)
+    figure.layout.yaxis3.range = _reach([bias - error, bias + error], LEAST / 4)
     return figure
 
 
 def _say(figure: go.Figure, panel: int, words: str) -> None:
     """A sentence on a panel that has no curve, and would not be drawn without one."""
-    number = str(panel + 1) if panel else ""
-    axes = {"xaxis": f"x{number}", "yaxis": f"y{number}"}
-    figure.add_scatter(x=[None], y=[None], showlegend=False, hoverinfo="skip", **axes)
+    x, y = theme.axes(panel)
+    figure.add_scatter(x=[None], y=[None], showlegend=False, hoverinfo="skip", xaxis=x, yaxis=y)
     theme.say(figure, panel, words)
-
-
-def _latest(data: XRayData) -> int:
-    return int(np.max(data.t))
 
 
 def _y(panel: int) -> str:

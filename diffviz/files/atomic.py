@@ -1,12 +1,12 @@
 """Writing files so that the old one or the new one is there whole, never half of either.
 
 A file is written in a folder of its own beside its place and then renamed. The writer holds a lock
-on that folder; a lock ends with the process that holds it, in any container, so what the killed
-leave behind is known by its lock and removed by the next writer.
+on that folder, which ends with its process, in any container. So a folder without a lock was left
+by a process that was killed, and the next writer removes it.
 
-Reading trusts as little: what is not a regular file, or too large, is not opened. A sealed file
-ends with the SHA-256 of its content, so a cut or a flipped bit is noticed before anything is
-parsed. A seal is a checksum and no signature: whoever can write can seal.
+What is not a regular file, or too large, is not opened. A sealed file ends with the SHA-256 of
+its content, so a cut or a flipped bit is noticed before anything is parsed. A seal is a checksum
+and no signature: whoever can write can seal.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ def check_writable(path: str | Path) -> Path:
 
     Raises:
         InputError: a folder is missing or not writable, or what stands there is not a file that
-            may be written. A rename would put a file in the place of a device, for everybody.
+            may be written. Renaming a file onto a device would replace it for everybody.
     """
     if not isinstance(path, str | Path):
         raise InputError(f"the file to write is {path!r:.80}; allowed is a path")
@@ -64,7 +64,7 @@ def check_writable(path: str | Path) -> Path:
 
 
 def check_apart(outputs: Iterable[str | Path | None], inputs: Iterable[str | Path | None]) -> None:
-    """Every output can be written and is a file of its own, so that no input is lost to it.
+    """Every output can be written and is a file of its own, so that no input is overwritten.
 
     Raises:
         InputError: as ``check_writable``, or two of the names are one file.
@@ -207,7 +207,7 @@ def only_writer(path: str | Path) -> Iterator[None]:
 def _workplace(parent: Path) -> Iterator[Path]:
     """A new locked folder in ``parent``, removed with all that is in it."""
     for stale in parent.glob(f"{WORKPLACE}*"):
-        with suppress(OSError):  # locks are not to be had here, or it is gone
+        with suppress(OSError):  # no locks on this file system, or it is gone
             handle = _lock(stale)
             if handle is not None:
                 shutil.rmtree(stale, ignore_errors=True)

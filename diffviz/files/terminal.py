@@ -1,4 +1,4 @@
-"""Standard output and error, written to so that a closed pipe or a full disk costs words only."""
+"""Standard output and error that do not raise on a closed pipe or a full disk."""
 
 import io
 import os
@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 @contextmanager
 def safe_streams() -> Iterator[None]:
-    """As long as the block lasts, no ``print`` and no progress bar raises for its stream."""
+    """Within the block no ``print`` and no progress bar raises because of its stream."""
     given = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = map(_safe, given)
     try:
@@ -22,7 +22,7 @@ def safe_streams() -> Iterator[None]:
 
 
 def printable(line: str) -> str:
-    """The text with what would steer a terminal, or turn its order about, written out."""
+    """The text with escapes for what would steer a terminal or reverse the order of letters."""
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode()
         for c in line
@@ -32,24 +32,24 @@ def printable(line: str) -> str:
 def _safe(stream: TextIO | None) -> Any:
     if stream is None:  # closed by the caller
         stream = open(os.devnull, "w")  # noqa: SIM115
-    if isinstance(stream, io.TextIOWrapper):  # for terminals without the letters
+    if isinstance(stream, io.TextIOWrapper):  # for encodings without the letters
         stream.reconfigure(errors="backslashreplace")
     return SafeStream(stream)
 
 
 class SafeStream:
-    """A stream that goes silent when it cannot be written to any more."""
+    """A stream that is silent once it cannot be written to."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write ``text`` if that can be."""
+        """Write ``text`` if possible."""
         self._try(lambda: self._stream.write(text))
         return len(text)
 
     def flush(self) -> None:
-        """Flush if that can be."""
+        """Flush if possible."""
         self._try(self._stream.flush)
 
     def _try(self, do: Callable[[], object]) -> None:

@@ -1,6 +1,6 @@
 /**
  * The live plane: samplers side by side on data Σ w_k N(m_k, s_k² I), whose law is known at every t. No
- * dependency, no request. A step from t to s = t − 1 is x_s = a·x_t + b·ε̂ + σ·z. Its twin is twin.py.
+ * dependency, no request. A step from t to s = t − 1 is x_s = a·x_t + b·ε̂ + σ·z.
  *
  *     const plane = mount(element, options);   // options: options() of plane.py, as JSON
  *     plane.set({ law: "ring", T: 100 }); plane.step(1); plane.state(); plane.destroy();
@@ -124,7 +124,7 @@ function ksDistance(law, bar, x) {
 	return best;
 }
 
-/** Numbers of twin.py, modes and misplaced, mean and cov of the points. @param {Law} law @param {Float64Array} x */
+/** Numbers, modes and misplaced, mean and cov of the points. @param {Law} law @param {Float64Array} x */
 export function measure(law, bar, x, told) {
 	const n = x.length / 2, root = sqrt(bar), ux = root * law.mean[0], uy = root * law.mean[1];
 	const cov = [0, 0, 0];

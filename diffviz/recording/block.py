@@ -31,9 +31,10 @@ Counts = NDArray[np.uint32]
 
 
 class Layout(NamedTuple):
-    """Of an array: its dimensions, what stands there at first, its type, how two become one.
+    """Of an array: its dimensions, its initial value and type, and how two are merged.
 
-    An array over samples that are kept is joined, and ``merge`` is None where `Moments` merge it.
+    ``merge`` is None for arrays over the samples that are kept, which are joined, and for those
+    that `Moments` merge.
     """
 
     dims: str
@@ -57,7 +58,7 @@ class BlockStats:
     Attributes:
         blocks: how many blocks are in it.
         n: samples per arm.
-        keep: at most so many samples are kept as they are.
+        keep: how many samples are kept as they are, at most.
         counts, sums: `Moments` of x, ε̂ and the residual, (A, 3, S+1), (4, A, 3, S+1).
         ks: D against N(0, 1), (A, 3, S+1); known in a single block only.
         cells: counts in the cells of N(0, 1), (A, 3, S+1, CELLS); none if never to be merged.

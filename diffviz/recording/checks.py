@@ -25,7 +25,7 @@ VALUES = 64
 CALLS = 4
 """The largest number of calls that `compare_answers` makes."""
 LARGE = 1e30
-"""Beyond this a state is on its way out of float32."""
+"""A state beyond this is about to overflow float32."""
 
 
 class Answers(NamedTuple):

@@ -59,7 +59,7 @@ def assemble(
         law: the law of the data, for the references.
         step_std: (A, S), the std of what each step injected.
         seconds: that it took.
-        answers: the differences that `checks.compare_answers` saw; None where there are none.
+        answers: what `checks.compare_answers` found; None if it was not called.
     """
     shape, bars, edges = spec.sample_shape, schedule.alpha_bars[times], bin_edges(law)
     framed, shown = frame_times(times, len(spec.arms), shape), snapshot_times(times)
@@ -123,7 +123,7 @@ def snapshot_times(times: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def frame_times(times: NDArray[np.int64], arms: int, shape: tuple[int, ...]) -> NDArray[np.int64]:
-    """The times of the frames: up to ``FRAMES`` + 1 of ``times``, evenly; none for no images.
+    """The times of the frames: up to ``FRAMES`` + 1 of ``times``, evenly; for images only.
 
     Fewer where even one sample of all ``arms``, of this ``shape``, would take too much memory.
     """

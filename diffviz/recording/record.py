@@ -1,8 +1,8 @@
 r"""Recording: a run is sampled and measured block by block.
 
 The block is the unit of batch, seed, task and durability. Block k draws x_T and z from
-``SeedSequence([seed, k])`` alone, so it is the same whoever computes it and whenever, and blocks
-are added in their order: sharing them out differently cannot change a run.
+``SeedSequence([seed, k])`` alone, so it is the same on every worker, and blocks are added in their
+order: sharing them out differently cannot change a run.
 """
 
 import math
@@ -66,7 +66,7 @@ class _Job:
         return np.random.SeedSequence([self.spec.seed, block]).generate_state(2, np.uint32)
 
     def fresh(self, block: int) -> Denoiser:
-        """The denoiser; one that draws for itself draws the same for a block, whoever asks."""
+        """The denoiser; one that draws for itself draws the same in a block on every worker."""
         return restarted(self.denoiser, int(self.words(block)[1]))
 
 
@@ -286,7 +286,7 @@ def _sum_of_blocks(
                 stats = result if stats is None else stats.merge(result)
             except ValueError:
                 raise RunFileError(f"{kept}: its arrays have other sizes than this run") from None
-            del result  # tens of megabytes that the next block need not find in its way
+            del result  # tens of megabytes, freed before the next block is computed
             if (stats.ends < job.spec.steps).any():
                 break
             if kept is not None and stats.blocks < job.spec.blocks:
@@ -310,7 +310,7 @@ def _blocks(
             bar.set_description(f"block {block + 1} of {job.spec.blocks}")
             yield record_block(job, block, told)
         return
-    # Sent ahead only so far, so that results waiting for their turn stay few.
+    # Only so many are sent ahead, so that few results wait for their turn.
     ahead = 2 * int(getattr(executor, "_max_workers", 0) or os.cpu_count() or 4)
     waiting: deque[Future[BlockStats]] = deque()
     upcoming, done = deque(todo), todo.start
@@ -340,7 +340,7 @@ def _block_of_worker(job: _Job, block: int) -> BlockStats:
 
 
 def _bar(total: int, visible: bool) -> tqdm:
-    """A bar on standard error that never ends a recording."""
+    """A bar on standard error; a stream that is closed does not end the recording."""
     file = None if sys.stderr is None else SafeStream(sys.stderr)
     return tqdm(total=total, unit="step", file=file, disable=not visible or file is None)
 

@@ -33,9 +33,8 @@ from diffviz.recording.statistics import (
 
 MAX_COORDINATES = 4096
 """Coordinates on which the spread between samples is followed."""
-TOGETHER = {"cpu": 2**17}
-"""Values that are measured in one go, by the kind of device."""
-TOGETHER_ELSEWHERE = 2**22
+ON_CPU, ELSEWHERE = 2**17, 2**22
+"""Values that are measured in one go."""
 ALL = slice(None)
 
 Array = NDArray[np.float64]
@@ -114,7 +113,7 @@ class Recorder:
         self._plane = None if plane is None else self._moved(plane[0].astype(np.float32))
         self._traced = self._moved(traced) if chosen < size else None
 
-        self._limit = TOGETHER.get(self._device.type, TOGETHER_ELSEWHERE)
+        self._limit = ON_CPU if self._device.type == "cpu" else ELSEWHERE
         together = max(1, min(points - 1, self._limit // (arms * batch * size)))
         rows = max(1, min(batch, followed // chosen))
 

@@ -30,7 +30,7 @@ TIMES = 17
 DRAWS = 1000
 EDGES = 96
 POINTS = 384
-"""Data that stand for all of them there."""
+"""Data points that stand for all of them in that simulation."""
 
 
 class Feature(NamedTuple):
@@ -168,7 +168,7 @@ def _features(law: DataLaw, d: int) -> Features:
         return Feature(float(shares @ values), float(shares @ (values * s2)), float(spread))
 
     spread = float(shares @ (levels - shares @ levels) ** 2)
-    square = float((law.covariance_values**2).sum()) / d**2
+    square = float((law.principal[0] ** 2).sum()) / d**2
     moments = float(shares @ s2), float(shares @ s2**2)
     return Features(
         d, feature(sums[0]), feature(sums[1]), feature(sums[2]), *moments, spread, square
@@ -177,7 +177,8 @@ def _features(law: DataLaw, d: int) -> Features:
 
 def _ks_high(law: DataLaw, bars: Array, n: int, d: int) -> Array:
     """95 % point of D of n·d pooled values from the pooled law."""
-    if len(law.locations) == 1 or (law.points is None and _one_law(law)):
+    one_law = law.points is None and np.ptp(law.locations) == np.ptp(law.scales) == 0
+    if len(law.locations) == 1 or one_law:
         return np.full(len(bars), ks_quantile(0.05, n * d))
     u = np.linspace(0, 1, min(TIMES, len(bars)))
     chosen = np.unique(np.rint((len(bars) - 1) * (1 - u**2)).astype(int))
@@ -203,10 +204,6 @@ def _ks_high(law: DataLaw, bars: Array, n: int, d: int) -> Array:
     # Between two edges D grows by about this much (Siegmund 1979, for a Brownian bridge).
     high = np.array(high) + 0.583 / np.sqrt(EDGES * n * d)
     return np.interp(np.arange(len(bars)), chosen, high)
-
-
-def _one_law(law: DataLaw) -> bool:
-    return bool(np.ptp(law.locations) == 0 and np.ptp(law.scales) == 0)
 
 
 def _quantiles(law: Mixture) -> Array:

@@ -27,7 +27,7 @@ from diffviz.recording.block import block_bytes
 from diffviz.sprites.make import CLASSES
 
 if TYPE_CHECKING:
-    from diffviz.diffusion.denoiser import DescribedDenoiser
+    from diffviz.diffusion.denoiser import ScheduledDenoiser
     from diffviz.recording.run import Run
 
 MAX_TEXT = 4096
@@ -122,7 +122,7 @@ class RecordRequest(BaseModel):
             return None
         return NoiseSchedule.named(asked[0] or KINDS[0], *asked[1:])
 
-    def make(self) -> tuple["DescribedDenoiser", NoiseSchedule]:
+    def make(self) -> tuple["ScheduledDenoiser", NoiseSchedule]:
         """The denoiser and the schedule to sample on.
 
         Raises:

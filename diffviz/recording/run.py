@@ -22,7 +22,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from diffviz.diffusion.schedule import NoiseSchedule
-from diffviz.errors import InputError, RunFileError, shown
+from diffviz.errors import InputError, RunFileError, shown, writable
 from diffviz.files.atomic import read_bytes, sealing, unseal
 
 FORMAT = "diffviz-run-2"
@@ -307,24 +307,24 @@ class Run:
 
 
 def check_words(spec: RunSpec, classes: Sequence[str]) -> None:
-    """The names of a run and its classes can be written down.
+    """The names of a run and its classes can be written to a file.
 
     Raises:
-        InputError: one holds a NUL, or half a letter of UTF-16.
+        InputError: one holds a NUL, or a surrogate that UTF-8 cannot write.
     """
     names = [str(arm[key]) for arm in spec.arms for key in ("name", "rule")]
     for words in (spec.denoiser, spec.schedule, spec.label or "", *names, *classes):
-        if "\0" in words or any("\ud800" <= letter <= "\udfff" for letter in words):
+        if not writable(words):
             raise InputError(
                 f"a name is {words!a:.200}; a run file can hold what UTF-8 can write, and no NUL"
             )
 
 
 def check_run(run: Run) -> None:
-    """What is in a run is what every figure relies on.
+    """Check everything that figures rely on.
 
     Raises:
-        RunFileError: a variable is missing or of other sizes, or names and times are others.
+        RunFileError: a variable is missing or of another size, or names or times are wrong.
     """
     _check_sizes(run.dataset)
     data, spec = run.dataset, run.spec

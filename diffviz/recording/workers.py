@@ -1,6 +1,6 @@
 """Executors by name: ``processes:N`` of this machine, or the workers of a Dask cluster.
 
-A block depends on its job and its number alone, so whoever computes it gets the same bits, and
+A block depends on its job and its number alone, so every worker gets the same bits, and
 `record` takes any `concurrent.futures.Executor`. A worker that is lost ends the recording; its
 finished blocks are kept, and resuming goes on from them.
 """
@@ -81,14 +81,14 @@ def _kill(pool: ProcessPoolExecutor) -> None:
     for process in list((pool._processes or {}).values()):
         process.kill()
     results = getattr(pool, "_result_queue", None)
-    if results is not None:  # else the pool would wait for the rest of half a result
+    if results is not None:  # else the pool would wait for the rest of a result
         results._writer.close()
     pool.shutdown(wait=False)
 
 
 def _begin() -> None:
-    """Begin life as a worker process, which ends with the one that waits for it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who waits
+    """Prepare a worker process, so that it ends when its parent does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

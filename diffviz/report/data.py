@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
 from diffviz.diagnosis.findings import diagnose
@@ -63,7 +62,7 @@ def write_numbers(run: Run | Mapping[str, Run], path: str | Path) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    text = json.dumps(report_numbers(run), ensure_ascii=False, allow_nan=False, default=_plain)
+    text = json.dumps(report_numbers(run), ensure_ascii=False, allow_nan=False)
     with replacing(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 
@@ -94,8 +93,3 @@ def write_table(run: Run, path: str | Path) -> None:
     """
     with replacing(path) as temporary:
         temporary.write_text(table(run), encoding="utf-8", newline="")
-
-
-def _plain(value: Any) -> Any:
-    """Attributes that numpy made."""
-    return value.item() if isinstance(value, np.generic) else str(value)

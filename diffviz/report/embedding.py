@@ -6,7 +6,8 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from functools import cache, partial
+from functools import cache, partial, reduce
+from operator import getitem
 from typing import Any
 
 import plotly.graph_objects as go
@@ -35,17 +36,13 @@ def packed(data: bytes) -> str:
 @cache
 def plotly_packed() -> str:
     """The whole of plotly.js, ``packed``."""
-    return packed(_plotly().encode())
+    return packed(get_plotlyjs().encode())
 
 
 @cache
 def plotly_digest() -> str:
     """The hash by which the page's policy knows plotly.js."""
-    return digest(_plotly())
-
-
-def _plotly() -> str:
-    return str(get_plotlyjs())
+    return digest(get_plotlyjs())
 
 
 def digest(script: str) -> str:
@@ -103,7 +100,8 @@ def figure_json(figures: Mapping[str, go.Figure]) -> dict[str, Any]:
     return {
         "figure": {"data": first["data"], "layout": first["layout"]},
         "texts": {
-            form: [[list(path), _at(plain[form], path)] for path in changed] for form in figures
+            form: [[list(path), reduce(getitem, path, figure)] for path in changed]
+            for form, figure in plain.items()
         },
     }
 
@@ -116,9 +114,3 @@ def _differences(a: Any, b: Any, path: tuple[str | int, ...] = ()) -> list[tuple
         pairs = enumerate(zip(a, b, strict=True))
         return [p for i, (x, y) in pairs for p in _differences(x, y, (*path, i))]
     return [] if a == b else [path]
-
-
-def _at(value: Any, path: tuple[str | int, ...]) -> Any:
-    for key in path:
-        value = value[key]
-    return value

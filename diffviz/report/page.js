@@ -65,24 +65,16 @@
 
   // ---------------------------------------------------------------- what is unpacked
 
-  function unpack(text) {
-    const packed = atob(text);
-    const bytes = new Uint8Array(packed.length);
-    for (let i = 0; i < bytes.length; i++) bytes[i] = packed.charCodeAt(i);
-    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-    return new Response(stream);
-  }
-
   /** Whole numbers times their unit; the least of them stands for NaN. */
   async function numbers(id) {
     const packed = read(id);
-    const whole = new Int16Array(await (await unpack(packed.data)).arrayBuffer());
+    const whole = new Int16Array((await Scrub.unpack(packed.data)).buffer);
     return { ...packed, data: Float32Array.from(whole, (n) => (n === -32768 ? NaN : n * packed.unit)) };
   }
 
   async function drawPictures() {
     if (!frames) return;
-    frames.data = new Uint8Array(await (await unpack(frames.data)).arrayBuffer());
+    frames.data = await Scrub.unpack(frames.data);
     for (const canvas of all("canvas[data-arm]")) {
       scrub.images(canvas, frames, Number(canvas.dataset.arm), Math.min(frames.samples, 4));
     }
@@ -92,7 +84,7 @@
   let densities = null;
   async function loadPlotly() {
     const script = document.createElement("script");
-    script.textContent = await (await unpack(byId("plotly").textContent)).text();
+    script.textContent = new TextDecoder().decode(await Scrub.unpack(byId("plotly").textContent));
     document.head.append(script);
     [dots, densities] = await Promise.all([numbers("dots"), numbers("densities")]);
   }

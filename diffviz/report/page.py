@@ -19,18 +19,19 @@ from numpy.typing import NDArray
 from diffviz import figures
 from diffviz.diagnosis.bands import band
 from diffviz.diagnosis.numbers import dial_readings, key_numbers, mark_times
-from diffviz.diagnosis.sentences import listed, number, step_sentences, step_table, story
+from diffviz.diagnosis.sentences import TABLE, listed, number, step_sentences, step_table, story
 from diffviz.diagnosis.verdicts import on_the_way
 from diffviz.errors import InputError
 from diffviz.figures import theme
 from diffviz.figures.histogram import histogram_data
 from diffviz.figures.map import map_data
 from diffviz.files.atomic import replacing
-from diffviz.files.catalogue import LANGUAGES, catalogue
+from diffviz.files.catalogue import LANGUAGES, catalogue, text
 from diffviz.play import plane
 from diffviz.recording.run import Run
 from diffviz.report import embedding
 from diffviz.report.data import together
+from diffviz.report.embedding import in_languages
 from diffviz.report.frames import frames
 
 FIRST = ("mean", "stds", "ks", "staircase", "dial")
@@ -65,15 +66,16 @@ new IntersectionObserver((entries, near) => {
 """
 """Shows the live plane when the window comes near it, in the page's language and theme."""
 FEW = 32
-"""Below so many samples the page warns of chance."""
+"""With fewer samples than this the page warns of chance."""
 LESSONS = {
-    3: ("arm",),
-    4: ("pooled", "between", "ks_distance", "marginal", "residual", "ancestral", "p_value"),
-    5: ("noise_level", "lambda", "score"),
-    6: ("band",),
+    "3-experiment": ("arm",),
+    "4-measuring": (
+        *("pooled", "between", "ks_distance", "marginal", "residual", "ancestral", "p_value"),
+    ),
+    "5-why": ("noise_level", "lambda", "score"),
+    "6-training": ("band",),
 }
-"""Lesson → the terms that it explains."""
-LESSON_PAGES = {3: "3-experiment", 4: "4-measuring", 5: "5-why", 6: "6-training"}
+"""Page of a lesson, which begins with its number → the terms that it explains."""
 NAMED = {"ddpm/beta": "DDPM", "ddpm/posterior": "DDPM (√β̃ₜ)", "ddim(eta=0)": "DDIM"}
 """Rules by the names that a reader knows."""
 
@@ -135,7 +137,7 @@ def render(
         tags=embedding.TAGS,
         title=title,
         told=told,
-        headline=_together({code: told[code].headline for code in LANGUAGES}),
+        headline=in_languages({code: told[code].headline for code in LANGUAGES}),
         lead=_lead(run, runs),
         policy=policy(*scripts, live),
         style=Markup(asset("page.css")),
@@ -148,7 +150,10 @@ def render(
         shares=[_share(row) for row in rows],
         few=run.spec.n if run.spec.n < FEW else None,
         table=(table := step_table(run, language)),
-        heads=_heads(run),
+        heads=[
+            in_languages({code: text(f"story.table.{name}", code) for code in LANGUAGES})
+            for name in TABLE
+        ],
         residual=_residual(run, rows),
         readings=_readings(run),
         marks=mark_times(run),
@@ -157,7 +162,9 @@ def render(
         rest=[name for name in REST if name in drawn],
         equations={key: Markup(convert(latex, "block")) for key, latex in EQUATIONS.items()},
         times=run.dataset["t"].values.tolist(),
-        terms=[(term, _lesson(n, lessons)) for n, terms in LESSONS.items() for term in terms],
+        terms=[
+            (term, _lesson(page, lessons)) for page, terms in LESSONS.items() for term in terms
+        ],
         pictures=(pictures := frames(run)),
         view=embedding.script_json(_view(run, language, title, told, table.cells)),
         dots=embedding.script_json(_dots(run)),
@@ -165,10 +172,6 @@ def render(
         frames=embedding.script_json(pictures),
         histogram=embedding.script_json(_densities(run)),
     )
-
-
-def _together(parts: Mapping[str, str], tag: str = "span") -> Markup:
-    return embedding.in_languages(parts, tag)
 
 
 def _lead(run: Run, runs: Mapping[str, Run]) -> Markup:
@@ -186,7 +189,7 @@ def _lead(run: Run, runs: Mapping[str, Run]) -> Markup:
             key = "report.page.lead_runs" if len(runs) > 1 else "report.page.lead_run"
             said.append(words[key].format(runs=listed(list(runs), code)))
         parts[code] = (" " if code == "en" else "").join(said)
-    return _together(parts)
+    return in_languages(parts)
 
 
 def _called(denoiser: str, run: Run, language: str) -> str:
@@ -211,21 +214,15 @@ def _arms(run: Run) -> list[dict[str, Any]]:
     return arms
 
 
-def _lesson(n: int, lessons: str | None) -> Markup:
+def _lesson(page: str, lessons: str | None) -> Markup:
     """The number of a lesson, and the way to it where one is known."""
+    n = page[0]
     if lessons is None:
         return embedding.both("page.lesson", n=n)
-    link = Markup('<a href="{}/{}/lessons/{}.html">{}</a>')
-    return _together(
-        {
-            code: link.format(
-                lessons.rstrip("/"),
-                code,
-                LESSON_PAGES[n],
-                catalogue(code)["report.page.lesson"].format(n=n),
-            )
-            for code in LANGUAGES
-        }
+    link, folder = Markup('<a href="{}/{}/lessons/{}.html">{}</a>'), lessons.rstrip("/")
+    words = {code: text("report.page.lesson", code, n=n) for code in LANGUAGES}
+    return in_languages(
+        {code: link.format(folder, code, page, said) for code, said in words.items()}
     )
 
 
@@ -235,19 +232,8 @@ def _share(row: Any) -> Markup | str:
         return "–"
     if not np.isfinite(row.share_low + row.share_high):
         return f"{100 * row.share:.0f}"
-    values = {
-        "share": f"{100 * row.share:.0f}",
-        "low": f"{100 * row.share_low:.0f}",
-        "high": f"{100 * row.share_high:.0f}",
-    }
-    return embedding.both("ends.span", **values)
-
-
-def _heads(run: Run) -> list[Markup]:
-    """Heads of the table of steps in every language."""
-    heads = {code: step_table(run, code).head for code in LANGUAGES}
-    count = len(heads[LANGUAGES[0]])
-    return [_together({code: heads[code][i] for code in LANGUAGES}) for i in range(count)]
+    parts = {"share": row.share, "low": row.share_low, "high": row.share_high}
+    return embedding.both("ends.span", **{key: f"{100 * part:.0f}" for key, part in parts.items()})
 
 
 def _residual(run: Run, rows: Sequence[Any]) -> dict[str, Any] | None:
@@ -337,15 +323,9 @@ def _whole(values: NDArray[np.floating], least: float = 1e-9) -> dict[str, Any]:
 def policy(*scripts: str) -> str:
     """The Content-Security-Policy of a page that runs these scripts and plotly.js."""
     allowed = " ".join(f"'{embedding.digest(script)}'" for script in scripts)
-    return "; ".join(
-        (
-            "default-src 'none'",
-            f"script-src {allowed} '{embedding.plotly_digest()}'",
-            "style-src 'unsafe-inline'",
-            "img-src data: blob:",
-            "base-uri 'none'",
-            "form-action 'none'",
-        )
+    return (
+        f"default-src 'none'; script-src {allowed} '{embedding.plotly_digest()}'; "
+        "style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
     )
 
 
@@ -367,7 +347,7 @@ def template(name: str) -> Any:
     )
     environment.globals.update(
         both=embedding.both,
-        in_languages=embedding.in_languages,
+        in_languages=in_languages,
         number=number,
         languages=LANGUAGES,
         words=lambda key, code: catalogue(code)[f"report.{key}"],

@@ -11,11 +11,11 @@ from markupsafe import Markup
 from diffviz.diagnosis.numbers import finite
 from diffviz.errors import InputError
 from diffviz.figures import theme
-from diffviz.figures.behaviour import behaviour_figure
-from diffviz.figures.xray import xray_data, xray_figure, xray_noise_figure
+from diffviz.figures.xray import behaviour_figure, xray_figure, xray_noise_figure
 from diffviz.files.atomic import replacing
-from diffviz.files.catalogue import LANGUAGES, catalogue
+from diffviz.files.catalogue import LANGUAGES, text
 from diffviz.report import embedding
+from diffviz.report.embedding import in_languages
 from diffviz.report.page import asset, policy, template
 
 if TYPE_CHECKING:  # an x-ray needs torch, a page about it does not
@@ -43,10 +43,7 @@ def xray_numbers(seen: "XRay", language: str = "en") -> dict[str, Any]:
             "time": seen.time,
             "answer": seen.answer,
             "findings": [finding.numbers(language) for finding in seen.findings],
-            "about": {
-                name: value.item() if isinstance(value, np.generic) else value
-                for name, value in data.attrs.items()
-            },
+            "about": data.attrs,
             "calls": {
                 str(name): {
                     "meaning": str(variable.attrs.get("long_name", name)),
@@ -71,9 +68,9 @@ def write_xray_numbers(seen: "XRay", path: str | Path, language: str = "en") -> 
     Raises:
         InputError: the file cannot be written.
     """
-    text = json.dumps(xray_numbers(seen, language), ensure_ascii=False, allow_nan=False)
+    content = json.dumps(xray_numbers(seen, language), ensure_ascii=False, allow_nan=False)
     with replacing(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_text(content + "\n", encoding="utf-8")
 
 
 def write_xray_report(
@@ -82,7 +79,7 @@ def write_xray_report(
     """Write what was seen of the sampler called ``name`` to ``path`` as one HTML file.
 
     Findings, curves against the rule and every step's numbers are in it, in every language;
-    ``language`` is the one shown first. It asks nothing of any network.
+    ``language`` is the one shown first. The page makes no request.
 
     Raises:
         InputError: no such language, or the file cannot be written.
@@ -103,9 +100,8 @@ def _render(seen: "XRay", name: str, language: str) -> str:
         drawings = {code: behaviour_figure(curves, code) for code in LANGUAGES}
         figures["behaviour"] = embedding.figure_json(drawings)
     if np.isfinite(data["x"]).any():
-        drawn = xray_data(data)
         for key, draw in (("xray", xray_figure), ("xray_noise", xray_noise_figure)):
-            figures[key] = embedding.figure_json({code: draw(drawn, code) for code in LANGUAGES})
+            figures[key] = embedding.figure_json({code: draw(data, code) for code in LANGUAGES})
     view = {
         "language": language,
         "tags": embedding.TAGS,
@@ -113,7 +109,7 @@ def _render(seen: "XRay", name: str, language: str) -> str:
         "text": theme.TEXT,
         "narrow": theme.NARROW,
         "words": {
-            code: {key: catalogue(code)[f"report.page.{key}"] for key in ("language", "theme")}
+            code: {key: text(f"report.page.{key}", code) for key in ("language", "theme")}
             for code in LANGUAGES
         },
         "figures": figures,
@@ -128,19 +124,12 @@ def _render(seen: "XRay", name: str, language: str) -> str:
         script=Markup(script),
         plotly=embedding.plotly_packed(),
         findings=[
-            (
-                finding,
-                embedding.in_languages(
-                    {code: Markup.escape(finding.text(code)) for code in LANGUAGES}, "p"
-                ),
-            )
+            (finding, in_languages({code: finding.text(code) for code in LANGUAGES}, "p"))
             for finding in seen.findings
         ],
         captions={
             key: [
-                embedding.in_languages(
-                    {c: Markup.escape(catalogue(c)[f"figures.{key}.{part}"]) for c in LANGUAGES}
-                )
+                in_languages({code: text(f"figures.{key}.{part}", code) for code in LANGUAGES})
                 for part in ("title", "caption")
             ]
             for key in figures
@@ -159,6 +148,6 @@ def _steps(data: xr.Dataset) -> list[list[str]]:
     columns = []
     for name in [*names, "noise_ks", "batch_correlation"]:
         digits = 2 if name.endswith(("_error", "_ks", "_correlation")) else 6
-        texts = [f"{float(value):.{digits}g}".replace("-", "−") for value in data[name].values]
-        columns.append([text.replace("nan", "–") for text in texts])
+        said = [f"{float(value):.{digits}g}".replace("-", "−") for value in data[name].values]
+        columns.append([words.replace("nan", "–") for words in said])
     return [list(row) for row in zip(*columns, strict=True)]

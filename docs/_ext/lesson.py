@@ -19,7 +19,7 @@ from PIL import Image
 import diffviz as dv
 from diffviz.diffusion.names import shipped, shipped_weights
 from diffviz.figures import plot, theme
-from diffviz.figures.schedule import schedule_data, schedule_figure
+from diffviz.figures.schedule import schedule_figure
 from diffviz.figures.strips import StripsData, strips_figure
 from diffviz.figures.theme import CONFIG, NARROW, TEXT
 from diffviz.files.catalogue import LANGUAGES, text
@@ -89,7 +89,7 @@ def picture(name: str, run: dv.Run | dv.NoiseSchedule) -> Picture:
     """One of diffviz's own pictures, by its name as in ``diffviz figure``."""
     said = {language: text(f"figures.{name}.title", language) for language in LANGUAGES}
     if isinstance(run, dv.NoiseSchedule):
-        return draw(lambda language: schedule_figure(schedule_data(run), language), **said)
+        return draw(lambda language: schedule_figure(run, language), **said)
     return draw(lambda language: plot(run, name, language=language), **said)
 
 
@@ -150,7 +150,6 @@ def lines(
             np.array([curves[name] for name in names], dtype=np.float64),
             [word(name) for name in names],
             language,
-            hover="%{x}",
         )
         if markers:
             plot.update_traces(mode="lines+markers", marker_size=7)

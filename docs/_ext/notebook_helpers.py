@@ -5,7 +5,7 @@ import torch
 
 import diffviz as dv
 from diffviz.diffusion.names import shipped, shipped_weights
-from diffviz.figures.schedule import schedule_data, schedule_figure
+from diffviz.figures.schedule import schedule_figure
 from diffviz.figures.strips import StripsData, strips_figure
 from diffviz.files.images import to_uint8
 
@@ -27,7 +27,7 @@ def draw(figure, **caption):
 
 def picture(name, run):
     if isinstance(run, dv.NoiseSchedule):
-        return schedule_figure(schedule_data(run), LANGUAGE)
+        return schedule_figure(run, LANGUAGE)
     return dv.plot(run, name, language=LANGUAGE)
 
 

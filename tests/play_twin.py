@@ -4,16 +4,16 @@ plane.js must agree: states within 1e-5, numbers within 1e-6, given the same x_T
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import ndtr
+from scipy.special import ndtr, softmax
 
+from diffviz.diffusion.dial import Pulled
 from diffviz.diffusion.exact import MixtureDenoiser
-from diffviz.diffusion.rules import Arm, LinearRule, ddim, ddpm
+from diffviz.diffusion.rules import Arm, ddim, ddpm
 from diffviz.diffusion.sampler import sample
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.play.plane import Law
@@ -21,27 +21,6 @@ from diffviz.play.plane import Law
 Array = NDArray[np.float64]
 LEAST = 1e-12
 """Variance that a mode has at least when q(x_t) is evaluated."""
-
-
-@dataclass(frozen=True)
-class Pulled(LinearRule):
-    """`ddpm` with ``pull`` = c times its ε̂: x_s = (x_t − c·ε̂(1 − α)/√(1 − ᾱ_t))/√α + √β z.
-
-    With λ times the noise, x_t keeps the law q(x_t) for fine steps when c = (1 + λ²)/2
-    (arXiv 2206.00364, eq. 6): noise and score balance.
-    """
-
-    pull: float = 1.0
-
-    @property
-    def name(self) -> str:
-        """``ddpm/beta, c = PULL``."""
-        return f"ddpm/beta, c = {self.pull:g}"
-
-    def coefficients(self, schedule: NoiseSchedule, t: int, s: int) -> tuple[float, float, float]:
-        """(a, c·b, σ) with a, b and σ those of `ddpm` on ``schedule``."""
-        a, b, std = ddpm().coefficients(schedule, t, s)
-        return a, self.pull * b, std
 
 
 def arms(noise: float = 0.0, pull: float = 0.5) -> tuple[Arm, ...]:
@@ -106,8 +85,7 @@ def numbers(law: Law, alpha_bar: float, x: Array) -> Numbers:
         ks = max(ks, float(np.max(rank[1:] - null)), float(np.max(null - rank[:-1])))
     squares = np.sum((x[:, None] - centers) ** 2, axis=2)
     logits = np.log(weights) - np.log(variances) - squares / variances / 2
-    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-    shares /= shares.sum(axis=1, keepdims=True)
+    shares = softmax(logits, axis=1)
     width = np.sqrt(np.mean(np.sum(shares * squares / variances / 2, axis=1)))
     return Numbers(float(distance), float(std), ks, float(width), shares.mean(axis=0))
 
