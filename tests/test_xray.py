@@ -16,6 +16,7 @@ from diffviz.diffusion.rules import ddpm
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError
 from diffviz.identify import zoo
+from diffviz.identify.paths import paths_for
 from diffviz.identify.xray import xray
 from diffviz.testing import assert_sampler
 from tests import cases
@@ -532,6 +533,15 @@ def test_a_finding_says_where_and_which(name, span, evidence):
         assert told.startswith(value) if isinstance(value, str) else told == value
 
 
+def test_a_start_a_little_late_and_channels_last_are_information():
+    """Kills: an error for what has no effect; another layout taken for the states themselves."""
+    source = zoo.programs()["ddpm"].source.replace("range(T, ", "range(T - 2, ")
+    source = source.replace("return x", "return x.permute(0, 2, 3, 1)")
+    seen = look(zoo.sampler(source, SCHEDULE))
+    assert {f.id for f in seen.findings} == {"time-starts-late", "pictures-returned"}
+    assert {f.severity for f in seen.findings} == {"information"} and seen.behaves
+
+
 def test_the_last_factor_of_a_cosine_is_information():
     """Algorithm 2 on a cosine schedule is right. Kills: float32 tables taken for a fault."""
     schedule = NoiseSchedule.cosine(300)
@@ -781,6 +791,23 @@ def test_every_way_to_pass_the_time(kind, passed):
     assert (seen.rule, seen.findings) == ("ddpm/beta", ())
     assert seen.path == ("function" if callable(kind) else kind)
     assert seen.coefficients["t"].values.tolist() == list(range(100, 0, -1))
+
+
+@pytest.mark.parametrize(
+    ("times", "first"),
+    [
+        (np.arange(100.0, 0, -1), "index"),
+        (np.arange(99.0, -1, -1), "index0"),
+        (np.arange(1.0, 101), "index"),  # upwards, which is said
+        (np.arange(0.0, 100), "index0"),
+        (np.arange(1, 0, -0.01), "fraction"),
+        (np.geomspace(80, 0.02, 30), "sigma-scaled"),
+    ],
+)
+def test_times_are_first_taken_for_what_is_likeliest(times, first):
+    """Kills: a count from 0 read as one from 1."""
+    whole = np.array_equal(times, np.rint(times))
+    assert next(paths_for(times, not whole, "auto", SCHEDULE)).name == first
 
 
 def test_a_wrong_convention_is_off_by_one():
