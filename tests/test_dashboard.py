@@ -5,6 +5,7 @@ import http.client
 import json
 import random
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from dashboards.security import HEADERS, LARGEST_BODY
 from dashboards.shelf import Shelf
 from dashboards.shell import View, arm_title, pages
 from dashboards.stage import clock, cloud, histograms, pictures_in_time
+from diffviz.diffusion.dial import DialDensity, balanced_score
+from diffviz.diffusion.forward import ForwardData
 from diffviz.files.catalogue import text
 from diffviz.recording.request import RecordRequest
 from diffviz.recording.run import Run
@@ -260,6 +263,54 @@ def test_links_keep_the_settings_and_nothing_else():
     assert view.href(beside=None, t=7) == "/?lang=zh&big=1&t=7&run=a"
     assert View.read("dial", {"noise": "nan"}).number("noise", 0, 1, 0.5) == 0.5
     assert View.read("dial", {"lang": "xx", "theme": "red"}).language == "en"
+
+
+def page_of(name):
+    """The module of a page, as the application has loaded it."""
+    path = f"pages/{name}.py"
+    return next(
+        m for m in list(sys.modules.values()) if str(m.__dict__.get("__file__")).endswith(path)
+    )
+
+
+@pytest.mark.parametrize(
+    ("distance", "shares", "std", "word"),
+    [
+        (0.07, (0.7, 0.3), 0.7, "works"),
+        (0.08, (0.7, 0.3), 0.7, "nearly"),
+        (0.08, (0.99, 0.01), 1.0, "lost"),
+        (0.13, (0.7, 0.3), 0.9, "narrow"),
+        (0.13, (0.7, 0.3), 1.1, "wide"),
+        (0.13, (0.9, 0.1), 1.0, "shifted"),
+    ],
+)
+def test_a_setting_of_the_dial_has_its_verdict(guest, distance, shares, std, word):
+    """Kills: a threshold of the next word; too wide called too narrow; a lost mode nearly right."""
+    dial = page_of("dial")
+    none = np.zeros(0)
+    density = DialDensity(none, none, none, std, 1.0, distance, shares, (0.7, 0.3))
+    assert dial._verdict(density) == word
+
+
+def test_known_places_of_the_dial_are_what_they_are_called(guest):
+    """Kills: the flow and the mistake exchanged; a click beside the grid of sliders."""
+    dial = page_of("dial")
+    balanced = {
+        name: balanced_score(noise) == score for name, (noise, score) in dial.PLACES.items()
+    }
+    assert balanced == {"ddpm": True, "flow": True, "mistake": False}
+    assert (dial.PLACES["ddpm"][0], dial.PLACES["flow"][0]) == (1.0, 0.0)
+    assert [dial._on_grid(value) for value in (0.0, 0.549, 0.999)] == [0.0, 0.55, 1.0]
+
+
+def test_who_can_still_tell_the_sprite_is_said(guest):
+    """Kills: a guess called certain, few candidates called all of them."""
+    page, view = page_of("schedule"), View.read("schedule", {"lang": "en"})
+    sure, left = np.array([0.995, 0.98, 0.5, 0.2, 0.01]), np.array([1.0, 1.1, 2.0, 12.4, 170.2])
+    data = ForwardData(np.arange(5), sure, sure, sure, left)
+    wanted = [("sure", 1), ("likely", 1), ("likely", 2), ("few", 12), ("nobody", 170)]
+    for i, (key, n) in enumerate(wanted):
+        assert page._guess(view, data, i) == text(f"dashboard.schedule.{key}", "en", n=n)
 
 
 def test_an_arm_is_titled_by_what_it_does():

@@ -22,7 +22,7 @@ from diffviz.diffusion.rules import DEFAULT_ARMS, Arm, ddim, ddpm
 from diffviz.diffusion.sampler import sample
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError, RunFileError
-from diffviz.recording.dataset import snapshot_times
+from diffviz.recording.dataset import frame_times, snapshot_times
 from diffviz.recording.record import record
 from diffviz.recording.recorder import Recorder
 from diffviz.recording.references import bands
@@ -162,6 +162,19 @@ def test_snapshots_are_at_the_tutorials_times():
     wanted = [t for t in times.tolist() if t % 20 == 0 or t < 8]
     assert snapshot_times(times).tolist() == wanted
     assert snapshot_times(times[::10]).tolist() == times[::10].tolist()  # 51 of them: all
+
+
+def test_frames_are_at_about_every_second_time():
+    """Of 500 steps 250, both ends among them; fewer of large images, none of numbers. Kills: a
+    film that jumps, that begins late, or that takes all memory."""
+    times = np.arange(500, -1, -1)
+    usual = frame_times(times, 3, (3, 16, 16))
+    assert (usual[0], usual[-1], len(usual)) == (500, 0, 251)
+    assert set(np.diff(usual).tolist()) <= {-1, -2, -3}
+    large = frame_times(times, 3, (3, 256, 256))
+    assert (large[0], large[-1]) == (500, 0) and len(large) * 9 * 2**16 <= 2**24
+    for shape in ((), (2, 4, 4), (16, 16)):
+        assert not len(frame_times(times, 3, shape))
 
 
 def test_the_usual_block_and_what_is_kept_of_it():
