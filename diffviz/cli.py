@@ -20,7 +20,7 @@ from click import option
 
 from diffviz.errors import InputError, said, shown
 from diffviz.files.atomic import check_apart, check_writable, replacing
-from diffviz.files.catalogue import LANGUAGES
+from diffviz.files.catalogue import LANGUAGES, text
 from diffviz.files.terminal import printable, safe_streams
 
 Command = Callable[..., None]
@@ -414,7 +414,8 @@ def xray(
         write_xray_numbers(seen, out, lang)
     if page is not None:
         write_xray_report(seen, page, name=sampler, language=lang)
-    _say(f"rule: {seen.rule or 'none that is known'} (t passed as {seen.time})")
+    rule = seen.rule or text("story.print.no_rule", lang)
+    _say(text("story.print.rule", lang, rule=rule, time=seen.time))
     _tell(seen.findings, lang)
 
 
@@ -468,9 +469,10 @@ def _decoded(word: str) -> str:
 def _tell(findings: Any, language: str) -> None:
     """Print findings, and leave with status 1 for an error."""
     for finding in findings:
-        _say(f"[{finding.severity}] {finding.id}: {finding.text(language)}")
+        severity = text(f"report.xray.{finding.severity}", language)
+        _say(f"[{severity}] {finding.id}: {finding.text(language)}")
     if not findings:
-        _say("no findings")
+        _say(text("story.print.nothing", language))
     if any(finding.severity == "error" for finding in findings):
         sys.exit(1)
 

@@ -80,9 +80,10 @@ class Finding:
             measure = values["measure"]
             values["measure"] = text(f"findings.measure.{measure}", language)
         body = text(f"findings.{self.id}.text", language, **values)
-        place = f"{self.arm}, {where}" if self.arm else where
+        if self.arm:
+            where = text("story.list.place", language, arm=self.arm, where=where)
         title = self.title(language)
-        return text("story.list.finding", language, title=title, place=place, body=body)
+        return text("story.list.finding", language, title=title, place=where, body=body)
 
     def numbers(self, language: str = "en") -> dict[str, Any]:
         """All of it as plain JSON values."""

@@ -174,20 +174,30 @@ def strip(data: StripsData, *, en: str, zh: str) -> Picture:
 
 
 def tiles(
-    images: np.ndarray, rows: Sequence[str], times: Sequence[int] = (), *, en: str, zh: str
+    images: np.ndarray,
+    rows: Sequence[str],
+    times: Sequence[int] = (),
+    *,
+    at: int = 0,
+    en: str,
+    zh: str,
 ) -> Picture:
     """Images (rows, columns, 3, H, W) in [−1, 1] as a table, in the fixed range.
 
-    A row has a name; a column is a time, or a sample.
+    A row has a name; a column is a time, or a sample at the time ``at``.
     """
     shape = images.shape
     pixels = to_uint8(images.reshape(-1, *shape[2:]).astype(np.float32))
     pixels = pixels.reshape(*shape[:2], *pixels.shape[1:])
-    if len(times):
-        return strip(
-            StripsData(list(rows), np.asarray(times), [0], pixels[:, :, None], False), en=en, zh=zh
-        )
-    samples = list(range(shape[1]))
-    return strip(
-        StripsData(list(rows), np.zeros(1, int), samples, pixels[:, None], False), en=en, zh=zh
-    )
+    if not len(times):
+        samples = list(range(shape[1]))
+        data = StripsData(list(rows), np.array([at]), samples, pixels[:, None], False)
+        return strip(data, en=en, zh=zh)
+    data = StripsData(list(rows), np.asarray(times), [0], pixels[:, :, None], False)
+    backwards = {"en": "t (data → noise)", "zh": "t（数据 → 噪声）"}
+
+    def figure(language: str) -> go.Figure:
+        drawn = strips_figure(data, language)
+        return drawn.update_xaxes(title_text=backwards[language]) if times[0] == 0 else drawn
+
+    return draw(figure, en=en, zh=zh)
