@@ -274,22 +274,21 @@ def page_of(name):
 
 
 @pytest.mark.parametrize(
-    ("distance", "shares", "std", "word"),
+    ("distance", "shares", "std", "off", "word"),
     [
-        (0.07, (0.7, 0.3), 0.7, "works"),
-        (0.08, (0.7, 0.3), 0.7, "nearly"),
-        (0.08, (0.99, 0.01), 1.0, "lost"),
-        (0.13, (0.7, 0.3), 0.9, "narrow"),
-        (0.13, (0.7, 0.3), 1.1, "wide"),
-        (0.13, (0.9, 0.1), 1.0, "shifted"),
+        (0.05, (0.7, 0.3), 1.0, 0.0, "works"),
+        (0.05, (0.7, 0.3), 1.0, -0.1, "nearly"),  # two clicks beside the balance
+        (0.9, (0.99, 0.01), 1.0, 0.5, "lost"),
+        (0.3, (0.7, 0.3), 0.8, 0.1, "narrow"),
+        (0.3, (0.7, 0.3), 1.2, -0.1, "wide"),
+        (0.3, (0.9, 0.1), 1.0, 0.1, "shifted"),
     ],
 )
-def test_a_setting_of_the_dial_has_its_verdict(guest, distance, shares, std, word):
-    """Kills: a threshold of the next word; too wide called too narrow; a lost mode nearly right."""
-    dial = page_of("dial")
+def test_a_setting_of_the_dial_has_its_verdict(guest, distance, shares, std, off, word):
+    """Kills: too wide called narrow, a lost mode nearly right, a place off the balance right."""
     none = np.zeros(0)
     density = DialDensity(none, none, none, std, 1.0, distance, shares, (0.7, 0.3))
-    assert dial._verdict(density) == word
+    assert page_of("dial")._verdict(density, off) == word
 
 
 def test_known_places_of_the_dial_are_what_they_are_called(guest):
