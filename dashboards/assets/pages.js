@@ -78,6 +78,9 @@
     if (points && map && !tied.has(points)) {
       tied.add(points);
       scrub.dots(map, points, points.panels);
+      const plot = map.querySelector(".js-plotly-plot");
+      const still = plot?.data?.flatMap(({ meta }, i) => (meta === "now" ? [i] : []));
+      if (still?.length) window.Plotly.restyle(plot, { visible: false }, still);
     }
   }
 
@@ -194,6 +197,7 @@
       for (const link of all(".nav-link")) {
         link.setAttribute("aria-current", link.classList.contains("here") ? "page" : "false");
       }
+      one(".nav-link.here")?.scrollIntoView({ block: "nearest", inline: "center" });
       if (data.page !== "compare" && data.page !== "guess") end();
       if (data.page !== "play") plane = plane?.destroy() ?? null;
     },

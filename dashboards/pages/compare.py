@@ -72,7 +72,7 @@ def layout(**query: Any) -> Component:
         **{"aria-label": view.say("compare.arms")},
     )
     numbers = None if "numbers" in view.hidden else _table(view, now)
-    graphs = [plot(view, run, name) for name in plots]
+    graphs = [plot(view, run, name, ended=step == end) for name in plots]
     return shell.page(
         view,
         *moving(run_id, beside, now | {"step": step}),
@@ -89,11 +89,11 @@ def layout(**query: Any) -> Component:
     )
 
 
-def plot(view: View, run: Run, name: str) -> Component:
+def plot(view: View, run: Run, name: str, ended: bool = False) -> Component:
     """One figure with its title, its sentence at this step, its lesson, what it cannot say."""
     drawn = figure(run, name, view.language, view.theme, view.big, view.narrow)
-    if name == "map":  # its points are moved by the browser
-        drawn = drawn | {"data": [trace for trace in drawn["data"] if trace["meta"] != "now"]}
+    if not ended:  # the points of the end; the browser draws those of the step over the figure
+        drawn = drawn | {"data": [trace for trace in drawn["data"] if trace.get("meta") != "now"]}
     number = (PLOTS | MORE)[name]
     lesson = dcc.Link(
         view.say("compare.lesson", n=number),
@@ -142,7 +142,8 @@ def _table(view: View, now: dict[str, Any]) -> Component:
     head = html.Tr([html.Td(), *(html.Th(word, scope="col") for word in now["head"])])
     title = html.Caption([view.say("compare.numbers"), " ", html.B(className="now")])
     table = html.Table([title, html.Thead(head), html.Tbody(body)], className="numbers")
-    return shell.card(html.Div(table, className="scrolls", tabIndex=0))
+    note = html.P(view.say("compare.range"), className="caption")
+    return shell.card(html.Div(table, className="scrolls", tabIndex=0), note)
 
 
 def _more(view: View, run: Run) -> Component:

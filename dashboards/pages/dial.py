@@ -21,8 +21,9 @@ register_page(__name__, path="/dial", name="dial", title="diffviz: noise dial", 
 
 PLACES = {"ddpm": (1.0, 1.0), "flow": (0.0, 0.5), "mistake": (0.0, 1.0)}
 """(λ, c) of what everybody knows."""
-WORKS, NEARLY = 0.075, 0.12
-"""Distances from the law of the data that are called right, and nearly right."""
+WORKS, NEARLY = (0.075, 0.05), (0.12, 0.1)
+"""Distances from the law of the data, and parts of its std, that a setting may be off by to be
+called right, and nearly right."""
 RANGES = {"noise": (0.0, 1.5), "score": (0.5, 1.0)}
 STEP = 0.05
 
@@ -112,7 +113,7 @@ def turned(law: str, noise: float, score: float, search: str) -> tuple[Any, Any,
         numbers += [view.say("dial.share", share=f"{small:.0%}", right=f"{right:.0%}")]
     numbers += [view.say("dial.asked", c=f"{balanced_score(noise):.2f}")]
     told = joined(numbers, "sentences", view.language)
-    words = view.say(f"dial.verdict.{_verdict(data)}")
+    words = view.say(f"dial.verdict.{_verdict(data, score - balanced_score(noise))}")
     return _figure(view, law, noise, score), _pad(view, noise, score), words, told
 
 
@@ -136,14 +137,14 @@ def _course() -> NoiseSchedule:
     return NoiseSchedule.course()
 
 
-def _verdict(data: DialDensity) -> str:
-    if data.distance < WORKS:
-        return "works"
+def _verdict(data: DialDensity, off: float) -> str:
+    """In a word; a setting ``off`` the balance by more than a click is not called right."""
+    spread = data.std / data.right_std
+    for word, (distance, part) in (("works", WORKS), ("nearly", NEARLY)):
+        if data.distance < distance and abs(spread - 1) < part:
+            return word if abs(off) < 0.6 * STEP else "nearly"
     if min(data.shares) < 0.02:
         return "lost"
-    if data.distance < NEARLY:
-        return "nearly"
-    spread = data.std / data.right_std
     return "narrow" if spread < 0.95 else "wide" if spread > 1.05 else "shifted"
 
 

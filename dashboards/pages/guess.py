@@ -55,33 +55,42 @@ def layout(**query: Any) -> Component:
 @callback(
     Output("answer", "children"),
     Output({"type": "curtain", "place": ALL}, "children"),
+    Output({"type": "guess", "place": ALL}, "color"),
+    Output({"type": "guess", "place": ALL}, "variant"),
     Input({"type": "guess", "place": ALL}, "n_clicks"),
     State("_pages_location", "search"),
     State("which", "data"),
     prevent_initial_call=True,
 )
-def guessed(clicks: list[int | None], search: str, which: dict[str, Any]) -> tuple[Any, Any]:
-    """The curtains lift: names, one sentence and one number."""
+def guessed(clicks: list[int | None], search: str, which: dict[str, Any]) -> tuple[Any, ...]:
+    """The curtains lift: names, one sentence and one number; and which guess was right."""
     view, run = View.parse("guess", search), shelf().get(which["run"])
     lost = None if run is None else shell.lost_noise(run.spec.arms)
     if run is None or lost is None or not any(clicks):
-        return no_update, no_update
+        return (no_update,) * 4
     order = _order(view, run)
-    right = (ctx.triggered_id or {}).get("place") == order.index(lost)
+    guess, answer = (ctx.triggered_id or {}).get("place"), order.index(lost)
     names = [
         f"{LETTERS[i]} – {shell.arm_title(view, run.arms[arm], run.spec.arms[arm])}"
         for i, arm in enumerate(order)
     ]
-    letter = LETTERS[order.index(lost)]
+    letter = LETTERS[answer]
     std = f"{run.dataset['std_between'].values[lost, -1]:.2f}"
     of_data = f"{run.dataset['reference_std_between'].values[-1]:.2f}"
     said = [
-        view.say("guess.right" if right else "guess.wrong", letter=letter),
+        view.say("guess.right" if guess == answer else "guess.wrong", letter=letter),
         told(run, view.language).headline,
         view.say("guess.number", std=std, data=of_data),
     ]
-    on = shell.button(view.say("guess.why"), view.href("compare", run=which["run"]))
-    return [*map(html.P, said), on], names
+    deal = view.query.get("deal", "1")
+    again = view.href(deal=int(deal) + 1 if deal.isdecimal() else 2)
+    on = [
+        shell.button(view.say("guess.why"), view.href("compare", run=which["run"])),
+        shell.button(view.say("guess.again"), again),
+    ]
+    colours = ["teal" if i == answer else "red" for i in range(len(order))]
+    shown = ["filled" if i in (guess, answer) else "default" for i in range(len(order))]
+    return [*map(html.P, said), html.Div(on, className="files")], names, colours, shown
 
 
 def _order(view: View, run: Run) -> list[int]:

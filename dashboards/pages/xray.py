@@ -152,6 +152,7 @@ def _checkboxes(view: View, loop: str) -> list[Component]:
 def _seen(view: View, seen: Result) -> list[Component]:
     """The verdict, the sprites, what is found, what the states hold, and the lines."""
     verdict = {True: "right", False: "wrong", None: "unknown"}[seen.behaves]
+    broken = any(one.id == "nonfinite" for one in seen.findings)
     said = [
         html.Li(
             [
@@ -169,7 +170,9 @@ def _seen(view: View, seen: Result) -> list[Component]:
     return [
         shell.card(
             html.P(
-                view.say(f"xray.verdict.{verdict}"), className=f"verdict {verdict}", role="status"
+                view.say(f"xray.verdict.{'broken' if broken else verdict}"),
+                className=f"verdict {verdict}",
+                role="status",
             ),
             html.Div(sprites, className="film"),
             html.P(view.say("xray.sprites_note"), className="caption"),

@@ -98,7 +98,9 @@ def dial_density(
     t = schedule.times(min(SLICES - 1, schedule.T))
     width = float(BINS[1] - BINS[0])
     means, stds = np.array(law.means), np.array(law.stds)
-    marginal = np.stack([_density(law, bar) for bar in schedule.alpha_bars[t]])
+    bars = schedule.alpha_bars[t][:, None, None]
+    modes = _normal(BINS[:, None], np.sqrt(bars) * means, bars * stds**2 + 1 - bars)
+    marginal = modes @ np.array(law.weights)
     spread = np.dot(law.weights, stds**2 + (means - np.dot(law.weights, means)) ** 2)
     data = marginal[-1]
     if len(means) == 1:
@@ -123,14 +125,6 @@ def dial_density(
 
 def _normal(x: Array, mean: Array | float, variance: Array | float) -> Array:
     return np.exp(-((x - mean) ** 2) / (2 * variance)) / np.sqrt(2 * np.pi * variance)
-
-
-def _density(law: Law, bar: float) -> Array:
-    """q(x_t) on ``BINS``."""
-    parts = zip(law.means, law.stds, law.weights, strict=True)
-    return np.sum(
-        [w * _normal(BINS, np.sqrt(bar) * m, bar * s**2 + 1 - bar) for m, s, w in parts], axis=0
-    )
 
 
 def _particles(schedule: NoiseSchedule, law: Law, noise_scale: float, score: float) -> Array:

@@ -57,12 +57,8 @@ class Rule(Protocol):
         ...
 
 
-class LinearRule:
+class LinearRule(Rule):
     """A rule that is its coefficients."""
-
-    def coefficients(self, schedule: NoiseSchedule, t: int, s: int) -> tuple[float, float, float]:
-        """(a, b, σ) of the step from t to s on ``schedule``."""
-        raise NotImplementedError
 
     def __call__(
         self, schedule: NoiseSchedule, x: "Tensor", eps: "Tensor", t: int, s: int
