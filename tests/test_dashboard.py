@@ -302,8 +302,8 @@ def test_the_clock_has_a_sentence_and_numbers_for_every_step(run):
     from diffviz.diagnosis.sentences import step_sentences
 
     said = told["sentences"]["stds"]
-    assert [said["texts"][i] for i in said["at"]] == step_sentences(run, "stds", "en")
-    assert len(set(said["texts"])) == len(said["texts"])
+    assert [said[0][i] for i in said[1]] == step_sentences(run, "stds", "en")
+    assert len(set(said[0])) == len(said[0])
 
 
 def test_points_of_the_map_are_in_stds_of_the_forward_process(run, line):
