@@ -20,14 +20,13 @@ from flask import Flask, Response, abort, request, send_file
 
 import diffviz.figures
 from diffviz.errors import InputError
+from diffviz.figures import theme
 from diffviz.files.catalogue import LANGUAGES
 from diffviz.recording.combine import combine
 from diffviz.recording.run import Run
 
 RECORDED = re.compile("[A-Za-z0-9_-]{20,40}")
 FILES = {"run.nc": "application/x-netcdf", "curves.csv": "text/csv", "report.html": "text/html"}
-PANEL, BETWEEN = 210, 138
-"""Heights in pixels of a panel and of what is between two, where panels stand in one column."""
 _DRAWING = threading.Lock()
 
 
@@ -119,9 +118,9 @@ def figure(
 
 @lru_cache(maxsize=400)
 def _drawn(
-    run: Run, name: str, language: str, theme: str, big: bool, narrow: bool
+    run: Run, name: str, language: str, colours: str, big: bool, narrow: bool
 ) -> dict[str, Any]:
-    made = diffviz.figures.plot(run, name, language=language, theme=theme)
+    made = diffviz.figures.plot(run, name, language=language, theme=colours)
     return json.loads(fitted(made, big, narrow).to_json())
 
 
@@ -138,17 +137,8 @@ def fitted(made: go.Figure, big: bool, narrow: bool) -> go.Figure:
             size = getattr(getattr(trace, "marker", None), "size", None)
             if isinstance(size, int | float):
                 trace.marker.size = size * 1.5
-    axes = list(zip(made.select_xaxes(), made.select_yaxes(), strict=False))
-    if narrow and len(axes) > 1:
-        inner = len(axes) * (PANEL + BETWEEN) - BETWEEN
-        for i, (x, y) in enumerate(axes):
-            top = 1 - i * (PANEL + BETWEEN) / inner
-            x.domain, y.domain = (0, 1), (max(0, top - PANEL / inner), top)
-        made.update_layout(height=inner + 165)
-        made.for_each_annotation(
-            lambda a: a.update(text=(a.text or "").replace("; ", ";<br>"), font_size=12)
-        )
-    return made
+    stacks = narrow and "narrow" in (made.layout.meta or {})
+    return theme.arranged(made, "narrow") if stacks else made
 
 
 # ----------------------------------------------------------------- downloads

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dashboards.shelf import pictures, shelf
 from dashboards.shell import View
-from diffviz.diagnosis.sentences import Story, step_sentences, step_table, story
+from diffviz.diagnosis.sentences import Story, indexed, step_sentences, step_table, story
 from diffviz.figures import theme
 from diffviz.figures.histogram import histogram_data
 from diffviz.figures.map import map_data
@@ -41,7 +41,7 @@ def clock(run: Run, language: str, plots: Sequence[str] = ()) -> dict[str, Any]:
         "head": table.head,
         "rows": table.rows,
         "cells": table.cells,
-        "sentences": {name: _distinct(step_sentences(run, name, language)) for name in plots},
+        "sentences": {name: indexed(step_sentences(run, name, language)) for name in plots},
     }
 
 
@@ -49,13 +49,6 @@ def clock(run: Run, language: str, plots: Sequence[str] = ()) -> dict[str, Any]:
 def told(run: Run, language: str) -> Story:
     """What happened in the run, judged once."""
     return story(run, language)
-
-
-def _distinct(sentences: Sequence[str]) -> dict[str, list]:
-    """Each sentence once, and which of them is said at each step."""
-    texts = list(dict.fromkeys(sentences))
-    index = {sentence: i for i, sentence in enumerate(texts)}
-    return {"texts": texts, "at": [index[sentence] for sentence in sentences]}
 
 
 pictures_in_time = lru_cache(maxsize=16)(frames)

@@ -217,7 +217,9 @@ def test_xray_and_diagnose_say_what_is_wrong(tmp_path, capsys, monkeypatch):
     call("record", *quick, "--arms", "ddpm", "-o", "good.nc")
     assert call("diagnose", "good.nc") == 0
     call("record", *quick, "--arms", "z=0", "-o", "bad.nc")
+    capsys.readouterr()
     assert call("diagnose", "bad.nc", "--lang", "zh") == 1
+    assert "[错误] noise-missing: 缺少噪声（z=0，t = " in capsys.readouterr().out
 
 
 def test_every_command_has_an_example(capsys):

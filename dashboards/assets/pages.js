@@ -102,7 +102,7 @@
     }
     for (const element of all("[data-plot]")) {
       const said = clock.sentences[element.dataset.plot];
-      if (said) element.textContent = said.texts[said.at[scrub.step]];
+      if (said) element.textContent = said[0][said[1][scrub.step]];
     }
     histogram(one('.over-time[id*="histogram"] .js-plotly-plot'));
     if (!clock.keep) tell({ t: scrub.t || null });

@@ -96,6 +96,12 @@ def step_sentences(run: Run, picture: str, language: str) -> list[str]:
     return [joined([part[i] for part in said if part[i]], "sentences", language) for i in steps]
 
 
+def indexed(sentences: Sequence[str]) -> tuple[list[str], list[int]]:
+    """Each sentence once, and which of them is said at each step."""
+    place = {said: i for i, said in enumerate(dict.fromkeys(sentences))}
+    return list(place), [place[sentence] for sentence in sentences]
+
+
 def step_table(run: Run, language: str) -> StepTable:
     """Mean, stds and distances of every step, with what is right beside them."""
     rows = [*run.arms, *(text(f"story.table.{row}", language) for row in ("data", "band"))]

@@ -2,7 +2,8 @@
 
 A verdict needs an effect worth mentioning and evidence for it: a value is compared with a
 threshold times the edge of the band in which a right sampler of this n stays (`bands`), not with
-the reference itself. The thresholds of all verdicts stand here; `findings` has those of single findings.
+the reference itself. The thresholds of all verdicts stand here; `findings` has those of single
+findings.
 """
 
 from dataclasses import dataclass

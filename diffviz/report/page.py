@@ -19,7 +19,15 @@ from numpy.typing import NDArray
 from diffviz import figures
 from diffviz.diagnosis.bands import band
 from diffviz.diagnosis.numbers import dial_readings, key_numbers, mark_times
-from diffviz.diagnosis.sentences import TABLE, listed, number, step_sentences, step_table, story
+from diffviz.diagnosis.sentences import (
+    TABLE,
+    indexed,
+    listed,
+    number,
+    step_sentences,
+    step_table,
+    story,
+)
 from diffviz.diagnosis.verdicts import on_the_way
 from diffviz.errors import InputError
 from diffviz.figures import theme
@@ -286,16 +294,10 @@ def _view(
             for code in LANGUAGES
         },
         "sentences": {
-            code: {name: _indexed(step_sentences(run, name, code)) for name in pictures}
+            code: {name: indexed(step_sentences(run, name, code)) for name in pictures}
             for code in LANGUAGES
         },
     }
-
-
-def _indexed(sentences: Sequence[str]) -> list[Any]:
-    """Each sentence once, and which of them is said at each step."""
-    said = list(dict.fromkeys(sentences))
-    return [said, [said.index(sentence) for sentence in sentences]]
 
 
 def _dots(run: Run) -> dict[str, Any]:
