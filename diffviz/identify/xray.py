@@ -49,7 +49,7 @@ INSIDE = 0.6
 PLAIN = ("eps", "x0", "v", "flow", "score")
 LEAST = 1e-3
 """Of b in an answer: at b = 0 the answer x̂_0 would be x itself."""
-TRIES = 5
+TRIES = 6
 """How many readings are tried to find one under which the steps are linear."""
 LARGEST = 50.0
 """How large the first excitation lets x̂_0 become, 1/√ᾱ_T for the usual schedules being 12."""
@@ -275,7 +275,13 @@ def _unlike(ways: Sequence[Reading]) -> list[Reading]:
     found: dict[tuple[str, str], Reading] = {}
     for way in ways:
         found.setdefault((way.path.name.removesuffix("0"), way.answer), way)
-    return list(found.values())[:TRIES]
+    names: list[str] = []
+    ranks = []
+    for name, _ in found:
+        ranks.append(names.count(name))
+        names.append(name)
+    order = sorted(range(len(ranks)), key=lambda i: ranks[i])  # one answer of every path first
+    return [list(found.values())[i] for i in order[:TRIES]]
 
 
 def _known(steps: Steps) -> float:
