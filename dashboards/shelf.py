@@ -137,9 +137,8 @@ def fitted(made: go.Figure, big: bool, narrow: bool) -> go.Figure:
             size = getattr(getattr(trace, "marker", None), "size", None)
             if isinstance(size, int | float):
                 trace.marker.size = size * 1.5
-    return (
-        theme.arranged(made, "narrow") if narrow and "narrow" in (made.layout.meta or {}) else made
-    )
+    stacks = narrow and "narrow" in (made.layout.meta or {})
+    return theme.arranged(made, "narrow") if stacks else made
 
 
 # ----------------------------------------------------------------- downloads

@@ -5,14 +5,17 @@ import http.client
 import json
 import random
 import re
+import sys
 
 import numpy as np
 import pytest
 
 from dashboards.security import HEADERS, LARGEST_BODY
 from dashboards.shelf import Shelf
-from dashboards.shell import View, pages
+from dashboards.shell import View, arm_title, pages
 from dashboards.stage import clock, cloud, histograms, pictures_in_time
+from diffviz.diffusion.dial import DialDensity, balanced_score
+from diffviz.diffusion.forward import ForwardData
 from diffviz.files.catalogue import text
 from diffviz.recording.request import RecordRequest
 from diffviz.recording.run import Run
@@ -52,12 +55,13 @@ def test_a_foreign_host_name_is_refused(guest, host):
     [
         (403, {"Origin": "http://evil.example"}),
         (403, {"Origin": "null"}),
+        (403, {"Origin": "http://127.0.0.1:1"}),
         (415, {"Content_Type": "text/plain"}),
         (415, {"Content_Type": "multipart/form-data; boundary=x"}),
     ],
 )
 def test_a_post_from_elsewhere_is_refused(guest, status, asked):
-    """Kills: a form on another page that orders a recording."""
+    """Kills: a form on another page that orders a recording, also of this host's other servers."""
     assert guest.ask("/_dash-update-component", {}, **asked)[0] == status
 
 
@@ -261,11 +265,71 @@ def test_links_keep_the_settings_and_nothing_else():
     assert View.read("dial", {"lang": "xx", "theme": "red"}).language == "en"
 
 
+def page_of(name):
+    """The module of a page, as the application has loaded it."""
+    path = f"pages/{name}.py"
+    return next(
+        m for m in list(sys.modules.values()) if str(m.__dict__.get("__file__")).endswith(path)
+    )
+
+
+@pytest.mark.parametrize(
+    ("distance", "shares", "std", "off", "word"),
+    [
+        (0.05, (0.7, 0.3), 1.0, 0.0, "works"),
+        (0.05, (0.7, 0.3), 1.0, -0.1, "nearly"),  # two clicks beside the balance
+        (0.9, (0.99, 0.01), 1.0, 0.5, "lost"),
+        (0.3, (0.7, 0.3), 0.8, 0.1, "narrow"),
+        (0.3, (0.7, 0.3), 1.2, -0.1, "wide"),
+        (0.3, (0.9, 0.1), 1.0, 0.1, "shifted"),
+    ],
+)
+def test_a_setting_of_the_dial_has_its_verdict(guest, distance, shares, std, off, word):
+    """Kills: too wide called narrow, a lost mode nearly right, a place off the balance right."""
+    none = np.zeros(0)
+    density = DialDensity(none, none, none, std, 1.0, distance, shares, (0.7, 0.3))
+    assert page_of("dial")._verdict(density, off) == word
+
+
+def test_known_places_of_the_dial_are_what_they_are_called(guest):
+    """Kills: the flow and the mistake exchanged; a click beside the grid of sliders."""
+    dial = page_of("dial")
+    balanced = {
+        name: balanced_score(noise) == score for name, (noise, score) in dial.PLACES.items()
+    }
+    assert balanced == {"ddpm": True, "flow": True, "mistake": False}
+    assert (dial.PLACES["ddpm"][0], dial.PLACES["flow"][0]) == (1.0, 0.0)
+    assert [dial._on_grid(value) for value in (0.0, 0.549, 0.999)] == [0.0, 0.55, 1.0]
+
+
+def test_who_can_still_tell_the_sprite_is_said(guest):
+    """Kills: a guess called certain, few candidates called all of them."""
+    page, view = page_of("schedule"), View.read("schedule", {"lang": "en"})
+    sure, left = np.array([0.995, 0.98, 0.5, 0.2, 0.01]), np.array([1.0, 1.1, 2.0, 12.4, 170.2])
+    data = ForwardData(np.arange(5), sure, sure, sure, left)
+    wanted = [("sure", 1), ("likely", 1), ("likely", 2), ("few", 12), ("nobody", 170)]
+    for i, (key, n) in enumerate(wanted):
+        assert page._guess(view, data, i) == text(f"dashboard.schedule.{key}", "en", n=n)
+
+
+def test_an_arm_is_titled_by_what_it_does():
+    """Kills: noise that is scaled told as whole or as none; DDIM said to lose it."""
+    view = View.read("compare", {"lang": "en"})
+    for rule, scale, key in (
+        ("ddpm/beta", 1.0, "with"),
+        ("ddpm/beta", 0.0, "without"),
+        ("ddpm/posterior", 0.5, "scaled"),
+        ("ddim(eta=0)", 1.0, "ddim"),
+    ):
+        told = arm_title(view, "mine", {"rule": rule, "noise_scale": scale})
+        assert told == text(f"dashboard.arm.{key}", "en", name="mine", scale=f"{scale:g}")
+
+
 # ----------------------------------------------------------------- downloads
 
 
 def test_a_run_is_downloaded_as_it_is(guest, run, tmp_path):
-    """Kills: another run, or a part of one; a name that is a path."""
+    """Kills: another run, or a part of one; a name that is a path; a page in one language only."""
     status, headers, body = guest.ask("/download/run/run.nc")
     (tmp_path / "got.nc").write_bytes(body)
     assert status == 200 and Run.load(tmp_path / "got.nc").dataset.identical(run.dataset)
@@ -273,7 +337,7 @@ def test_a_run_is_downloaded_as_it_is(guest, run, tmp_path):
     status, _, table = guest.ask("/download/run/curves.csv")
     assert status == 200 and table.decode().count("\n") > 3 * 24
     status, _, report = guest.ask("/download/run/report.html?lang=zh")
-    assert status == 200 and b"<html" in report[:2000]
+    assert status == 200 and b'data-language="zh"' in report[:2000]
     for wrong in ("run/other", "nothing/run.nc", "run/report.html?lang=xx"):
         assert guest.ask(f"/download/{wrong}")[0] == 404
     assert b"HDF" not in guest.ask("/download/..%2Frun/run.nc")[2]
@@ -337,4 +401,9 @@ def test_two_runs_stand_side_by_side(run, tmp_path):
     shelf = Shelf({"a": run, "b": run}, tmp_path)
     both = shelf.get("a", "b")
     assert both is not None and len(both.arms) == 6
+    spec = json.loads(run.spec.to_json())
+    spec["arms"] = spec["arms"][2:]
+    one = Run(run.dataset.isel(arm=[2]).assign_attrs(spec=json.dumps(spec)))
+    names = Shelf({"a": run, "b": one}, tmp_path).get("a", "b").arms
+    assert names == ["ddpm · a", "z=0 · a", "ddim · a", "ddim · b"]
     assert shelf.fits("a", "b") and not shelf.fits("a", "a")

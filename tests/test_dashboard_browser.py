@@ -5,6 +5,8 @@ import json
 import pytest
 
 from diffviz.diagnosis.sentences import step_sentences, step_table
+from diffviz.figures.histogram import histogram_data
+from diffviz.files.catalogue import text
 from diffviz.recording.request import RecordRequest
 from tests.dashboard import PAGES, served
 
@@ -125,8 +127,8 @@ def test_links_lead_from_page_to_page_and_back(visit):
 
 
 def test_compare_opens_at_the_end_and_moves_without_asking(visit, run):
-    """Kills: a page that opens in the middle; pictures, numbers, sentences, cursors or an address
-    of another step; a step that asks the server.
+    """Kills: a page that opens in the middle; pictures, numbers, sentences, cursors, histogram or
+    an address of another step; a step that asks the server; buttons that go the other way.
     """
     page = visit("/")
     ready(page)
@@ -162,6 +164,18 @@ def test_compare_opens_at_the_end_and_moves_without_asking(visit, run):
         }"""
     )
     assert line == pytest.approx(12, abs=0.5)
+    drawn = page.evaluate(
+        """() => [...document.querySelector('.over-time[id*="histogram"] .js-plotly-plot').data]
+            .map((trace) => [...trace.y])"""
+    )
+    shown = histogram_data(run)
+    right = [shown.reference[step], *shown.density[:, step]]
+    for y, expected in zip(drawn, right, strict=True):
+        assert y == pytest.approx(expected, rel=1e-5)
+    page.click("#next")
+    at(page, 11)
+    page.click("#back")
+    at(page, 12)
     assert asked == []
 
 
@@ -262,6 +276,10 @@ def test_a_schedule_says_what_holds(visit):
     page.wait_for_selector("#schedule .film figure >> nth=9")
     assert page.locator("#schedule td:has-text('✓ holds')").count() == 4
     assert page.locator("#schedule td:has-text('✗')").count() == 1  # T = 50 leaves a picture
+    sure, *_ = page.locator("#schedule .film figcaption div:last-child").all_inner_texts()
+    assert sure == text("dashboard.schedule.sure", "en")
+    page.fill(kept("T"), "500")
+    page.wait_for_selector("#schedule .film figure:last-child >> text=Any of about")
     page.fill(kept("last"), "0.00001")
     page.wait_for_selector("#schedule .notice")
     page.wait_for_url("**last=0.00001*")

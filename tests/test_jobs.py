@@ -9,11 +9,14 @@ import sys
 import threading
 import time
 
+import numpy as np
 import psutil
 import pytest
 
 from dashboards.jobs import Jobs, follow
+from dashboards.worker import _Watch
 from diffviz.errors import InputError
+from diffviz.figures.live import STATISTICS
 from diffviz.recording.request import RecordRequest
 from diffviz.recording.run import Run
 
@@ -125,6 +128,24 @@ def test_a_recording_is_the_run_that_the_library_makes(jobs):
     )
     std = expected.dataset["std"].sel(quantity="x").values[1]
     assert curve["y"][-1] == pytest.approx(std[len(curve["y"]) - 1], rel=1e-3)
+
+
+def test_progress_counts_every_block():
+    """Of 100 samples in blocks of 64, by steps. Kills: a last block that is forgotten, so that a
+    recording is said to be more than whole."""
+
+    class Step:
+        times, batch = np.array([2, 1, 0]), 64
+        pictures = staticmethod(lambda: np.zeros(0))
+        latest = staticmethod(lambda: dict.fromkeys(STATISTICS, np.zeros(3)))
+
+    said = []
+    watch = _Watch(RecordRequest(n=100), "en", lambda state, **values: said.append(values))
+    for block in range(2):
+        for index in range(2):
+            watch.last = 0.0
+            watch(block, index, Step())
+    assert [(one["done"], one["total"]) for one in said] == [(i, 4) for i in range(1, 5)]
 
 
 def test_an_order_that_cannot_be_recorded_says_why(jobs):

@@ -165,6 +165,7 @@ def test_every_sentence_follows_the_marks_of_its_row(visit, preset, T):
         for arm, of in found["arms"].items():
             marked = page.locator(f"#{arm}-row .bad:visible").count()
             assert of["says"].startswith("right") == (marked == 0), (t, arm)
+            assert page.inner_text("#right-ks").startswith("< ")  # a limit, no value
             if marked == 0:
                 assert of["numbers"]["std"] == pytest.approx(found["right"]["std"], rel=0.15)
                 assert of["numbers"]["ks"] < 0.08
@@ -202,6 +203,7 @@ def test_keyboard_does_all(visit):
     page.keyboard.press("Space")
     assert not state(page)["playing"]
     slider = page.get_by_label("Time, from noise to data")
+    assert slider.get_attribute("max") == "30"
     slider.focus()
     page.keyboard.press("End")
     assert state(page)["t"] == 0
@@ -451,8 +453,24 @@ def test_what_is_seen_is_saved(visit):
     assert state(page)["t"] == 0
 
 
+def test_a_click_puts_the_nearest_particle_under_the_glass(visit):
+    """Of the arm that is clicked on. Kills: a particle of another pane, y upside down."""
+    page = visit(small(T=20, t=10))
+    pane = page.get_by_role("img").nth(1)
+    width, reach = pane.bounding_box()["width"], 3.4
+    x = np.array(state(page)["arms"]["z0"]["x"]).reshape(-1, 2)
+    for wanted in (7, 20):
+        at = (x[wanted] * [1, -1] + reach) * width / 2 / reach
+        pane.click(position={"x": at[0], "y": at[1]})
+        spot = np.round(at) * 2 * reach / width - reach
+        near = np.hypot(*(x - spot * [1, -1]).T)
+        found = state(page)["particle"]
+        assert state(page)["glass"] and near[found] < near.min() + 2 * reach / width
+
+
 def test_every_setting_has_its_control(visit):
-    """Kills: a control wired to another setting; a language that changes the state."""
+    """Kills: a control wired to another setting, or that has no effect; a language that changes
+    the state."""
     page = visit(small(open=True, T=50))
     page.get_by_role("combobox", name="Data", exact=True).select_option("spiral")
     page.get_by_role("combobox", name="Schedule", exact=True).select_option("cosine")
@@ -471,6 +489,11 @@ def test_every_setting_has_its_control(visit):
     found["arms"] = list(found["arms"])
     assert {name: found[name] for name in wanted} == wanted
     assert found["pull"] == pytest.approx(0.68)
+    ends = []
+    for pull in (0.68, 0.3):
+        page.evaluate("(pull) => { shown.set({pull}); shown.set({t: 0}); }", pull)
+        ends.append(state(page)["arms"]["own"]["x"])
+    assert ends[0] != ends[1]
     page.evaluate("shown.set({language: 'zh'})")
     page.get_by_label("步数 T").fill("100")
     assert state(page)["T"] == 1000 and json.dumps(state(page)["arms"])

@@ -510,6 +510,14 @@ def test_data_of_another_range():
     assert -0.1 < float(run.dataset["samples"].min()) < float(run.dataset["samples"].max()) < 1.1
 
 
+def test_samples_that_run_away_are_of_no_other_range():
+    """They lie on both sides of 0. Kills: a loop that diverges told to scale its data."""
+    denoiser = dataset()
+    probe, run = run_of(zoo.programs()["ddim"].source, lambda x, t: -denoiser(x, t))
+    assert float(np.abs(run.dataset["samples"]).max()) > 20
+    assert "data-range" not in [finding.id for finding in probe.findings]
+
+
 def test_memory_stays_bounded(monkeypatch):
     """What is over the bound lies in a file. Kills: a list of all states, a step misread."""
     runs = []

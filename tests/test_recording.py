@@ -22,7 +22,7 @@ from diffviz.diffusion.rules import DEFAULT_ARMS, Arm, ddim, ddpm
 from diffviz.diffusion.sampler import sample
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError, RunFileError
-from diffviz.recording.dataset import snapshot_times
+from diffviz.recording.dataset import frame_times, snapshot_times
 from diffviz.recording.record import record
 from diffviz.recording.recorder import Recorder
 from diffviz.recording.references import bands
@@ -164,6 +164,19 @@ def test_snapshots_are_at_the_tutorials_times():
     assert snapshot_times(times[::10]).tolist() == times[::10].tolist()  # 51 of them: all
 
 
+def test_frames_are_at_about_every_second_time():
+    """Of 500 steps 250, both ends among them; fewer of large images, none of numbers. Kills: a
+    film that jumps, that begins late, or that takes all memory."""
+    times = np.arange(500, -1, -1)
+    usual = frame_times(times, 3, (3, 16, 16))
+    assert (usual[0], usual[-1], len(usual)) == (500, 0, 251)
+    assert set(np.diff(usual).tolist()) <= {-1, -2, -3}
+    large = frame_times(times, 3, (3, 256, 256))
+    assert (large[0], large[-1]) == (500, 0) and len(large) * 9 * 2**16 <= 2**24
+    for shape in ((), (2, 4, 4), (16, 16)):
+        assert not len(frame_times(times, 3, shape))
+
+
 def test_the_usual_block_and_what_is_kept_of_it():
     """64 images make a block, and about 49,000 numbers; 256 images are kept. Both decide what a
     run holds. Kills: another size of blocks, so that a seed means another run."""
@@ -297,15 +310,16 @@ def test_a_subset_of_steps_names_the_times_visited():
 
 
 def test_what_is_watched_is_what_is_recorded():
-    """Kills: a step told too early or twice, quantities swapped, a watcher that draws noise."""
-    seen = []
+    """Kills: a step told too early or twice, quantities swapped, a mean of stds, a watcher that
+    draws noise."""
+    seen, two = [], GaussianDenoiser(SCHEDULE, [1.0, -1.0], [0.5, 0.1])
 
     def watch(block, index, recorder):
         seen.append((block, index, recorder.latest()))
 
     given = {"n": 30, **QUIET}
-    watched = record(GAUSSIAN, SCHEDULE, watch=watch, **given)
-    assert watched == record(GAUSSIAN, SCHEDULE, **given)
+    watched = record(two, SCHEDULE, watch=watch, **given)
+    assert watched == record(two, SCHEDULE, **given)
     assert [place[:2] for place in seen] == [(0, i) for i in range(SCHEDULE.T)]
     data = watched.dataset.isel(t=slice(None, -1))
     kept = {
@@ -320,7 +334,7 @@ def test_what_is_watched_is_what_is_recorded():
         told = np.array([latest[name] for _, _, latest in seen]).T
         np.testing.assert_array_equal(told, values.transpose("arm", "t").values)
     seen.clear()
-    record(GAUSSIAN, SCHEDULE, watch=watch, block=15, **given)
+    record(two, SCHEDULE, watch=watch, block=15, **given)
     assert [place[0] for place in seen] == [0] * SCHEDULE.T + [1] * SCHEDULE.T
 
 

@@ -98,7 +98,8 @@ def test_the_page_opens_with_the_ends_of_every_arm(visit, run):
 
 
 def test_one_step_moves_everything(visit, run):
-    """Kills: a table, a sentence, a picture or a cursor that stays; keys without effect."""
+    """Kills: a table, a sentence, a picture or a cursor that stays; keys without effect, or with
+    the effect of another."""
     page = visit()
     for name in ("ks", "stds", "dial"):
         show(page, name)
@@ -134,6 +135,14 @@ def test_one_step_moves_everything(visit, run):
         page.keyboard.press("ArrowRight")
     settled(page)
     assert all(a != b for a, b in zip(before, page.evaluate(read), strict=True))
+    for key, step in (("PageDown", "35"), ("PageUp", "30")):
+        page.evaluate(  # as from an element that has the focus and is no control
+            "key => document.querySelector('[data-figure]').dispatchEvent("
+            "new KeyboardEvent('keydown', {key, bubbles: true}))",
+            key,
+        )
+        settled(page)
+        assert page.input_value("#step") == step
 
 
 def test_play_runs_from_noise_to_data_and_stops(visit):

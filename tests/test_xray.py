@@ -16,6 +16,7 @@ from diffviz.diffusion.rules import ddpm
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError
 from diffviz.identify import zoo
+from diffviz.identify.paths import paths_for
 from diffviz.identify.xray import xray
 from diffviz.testing import assert_sampler
 from tests import cases
@@ -515,6 +516,32 @@ def test_what_goes_wrong_is_said_first(sampler, schedule, want, behaves):
     assert (seen.findings[0].severity == "error") is not behaves
 
 
+@pytest.mark.parametrize(
+    ("name", "span", "evidence"),
+    [
+        ("noise-drawn-once", (100, 2), {}),
+        ("another-schedule", (100, 1), {"name": "course(T=100, 9.99"}),
+        ("starts-late", (80, 80), {"t": 80.0, "T": 100.0}),
+    ],
+)
+def test_a_finding_says_where_and_which(name, span, evidence):
+    """Kills: the step before the one that is off, the schedule given named as the one found."""
+    found = look(zoo.sampler(zoo.mutate("ddpm", name), SCHEDULE), shape=(16, 3, 8, 8)).findings[0]
+    assert found.t_range == span
+    for key, value in evidence.items():
+        told = found.evidence[key]
+        assert told.startswith(value) if isinstance(value, str) else told == value
+
+
+def test_a_start_a_little_late_and_channels_last_are_information():
+    """Kills: an error for what has no effect; another layout taken for the states themselves."""
+    source = zoo.programs()["ddpm"].source.replace("range(T, ", "range(T - 2, ")
+    source = source.replace("return x", "return x.permute(0, 2, 3, 1)")
+    seen = look(zoo.sampler(source, SCHEDULE))
+    assert {f.id for f in seen.findings} == {"time-starts-late", "pictures-returned"}
+    assert {f.severity for f in seen.findings} == {"information"} and seen.behaves
+
+
 def test_the_last_factor_of_a_cosine_is_information():
     """Algorithm 2 on a cosine schedule is right. Kills: float32 tables taken for a fault."""
     schedule = NoiseSchedule.cosine(300)
@@ -766,6 +793,23 @@ def test_every_way_to_pass_the_time(kind, passed):
     assert seen.coefficients["t"].values.tolist() == list(range(100, 0, -1))
 
 
+@pytest.mark.parametrize(
+    ("times", "first"),
+    [
+        (np.arange(100.0, 0, -1), "index"),
+        (np.arange(99.0, -1, -1), "index0"),
+        (np.arange(1.0, 101), "index"),  # upwards, which is said
+        (np.arange(0.0, 100), "index0"),
+        (np.arange(1, 0, -0.01), "fraction"),
+        (np.geomspace(80, 0.02, 30), "sigma-scaled"),
+    ],
+)
+def test_times_are_first_taken_for_what_is_likeliest(times, first):
+    """Kills: a count from 0 read as one from 1."""
+    whole = np.array_equal(times, np.rint(times))
+    assert next(paths_for(times, not whole, "auto", SCHEDULE)).name == first
+
+
 def test_a_wrong_convention_is_off_by_one():
     """T−1…0 passed to a model that counts T…1. Kills: a convention guessed against orders."""
     loop = ancestral(told=lambda t: t - 1)
@@ -855,9 +899,13 @@ def test_a_run_that_takes_too_long_is_ended_in_its_next_call():
 
 
 def test_assert_sampler_says_what_is_wrong():
-    """Kills: an assertion that passes whatever is found, or on another rule."""
+    """Kills: an assertion that passes whatever is found, or on another rule; one that a warning
+    fails."""
     options = {"shape": SHAPE}
     assert_sampler(ancestral(), SCHEDULE, **options)
+    clips = zoo.sampler(zoo.mutate("through-x0", "clipped"), SCHEDULE)
+    seen = assert_sampler(clips, SCHEDULE, None, **options)
+    assert [f.severity for f in seen.findings] == ["warning"]
     with pytest.raises(AssertionError, match=r"not ddpm/beta:\n  noise-missing: The noise is"):
         assert_sampler(steps(SCHEDULE, lambda n: (n[0], n[1], 0.0)), SCHEDULE, **options)
     with pytest.raises(AssertionError, match=r"not ddpm/beta:\n  variance-posterior-vs-beta"):
