@@ -384,9 +384,9 @@ def ending_of(end: object, shape: tuple[int, ...], parts: int = 1) -> Ending:
         if whole:
             end = whole[-1] if isinstance(end, list) else whole[0]
         elif len(end) == shape[0] and all(_array(item) is not None for item in end):
-            parts = [torch.as_tensor(np.asarray(_array(item)).copy()) for item in end]
-            same = len({tuple(part.shape) for part in parts}) == 1
-            end = torch.stack(parts) if same else parts[0]
+            pictures = [torch.as_tensor(np.asarray(_array(item)).copy()) for item in end]
+            same = len({tuple(part.shape) for part in pictures}) == 1
+            end = torch.stack(pictures) if same else pictures[0]
         else:
             end = end[0]
             if isinstance(end, tuple | list) and end:
