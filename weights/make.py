@@ -1,6 +1,6 @@
 """Make the shipped network: data, training, check and model card, from one seed.
 
-``python weights/make.py`` needs two to three hours on two CPU cores with bfloat16 and minutes on a
+``python weights/make.py`` needs an hour and a half on two CPU cores with bfloat16 and minutes on a
 GPU (``--device cuda``). It writes a state beside its result after each epoch and goes on from it
 when it is started again. At the end it samples with the network, from seeds that the training has
 not seen, and writes what it measured into the card, ``README.md`` beside the weights.
