@@ -526,8 +526,9 @@ class Behaviour:
         if one.last is None or two.last is None or len(one.told) != len(two.told):
             return None
         known = (one.last == two.last).reshape(lab.mean.shape)
-        if not 0.02 < float(known.double().mean()) < 0.98:
-            return None
+        share = float(known.double().mean())
+        if not 0.02 < share < 0.98 or float(known.all(dim=0).double().mean()) < share / 2:
+            return None  # a mask is one for all samples; values that clipping makes equal are not
         painted = one.last.reshape(lab.mean.shape) / max(one.a[-1], 1e-9)
         if float(painted[known].std()) < 3 * one.b[-1] / max(one.a[-1], 1e-9):
             painted = painted[known].mean()  # nothing but the noise of the last call on grey

@@ -38,7 +38,7 @@ ANYTHING = 10.0
 """Of a step that a hypothesis leaves out."""
 FEW = 0.2
 """The share of steps that may each end somewhere of its own."""
-START = 20.0
+START = 10.0
 """The price of a reading that tells another level than x_T has."""
 BESIDE = 0.1
 """|log| of two stds that are not the same."""
@@ -79,7 +79,7 @@ def cheapest(steps: Steps, ways: Sequence[Levels], schedule: NoiseSchedule) -> E
 
     A reading whose first level is not that of x_T has a price, and every less likely path.
     """
-    found: list[tuple[float, Expected]] = []
+    found: list[tuple[float, Expected, float]] = []
     names: list[str] = []
     for levels in ways:
         near = closest(steps, [levels])
@@ -89,18 +89,19 @@ def cheapest(steps: Steps, ways: Sequence[Levels], schedule: NoiseSchedule) -> E
         names += [path] * (path not in names)
         width = levels.size[0], levels.size[0] * np.sqrt(1 - levels.now[0])
         apart = min(abs(np.log(max(steps.start.std, 1e-9) / max(w, 1e-9))) for w in width)
-        price = START * (apart > BESIDE) + names.index(path) * PRICE
-        price += START * (levels.reading.answer == "score")
+        likely = names.index(path) * PRICE + START * (levels.reading.answer == "score")
         tried = [near] if near.rule == Rule("ddim") else [near, expect(Rule("ddim"), levels)]
         for base in tried:
             best = explain(steps, base, schedule, (_factors, _one_term, _indices))
-            found.append((_cost(steps, best) + price, best.base))
+            cost, price = _cost(steps, best), likely
+            if apart > BESIDE:  # only steps that fit well excuse a start that does not
+                price += START if cost < 1.5 * len(steps) else START + ANYTHING * len(steps)
+            found.append((cost + price, best.base, price))
     found.sort(key=lambda item: item[0])
     if found and found[0][0] > 1.5 * len(steps):
-        own = [(cost, base) for cost, base in found if base.rule == Rule("ddim")][:4]
-        for cost, base in own:
-            others = [_cost(steps, one) for one in _own(steps, base, schedule)]
-            found += [(min(one, cost), base) for one in others]
+        for cost, base, price in [one for one in found if one[1].rule == Rule("ddim")][:4]:
+            others = [_cost(steps, one) + price for one in _own(steps, base, schedule)]
+            found += [(min(one, cost), base, price) for one in others]
         found.sort(key=lambda item: item[0])
     return found[0][1] if found else None
 
