@@ -456,6 +456,7 @@ SECOND = {
     "tables-off-by-one": "schedule-mismatch",
     "start-not-scaled": "level-high",
     "x̂_0 of σ clipped": "not-linear",
+    "answer clamped": "level-high",
 }
 """Open faults of the x-ray: what is said first today of a loop where another id is wanted."""
 

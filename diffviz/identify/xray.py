@@ -284,9 +284,10 @@ def _unlike(ways: Sequence[Reading]) -> list[Reading]:
     return [list(found.values())[i] for i in order[:TRIES]]
 
 
-def _known(steps: Steps) -> float:
-    """The share of the steps whose coefficients are known to rounding."""
-    return float(((steps.exact | steps.memory) & steps.sane & ~steps.clipped).mean())
+def _known(steps: Steps) -> tuple[float, float]:
+    """The share of the steps that are known to rounding, and of those that are not clipped too."""
+    known = (steps.exact | steps.memory) & steps.sane
+    return round(float(known.mean()), 1), float((known & ~steps.clipped).mean())
 
 
 def examine(
