@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from diffviz.diagnosis.sentences import step_sentences, step_table
@@ -147,7 +148,8 @@ def test_compare_opens_at_the_end_and_moves_without_asking(visit, run):
     stored = run.dataset["frames"].values
     frame = abs(run.dataset["frame_t"].values - 12).argmin()
     expected = stored[1, frame, 0].transpose(1, 2, 0).reshape(-1)
-    assert pixels(page, 1) == expected.tolist()
+    apart = np.abs(np.array(pixels(page, 1)) - expected.astype(int))
+    assert apart.max() <= 4  # three bits are left out on the way
     said = page.inner_text("[data-plot=stds]")
     assert said == " ".join(step_sentences(run, "stds", "en")[step].split())
     cell = page.inner_text("[data-cell='1 2']")
