@@ -55,6 +55,14 @@
     tied = new WeakSet();
   }
 
+  /** The points of the end, once the map is drawn: from now on the moving ones stand for them. */
+  function hideEnd(map) {
+    const plot = map.querySelector(".js-plotly-plot");
+    if (!plot?.data) return map.isConnected && setTimeout(hideEnd, 100, map);
+    const ends = plot.data.flatMap(({ meta }, i) => (meta === "now" ? [i] : []));
+    if (ends.length) window.Plotly.restyle(plot, { visible: false }, ends);
+  }
+
   /** Ties cursors and canvases that are on the page and not tied yet. */
   function attach() {
     if (!scrub) return;
@@ -78,9 +86,7 @@
     if (points && map && !tied.has(points)) {
       tied.add(points);
       scrub.dots(map, points, points.panels);
-      const plot = map.querySelector(".js-plotly-plot");
-      const still = plot?.data?.flatMap(({ meta }, i) => (meta === "now" ? [i] : []));
-      if (still?.length) window.Plotly.restyle(plot, { visible: false }, still);
+      hideEnd(map);
     }
   }
 
