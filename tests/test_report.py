@@ -347,11 +347,11 @@ def test_an_arm_is_called_by_what_it_does(words):
     """Kills: noise claimed of a rule that draws none, λ left out, one step for all of T."""
     schedule = dv.NoiseSchedule.linear(30, 1e-3, 0.3)
     arms = {
-        "ddpm": "DDPM: every step adds fresh noise z",
-        "ddpm/posterior*0.5": "DDPM (√β̃ₜ): every step adds 0.5 times its noise z",
+        "ddpm": "DDPM: its steps add fresh noise z",
+        "ddpm/posterior*0.5": "DDPM (√β̃ₜ): its steps add 0.5 times their noise z",
         "z=0": "DDPM with z = 0: its noise is left out",
         "ddim": "DDIM: adds no noise, and its steps are made for that",
-        "ddim(eta=0.5)": "ddim(eta=0.5): every step adds fresh noise z",
+        "ddim(eta=0.5)": "ddim(eta=0.5): its steps add fresh noise z",
     }
     law = dv.GaussianDenoiser(schedule, 2.0, 0.5)
     given = [dv.Arm.parse(name) for name in arms]
