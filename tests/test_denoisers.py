@@ -363,6 +363,10 @@ def test_a_part_of_another_kind_is_named(part, value):
         ),
         (lambda: DatasetDenoiser(SCHEDULE, np.full((2, 3), np.inf)), "not finite"),
         (lambda: DatasetDenoiser(SCHEDULE, np.ones((2, 3), complex)), "allowed are real numbers"),
+        (
+            lambda: MixtureDenoiser(SCHEDULE, [0.0], [1.0], [1.0])(torch.ones(2, 3), 1),
+            "x has shape (2, 3), 3 values a sample; the data have 1",
+        ),
         (lambda: pictures(labels=KINDS + 1), "labels are 1…3; allowed are 12 integers"),
         (lambda: pictures(labels=KINDS - 1), "labels are -1…1"),
         (lambda: pictures(labels=KINDS / 2), "labels are float64"),

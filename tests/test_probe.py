@@ -76,6 +76,17 @@ def test_the_two_loops_of_the_tutorial(denoiser):
         assert errors(probe)[:1] == first
 
 
+def test_a_loop_that_counts_from_0_asks_a_denoiser_that_counts_from_1():
+    """Said, or seen at its first time. Kills: every answer about the state before."""
+    source = ETA.replace("ETA", "0.0").replace("model(x, t)", "model(x, torch.tensor([t - 1]))")
+    source = source.replace("TIMES", str(EXACT.times().tolist()))
+    ends = [
+        run_of(source, dataset(), time=time)[1].dataset["samples"] for time in ("auto", "index0")
+    ]
+    plain = run_of(source.replace("t - 1", "t"), dataset(), time="index")[1].dataset["samples"]
+    assert ends[0].equals(ends[1]) and ends[0].equals(plain)
+
+
 def test_nothing_changes():
     """Same bits with and without, and the generator where it would be.
 

@@ -19,12 +19,10 @@ from diffviz.diffusion.exact import DatasetDenoiser, GaussianDenoiser, MixtureDe
 from diffviz.diffusion.gaussian import gaussian_trajectory
 from diffviz.diffusion.law import DataLaw
 from diffviz.diffusion.rules import DEFAULT_ARMS, Arm, ddim, ddpm
-from diffviz.diffusion.sampler import sample
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.errors import InputError, RunFileError
 from diffviz.recording.dataset import frame_times, snapshot_times
 from diffviz.recording.record import record
-from diffviz.recording.recorder import Recorder
 from diffviz.recording.references import bands
 from diffviz.recording.run import BANDS, Run
 
@@ -76,84 +74,11 @@ def test_recorded_curves_agree_with_the_exact_recursion(mean, std, T, scale, eta
     assert np.isnan(residual["std"][-1]) and np.isnan(eps["std"][-1])
 
 
-def walk(denoiser, n, seed=3):
-    """All steps, all states (S+1, A, n, D), and their statistics."""
-    g = torch.Generator().manual_seed(seed)
-    x_T = torch.randn(n, *denoiser.sample_shape, generator=g)
-    steps = list(sample(denoiser, SCHEDULE, x_T, g))
-    recorder = Recorder(SCHEDULE, SCHEDULE.times(), 3, n, denoiser.sample_shape, law=denoiser.law)
-    for step in steps:
-        recorder.observe(step)
-    stats = recorder.finish(steps[-1].x_next)
-    states = np.stack([s.x.numpy() for s in steps] + [steps[-1].x_next.numpy()])
-    return steps, states, stats
-
-
-def test_every_statistic_by_its_definition():
-    """On images, against numpy and scipy applied to the states. Kills: pooled, between and within
-    swapped; a mean of stds for the root mean square; D of another quantity."""
-    denoiser = DatasetDenoiser(SCHEDULE, images())
-    steps, states, stats = walk(denoiser, 6)
-    bars = SCHEDULE.alpha_bars[SCHEDULE.times()]
-    flat = states.reshape(*states.shape[:3], -1).astype(np.float64)
-    for i in (0, 13, 40):
-        for a in range(3):
-            x = flat[i, a]
-            assert stats.moments.std[a, 0, i] == pytest.approx(x.std(ddof=1), rel=1e-9)
-            assert stats.moments.skewness[a, 0, i] == pytest.approx(
-                scipy.stats.skew(x, axis=None), rel=1e-6, abs=1e-9
-            )
-            d = scipy.stats.kstest(x.reshape(-1), "norm").statistic
-            assert stats.ks[a, 0, i] == pytest.approx(d, abs=1e-9)
-            between = x.var(axis=0, ddof=1).mean()
-            assert stats.between.variance[a, i].mean() == pytest.approx(between, rel=1e-9)
-            within = x.var(axis=1, ddof=1).mean()
-            assert stats.within[a, i] / stats.n == pytest.approx(within, rel=1e-9)
-    for i, step in enumerate(steps):
-        eps = step.eps.numpy().astype(np.float64)
-        assert stats.moments.mean[0, 1, i] == pytest.approx(eps[0].mean(), abs=1e-9)
-        r = (flat[i] - np.sqrt(bars[i]) * flat[-1]) / np.sqrt(1 - bars[i])
-        assert stats.moments.std[:, 2, i] == pytest.approx(
-            r.reshape(3, -1).std(axis=1, ddof=1), rel=1e-5
-        )
-        z = step.z.numpy().astype(np.float64)
-        assert stats.drawn.std[i] == pytest.approx(z.std(ddof=1), rel=1e-9)
-        d = scipy.stats.kstest(z.reshape(-1), "norm").statistic
-        assert stats.noise_ks[i] == pytest.approx(d, abs=1e-9)
-
-
 @pytest.fixture(scope="module")
 def pictures():
     """A run of images in which all samples and all times are kept."""
     denoiser = DatasetDenoiser(SCHEDULE, images(), np.arange(30) % 3, ("a", "b", "c"))
     return denoiser, record(denoiser, SCHEDULE, n=10, **QUIET).dataset
-
-
-def test_samples_frames_and_stds_are_of_the_same_states(pictures):
-    """Kills: snapshots out of order, frames of other times or samples, a distance without √ᾱ, a
-    noise level that is another quantity's."""
-    denoiser, data = pictures
-    x = data["snapshots"].values.astype(np.float64)
-    flat = x.reshape(*x.shape[:3], -1)
-    bars = SCHEDULE.alpha_bars[data["t"].values]
-    np.testing.assert_allclose(x[:, -1], data["samples"], atol=2**-12)
-    np.testing.assert_array_equal(data["frame_t"], data["t"])  # up to 250 steps: all of them
-    assert data["frames"].shape == (3, 41, 8, 3, 4, 4) and data["frames"].dtype == np.uint8
-    expected = (np.clip(x[:, :, :8], -1, 1) + 1) * 127.5
-    assert np.abs(data["frames"] - expected).max() <= 0.52
-    between = np.sqrt(flat.var(axis=2, ddof=1).mean(axis=-1))
-    np.testing.assert_allclose(data["std_between"], between, atol=3e-4)
-    within = np.sqrt(flat.var(axis=3, ddof=1).mean(axis=-1))
-    np.testing.assert_allclose(data["std_within"], within, atol=3e-4)
-    center = np.sqrt(bars)[:, None, None] * denoiser.law.mean.reshape(-1)
-    distance = np.sqrt(((flat - center) ** 2).mean(axis=(2, 3)))
-    np.testing.assert_allclose(data["distance_to_mean"], distance, atol=3e-4)
-    noise = flat[:, :-1] / np.sqrt(bars)[:-1, None, None] - flat[:, -1:]  # per unit of signal
-    level = noise.reshape(3, 40, -1).std(axis=2, ddof=1)
-    np.testing.assert_allclose(data["noise_level"][:, :-1], level, rtol=5e-3, atol=5e-3)
-    told = np.sqrt((1 - bars) / bars)
-    np.testing.assert_allclose(data["reference_noise_level"], told, rtol=1e-9)
-    assert data["histogram"].sel(quantity="x").sum("bin").values == pytest.approx(10 * 48)
 
 
 def test_snapshots_are_at_the_tutorials_times():
@@ -187,25 +112,6 @@ def test_the_usual_block_and_what_is_kept_of_it():
         assert (run.spec.block, run.dataset.sizes["sample"]) == (block, n)
 
 
-def test_the_map_is_the_plane_of_the_first_two_principal_components(pictures):
-    """Against numpy's SVD of the data; up to the sign of a component. Kills: the last components,
-    data that are not centred, a std without the noise."""
-    denoiser, data = pictures
-    points = denoiser.law.points.reshape(30, -1).astype(np.float64)
-    _, values, rows = np.linalg.svd(points - points.mean(axis=0))
-    bars = SCHEDULE.alpha_bars[data["t"].values]
-    x = data["snapshots"].values.astype(np.float64).reshape(3, 41, 10, -1)
-    for j in range(2):
-        there = (x - np.sqrt(bars)[:, None, None] * points.mean(axis=0)) @ rows[j]
-        sign = np.sign((there * data["map"].values[..., j]).sum())
-        np.testing.assert_allclose(sign * data["map"][..., j], there, atol=2e-3)
-        spread = np.sqrt(bars * values[j] ** 2 / 30 + 1 - bars)
-        np.testing.assert_allclose(data["map_std"][:, j], spread, rtol=1e-6)
-        cloud = np.sort(sign * data["map_data"].values[:, j])
-        np.testing.assert_allclose(cloud, np.sort((points - points.mean(axis=0)) @ rows[j]), 1e-4)
-    assert data["map"].dims == ("arm", "t", "map_sample", "plane")
-
-
 def test_a_map_of_modes_and_of_none():
     """Modes with their own width; numbers have no plane, nor samples that are no pictures frames.
     Kills: the width of a mode left out of the cloud."""
@@ -228,38 +134,6 @@ def test_more_coordinates_than_are_followed():
     np.testing.assert_allclose(data["distance_to_mean"].sel(t=0), distance, rtol=0.03)
     between = np.sqrt(x_0.var(axis=1, ddof=1).mean(axis=1))
     np.testing.assert_allclose(data["std_between"].sel(t=0), between, rtol=0.03)
-
-
-def test_injected_noise_is_measured_where_there_is_some():
-    """noise_std is the std of the draw itself times λσ; z = 0 and DDIM inject nothing and have no
-    KS. Kills: the theory for the draw, σ of t + 1, a KS or p of what is not there."""
-    arms = [*DEFAULT_ARMS, Arm("half", ddpm(), 0.5)]
-    d = record(GAUSSIAN, SCHEDULE, arms=arms, n=400, **QUIET).dataset
-    expected = np.sqrt(SCHEDULE.betas[SCHEDULE.times()[:-2]])
-    ratio = d["noise_std"].sel(arm="ddpm")[:-2] / expected
-    assert (np.abs(ratio - 1) < 5.5 / np.sqrt(800)).all() and ratio.std() > 0.02
-    np.testing.assert_allclose(
-        d["noise_std"].sel(arm="half"), 0.5 * d["noise_std"].sel(arm="ddpm"), rtol=1e-12
-    )
-    assert (d["noise_std"].sel(arm=["z=0", "ddim"])[:, :-1] == 0).all()
-    for name in ("noise_ks", "noise_ks_p", "noise_ks_error"):
-        assert np.isnan(d[name].sel(arm=["z=0", "ddim"])).all()
-        assert np.isfinite(d[name].sel(arm="ddpm")[:-2]).all()
-    assert (d["noise_ks_p"].sel(arm="ddpm")[:-2] > 1e-4).all()
-    assert d["noise_std"].sel(arm="ddpm", t=1) == 0  # no noise in the last step
-
-
-def test_a_p_value_stands_only_where_values_are_independent(pictures):
-    """Of the residual, not of the pixels of x_t nor of ε̂. Kills: a p of dependent values."""
-    _, data = pictures
-    p = data["ks_normal_p"]
-    assert np.isnan(p.sel(quantity=["x", "eps"])).all()
-    assert np.isfinite(p.sel(quantity="residual")[:, :-1]).all()
-    d, n = (
-        data[name].sel(quantity="residual", arm="z=0", t=20) for name in ("ks_normal", "values")
-    )
-    expected = scipy.stats.kstwo.sf(d, n)
-    assert p.sel(quantity="residual", arm="z=0", t=20) == pytest.approx(expected, rel=0.05)
 
 
 def test_marginal_view_separates_right_from_wrong():
@@ -299,14 +173,6 @@ def test_the_shape_of_a_number_is_a_shape():
     """Kills: an empty shape taken for none given, so that images are made of numbers."""
     run = record(lambda x, t, context=None: x, SCHEDULE, n=8, sample_shape=(), **QUIET)
     assert run.spec.sample_shape == () and run.dataset["samples"].shape[2:] == ()
-
-
-def test_a_subset_of_steps_names_the_times_visited():
-    d = record(GAUSSIAN, SCHEDULE, n=64, steps=7, **QUIET).dataset
-    np.testing.assert_array_equal(d["t"], SCHEDULE.times(7))
-    np.testing.assert_allclose(
-        d["reference_std"], GAUSSIAN.law.moments(SCHEDULE.alpha_bars[d["t"]])["std"]
-    )
 
 
 def test_what_is_watched_is_what_is_recorded():
@@ -553,41 +419,6 @@ def test_the_default_dtype_changes_no_run(pictures):
     finally:
         torch.set_default_dtype(torch.float32)
     assert again.dataset.equals(data)
-
-
-def test_blocks_add_up_to_the_whole():
-    """Statistics of blocks of 16, 16 and 8 are those of their samples together: of all kinds, and
-    of what lies nearest. Kills: a mean of means, blocks of different size weighted alike, only the
-    first block's distances, the last one's hits or classes."""
-    denoiser = DatasetDenoiser(SHORT, images(12), np.arange(12) % 3, ("a", "b", "c"))
-    d = record(denoiser, SHORT, n=40, block=16, **QUIET).dataset
-    assert d.attrs["blocks"] == 3
-    x_0 = d["samples"].values.astype(np.float64).reshape(3, 40, -1)
-    at_end = d.sel(t=0, quantity="x")
-    np.testing.assert_allclose(at_end["mean"], x_0.mean((1, 2)), atol=1e-9)
-    np.testing.assert_allclose(at_end["std"], x_0.reshape(3, -1).std(1, ddof=1), rtol=1e-9)
-    np.testing.assert_allclose(d["std_between"].sel(t=0) ** 2, x_0.var(1, ddof=1).mean(1), 1e-9)
-    np.testing.assert_allclose(d["std_within"].sel(t=0) ** 2, x_0.var(2, ddof=1).mean(1), 1e-9)
-    assert (at_end["histogram"].sum("bin") == 40 * 48).all() and (at_end["values"] == 1920).all()
-    points = denoiser.law.points.reshape(12, -1)
-    apart = np.sqrt(((x_0[:, :, None] - points) ** 2).mean(axis=-1))
-    nearest = apart.argmin(axis=2)
-    np.testing.assert_allclose(d["nearest_distance"], apart.min(axis=2).mean(axis=1), rtol=1e-4)
-    for a in range(3):
-        assert d["distinct_nearest"][a] == len(set(nearest[a]))
-        np.testing.assert_array_equal(
-            d["class_count"][a], np.bincount(nearest[a] % 3, minlength=3)
-        )
-        exact = scipy.stats.kstest(x_0[a].reshape(-1), "norm").statistic
-        assert abs(at_end["ks_normal"][a] - exact) <= at_end["ks_normal_error"][a] + 1e-9
-    z = d["noise_std"].sel(arm="ddpm")[0] / np.sqrt(SHORT.betas[SHORT.T])
-    assert z == pytest.approx(1, abs=5 / np.sqrt(2 * 1920)) and d["map"].shape[2] == 40
-    law = denoiser.law.marginal(SHORT.alpha_bars[3])
-    x_3 = d["snapshots"].sel(snapshot=3).values.astype(np.float64).reshape(3, -1)
-    for a in range(3):
-        exact = scipy.stats.kstest(x_3[a], law.cdf).statistic
-        near = d["ks_marginal_error"].sel(t=3)[a] + 2e-3  # snapshots are rounded
-        assert abs(d["ks_marginal"].sel(t=3)[a] - exact) <= near
 
 
 def test_diversity_counts_modes():

@@ -69,7 +69,8 @@ def solver(n=20, eta=0.0, answer="eps", schedule=LONG, told=lambda t: t - 1, cha
 
 
 def ancestral(variance="beta", schedule=SCHEDULE, told=lambda t: t, through=False, clip=False,
-              end=lambda x: x, last=1, to=0, hand=lambda model, x, t: model(x, t)):  # fmt: skip
+              end=lambda x: x, last=1, to=0, hand=lambda model, x, t: model(x, t),
+              after=lambda x: x):  # fmt: skip
     """DDPM, by ε̂ or through x̂_0, every table in float32."""
     beta, alpha, bars = (
         torch.tensor(v).float() for v in (schedule.betas, schedule.alphas, schedule.alpha_bars)
@@ -87,7 +88,7 @@ def ancestral(variance="beta", schedule=SCHEDULE, told=lambda t: t, through=Fals
             else:
                 mean = (x - beta[t] / (1 - bars[t]).sqrt() * e) / alpha[t].sqrt()
             std = beta[t] if variance == "beta" else beta[t] * (1 - bars[t - 1]) / (1 - bars[t])
-            x = mean + (t > last) * std.sqrt() * torch.randn_like(x)
+            x = after(mean + (t > last) * std.sqrt() * torch.randn_like(x))
         return end(x)
 
     return sample
@@ -494,6 +495,12 @@ def half_of_them(x):
     return torch.cat([torch.randn_like(x[:4]), torch.zeros_like(x[4:])])
 
 
+def in_eight_bits(model, shape):
+    """x itself is clipped in every step, and on a cosine schedule all of it at the first."""
+    loop = ancestral(schedule=NoiseSchedule.cosine(200), after=lambda x: x.clamp(-1, 1))
+    return ((loop(model, shape) + 1) * 127.5).to(torch.uint8)
+
+
 @pytest.mark.parametrize(
     ("sampler", "schedule", "want", "behaves"),
     [
@@ -509,6 +516,7 @@ def half_of_them(x):
         (ancestral(last=2, to=1), SCHEDULE, "time-ends-early", True),
         (ancestral("posterior", last=2, to=1), SCHEDULE, "time-ends-early", True),
         (ancestral(last=0), SCHEDULE, "noise-last-step", True),
+        (in_eight_bits, NoiseSchedule.cosine(200), "x-clipped", False),
         (from_picture(off=-400), LONG, "start-level", False),
         (painted(root=False), LONG, "level-low", False),
         (flow(False, 1000.0, tell=lambda t, s: s), LONG, "time-off-by-one", True),

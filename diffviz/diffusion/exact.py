@@ -201,7 +201,11 @@ class _Components:
         self.squares, self.variances = (self.points**2).sum(dim=1), torch.from_numpy(stds**2)
 
     def answer(self, x: Tensor, alpha_bar: float, prior: Tensor) -> Tensor:
-        """ε̂ of ``x`` (B, *D), given the log of the weights ``prior`` (B, K)."""
+        """ε̂ of ``x`` (B, *D), given the log of the weights ``prior`` (B, K).
+
+        Raises:
+            InputError: samples of another size than the data.
+        """
         center, points, squares, own = (
             part.to(x.device) for part in (self.center, self.points, self.squares, self.variances)
         )
@@ -210,6 +214,11 @@ class _Components:
         constant = -alpha_bar / 2 * squares[:, None] / v - points.shape[1] / 2 * v.log()
         alike = bool((own == own[0]).all())  # then |y|² is the same for all
         flat = x.flatten(1) if x.ndim > 1 else x[:, None]
+        if flat.shape[1] != points.shape[1]:
+            raise InputError(
+                f"x has shape {tuple(x.shape)}, {flat.shape[1]} values a sample; the data have "
+                f"{points.shape[1]}"
+            )
         eps = torch.empty_like(flat)
         # The float64 arrays take at most PART bytes; matrix products gain from long rows.
         length = max(1, 2 * PART // max(points.shape))

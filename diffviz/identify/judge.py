@@ -34,6 +34,8 @@ VISIBLE = {
     "time-index-wraps", "time-order", "time-of-another-state", "not-linear",
 }  # fmt: skip
 """What the law of the states sees if it does any harm."""
+CLIPPED = 0.2
+"""From this share of the calls with many values at the largest one on, x_t itself is clipped."""
 OF_ROUNDING = {"x0-clipped", "noise-not-normal", "noise-correlated"}
 """What states of half precision look like."""
 TERMS = ("x-coefficient", "eps-coefficient", "noise-scale")
@@ -171,11 +173,11 @@ def _settled(law: Behaviour, found: list[Finding], schedule: NoiseSchedule) -> l
         replace(item, severity="error") if item.id == "not-linear" else item for item in found
     ]
     clear = {*CAUSES, *TERMS, "time-order", "noise-missing", "start-not-normal", "half-precision"}
-    if law.kind == "noise" and not {item.id for item in found} & clear:
-        found = [*_elsewhere(law, schedule), *found]
-    if law.lab.loop.clipped > 0.5:
+    if law.lab.loop.clipped > CLIPPED:
         found = [item for item in found if item.id != "not-linear"]
         found = [Finding("x-clipped", "error", "", _span(law, schedule)), *found]
+    elif law.kind == "noise" and not {item.id for item in found} & clear:
+        found = [*_elsewhere(law, schedule), *found]
     return found + _law(law, schedule)
 
 

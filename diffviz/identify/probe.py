@@ -141,6 +141,9 @@ class Probe:
         self._last: Tensor | None = None
         self._first: tuple[Any, ...] | None = None
         self._precision = 0.0
+        # A denoiser of diffviz counts its times from 1.
+        counts = isinstance(getattr(model, "schedule", None), NoiseSchedule)
+        self._shift: int | None = (0 if time not in ("auto", "index0") else None) if counts else 0
         self._begun = clock.perf_counter()
 
     def __getattr__(self, name: str) -> Any:
@@ -163,6 +166,9 @@ class Probe:
     def __call__(self, *arguments: object, **keywords: object) -> Any:
         """The model's answer, bit for bit.
 
+        A denoiser of diffviz counts from 1: of a loop that counts from 0, by ``time`` or by its
+        first time T − 1, it is given t + 1.
+
         A batch that holds every sample twice or three times, as guidance makes it, is one batch
         with as many answers; so are several calls with one x and t. Of calls with one t and
         another x, as a corrector makes them, the last is the one that the step starts from.
@@ -172,10 +178,17 @@ class Probe:
             what = f"{x.dtype} {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
             raise InputError(f"the loop passed {what} as x; allowed is a float tensor (B, *D)")
         value, floating = passed_time(t)
+        if self._shift is None:
+            self._shift = int(self.time == "index0" or value == self.schedule.T - 1)
         state = x.detach().clone()  # a model may work in place
         if self._first is None and isinstance(self.model, torch.nn.Module):
             given = tuple(state if a is x else a for a in arguments)
             self._first = state, given, {k: state if a is x else a for k, a in keywords.items()}
+        if self._shift:
+            later: Any = t
+            later = later + 1
+            arguments = tuple(later if a is t else a for a in arguments)
+            keywords = {k: later if a is t else a for k, a in keywords.items()}
         answer = self.model(*arguments, **keywords)
         self.see(state, value, floating, answer)
         return answer

@@ -182,7 +182,8 @@ def levels_along(
     step = np.array(
         [i + 1 + found[0] if found.size else len(now) for i, found in enumerate(below)]
     )
-    if (np.diff(now) < -1e-12 * now[:-1]).mean() > 0.6 or len(set(now.tolist())) < 0.4 * len(now):
+    rises = len(now) > 1 and (np.diff(now) < -1e-12 * now[:-1]).mean() > 0.6
+    if rises or len(set(now.tolist())) < 0.4 * len(now):
         return
     then, size_then = np.append(now, 1.0)[step], np.append(size, 1.0)[step]
     ratio = now / then
