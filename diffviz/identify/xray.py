@@ -26,7 +26,7 @@ from diffviz.errors import InputError
 from diffviz.identify.behaviour import MARGIN, Behaviour, behave
 from diffviz.identify.calls import Loop, Randomness, open_loop
 from diffviz.identify.faults import cheapest
-from diffviz.identify.judge import Measured, judge, shares_of
+from diffviz.identify.judge import CLIPPED, Measured, judge, shares_of
 from diffviz.identify.paths import Reading, Time
 from diffviz.identify.rules import Expected, Levels, closest, levels_along
 from diffviz.identify.steps import (
@@ -297,7 +297,7 @@ def examine(
     generator: torch.Generator,
     randomness: Randomness,
 ) -> Measured | None:
-    """What two runs say of every step; None where consecutive calls are no steps."""
+    """What two runs say of every step; None where consecutive calls are no linear steps."""
 
     def run(reading: Reading, inside: bool) -> Steps | None:
         one: Recorder | None = None
@@ -318,7 +318,7 @@ def examine(
             one = recorder
         return None
 
-    if law.kind == "painted":
+    if law.kind == "painted" or (law.behaves is False and loop.clipped > CLIPPED):
         return None
     # A solver with steps of its own may never end on answers that are no smooth function.
     loop = replace(loop, calls=min(loop.calls, 4 * len(loop.times) + 100))
