@@ -5,7 +5,7 @@ other settings come from ``View.href``; so deep links, the back button and reloa
 control whose value belongs into the address has the id ``kept(name)``, and that is all it needs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
@@ -120,6 +120,19 @@ def pages(linked: bool = False) -> dict[str, str]:
     """The path of every page by its name; only those of the navigation, which have an order."""
     found = dash.page_registry.values()
     return {p["name"]: p["path"] for p in found if p["order"] is not None or not linked}
+
+
+def tab(key: str) -> Callable[..., str]:
+    """The title of the browser's tab, ``dashboard.<key>`` in the language of the address."""
+
+    def title(**_: str) -> str:
+        if flask.request.is_json:  # the page is asked for by a callback
+            view = View.parse(key, dash.ctx.inputs.get("_pages_location.search"))
+        else:
+            view = View.read(key, flask.request.args)
+        return f"{view.say(key)} · diffviz"
+
+    return title
 
 
 def page(view: View, *children: Component | None) -> dmc.MantineProvider:

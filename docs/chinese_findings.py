@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from diffviz.files.catalogue import catalogue
+from diffviz.files.catalogue import catalogue, class_name
 
 HERE = Path(__file__).parent.resolve()
 ENGLISH = HERE / "findings"
@@ -110,6 +110,8 @@ class Page:
         for name, text in texts.items():
             if name.startswith("findings.measure.") and text == values.get("measure"):
                 values["measure"] = translated[name]
+        if "mode" in values:
+            values["mode"] = class_name(values["mode"], "zh")
         chinese = FIELD.sub(lambda field: values[field[1]], translated[f"{key}.text"])
         title, place = translated[f"{key}.title"], values["place"]
         whole = translated["story.list.finding"]

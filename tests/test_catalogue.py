@@ -5,7 +5,8 @@ import string
 
 import pytest
 
-from diffviz.files.catalogue import LANGUAGES, catalogue, text
+from diffviz.files.catalogue import LANGUAGES, catalogue, class_name, text
+from diffviz.sprites.make import CLASSES
 
 KEYS = sorted(catalogue(LANGUAGES[0]))
 
@@ -74,6 +75,15 @@ def test_every_picture_has_a_title_and_a_caption():
 
     for name in NAMES:
         assert {f"figures.{name}.title", f"figures.{name}.caption"} <= set(KEYS)
+
+
+def test_classes_have_names_in_every_language():
+    """Kills: a class of the sprites that stays English, a foreign name that is changed."""
+    named = [class_name(name, "zh") for name in (*CLASSES, "mode -1.5", "class 3")]
+    assert all(re.match("[一-鿿]", name) for name in named) and len(set(named)) == len(named)
+    assert [class_name(name, "en") for name in CLASSES] == list(CLASSES)
+    assert class_name("mode -1.5", "zh") == "模式 -1.5"
+    assert class_name("<b> x", "zh") == "<b> x"
 
 
 def test_fields_are_filled_in():

@@ -177,12 +177,15 @@ def test_every_page_is_registered_and_those_of_the_navigation_in_order(guest):
 @pytest.mark.parametrize("language", ["en", "zh"])
 @pytest.mark.parametrize("page", [*PAGES, "nowhere"])
 def test_every_page_speaks_the_language_of_its_address(guest, page, language):
-    """Kills: a page without a heading, or with one of the other language; an address that leads
-    nowhere and is no page.
+    """Kills: a page without a heading, or with one of the other language; a tab that stays
+    English; an address that leads nowhere and is no page.
     """
     answer = guest.page(PAGES.get(page, "/no/where"), f"?lang={language}&theme=dark")
     key = {"compare": "compare.lead", "nowhere": "not_found.title"}.get(page, f"{page}.title")
     assert json.dumps(text(f"dashboard.{key}", language), ensure_ascii=False)[1:-1] in answer
+    tab = {"lesson": "lesson.title", "nowhere": "not_found.title"}.get(page, f"nav.{page}")
+    title = f"{text(f'dashboard.{tab}', language)} · diffviz"
+    assert f'"title":{json.dumps(title, ensure_ascii=False)}' in answer
     assert '"forceColorScheme":"dark"' in answer
     assert guest.ask("/no/where")[0] == 200
 

@@ -218,6 +218,21 @@ def test_a_notebook_is_whole_python_with_its_imports_in_it(page):
     assert len(code) >= len(translations.cells(text))
 
 
+def test_the_helpers_of_a_notebook_take_what_those_of_a_page_take():
+    """Kills: an argument that a cell gives and a notebook does not know."""
+    helpers = ast.parse((DOCS / "_ext" / "notebook_helpers.py").read_text(encoding="utf-8"))
+    page = ast.parse((DOCS / "_ext" / "lesson.py").read_text(encoding="utf-8"))
+
+    def names(module):
+        return {
+            f.name: [a.arg for a in (*f.args.args, *f.args.kwonlyargs)]
+            for f in module.body
+            if isinstance(f, ast.FunctionDef) and not f.name.startswith("_")
+        }
+
+    assert names(helpers) == names(page)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", LESSONS)
 def test_a_notebook_runs_from_top_to_bottom(page, tmp_path):

@@ -359,3 +359,5 @@ def test_a_finding_is_a_value():
         "evidence": {"found": 0.5},
     }
     assert "丢失" in finding.text("zh")
+    lost = Finding("mode-lost", "error", "z=0", (0, 0), evidence | {"mode": "hero"})
+    assert "英雄 在样本中" in lost.text("zh") and "hero makes up" in lost.message

@@ -30,7 +30,7 @@ from diffviz.errors import InputError
 from diffviz.figures import caption, theme
 from diffviz.recording.run import Run
 
-register_page(__name__, path="/", name="compare", title="diffviz: compare", order=0)
+register_page(__name__, path="/", name="compare", title=shell.tab("nav.compare"), order=0)
 
 PLOTS = {"map": 3, "mean": 4, "stds": 4, "ks": 4, "dial": 5, "distance": 3, "histogram": 4}
 """Drawn at once: name → the lesson that explains it."""

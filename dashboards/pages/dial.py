@@ -17,7 +17,7 @@ from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.figures import theme
 from diffviz.figures.density import density_figure
 
-register_page(__name__, path="/dial", name="dial", title="diffviz: noise dial", order=3)
+register_page(__name__, path="/dial", name="dial", title=shell.tab("nav.dial"), order=3)
 
 PLACES = {"ddpm": (1.0, 1.0), "flow": (0.0, 0.5), "mistake": (0.0, 1.0)}
 """(λ, c) of what everybody knows."""

@@ -13,7 +13,7 @@ from dashboards.shell import View
 from dashboards.stage import canvas, clock, moving, player, told
 from diffviz.recording.run import Run
 
-register_page(__name__, path="/guess", name="guess", title="diffviz: guess first", order=1)
+register_page(__name__, path="/guess", name="guess", title=shell.tab("nav.guess"), order=1)
 
 LETTERS = "ABCDEFGH"
 

@@ -8,7 +8,7 @@ from dash.development.base_component import Component
 from dashboards import shell
 from dashboards.shell import View
 
-register_page(__name__, path="/lesson", name="lesson", title="diffviz: lessons")
+register_page(__name__, path="/lesson", name="lesson", title=shell.tab("lesson.title"))
 
 FILES = ("1-noising", "2-sampling", "3-experiment", "4-measuring", "5-why", "6-training", "7-fast")
 

@@ -8,7 +8,7 @@ from dash.development.base_component import Component
 from dashboards import shell
 from dashboards.shell import View
 
-register_page(__name__, path="/404", title="diffviz: not found")
+register_page(__name__, path="/404", title=shell.tab("not_found.title"))
 
 
 def layout(**query: Any) -> Component:

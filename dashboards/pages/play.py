@@ -9,7 +9,7 @@ from dashboards import shell
 from dashboards.shell import View
 from diffviz.play.plane import PRESETS, options
 
-register_page(__name__, path="/play", name="play", title="diffviz: play", order=2)
+register_page(__name__, path="/play", name="play", title=shell.tab("nav.play"), order=2)
 
 
 def layout(**query: Any) -> Component:

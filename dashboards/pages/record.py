@@ -13,9 +13,10 @@ from dashboards.shelf import RECORDED, setting, shelf
 from dashboards.shell import View
 from diffviz.diffusion.schedule import KINDS
 from diffviz.errors import InputError
+from diffviz.files.catalogue import class_name
 from diffviz.sprites.make import CLASSES
 
-register_page(__name__, path="/record", name="record", title="diffviz: record", order=6)
+register_page(__name__, path="/record", name="record", title=shell.tab("nav.record"), order=6)
 
 ARMS = ("ddpm", "z=0", "ddim", "ddpm/posterior", "ddpm*0.5", "ddpm*1.2", "ddim(eta=0.5)")
 USUAL = {"gaussian": "2,0.5", "mixture": "-1,0.2,0.7;1.5,0.3,0.3"}
@@ -79,7 +80,7 @@ def _form(view: View) -> Component:
         number("n", 1, 1_000_000, value=SAMPLES["network"]),
         number("seed", 0, 2**32 - 1, value=0),
     ]
-    classes = {name: view.say(f"record.class.{name}") for name in CLASSES}
+    classes = {name: class_name(name, view.language) for name in CLASSES}
     schedules = {kind: view.say(f"schedule.{kind}") for kind in KINDS}
     steps = [
         number("T", 1, 10_000, placeholder="500"),

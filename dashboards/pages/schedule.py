@@ -21,7 +21,9 @@ from diffviz.figures.schedule import schedule_figure
 from diffviz.files.images import data_uri, from_uint8, to_uint8
 from diffviz.sprites.make import make_sprites
 
-register_page(__name__, path="/schedule", name="schedule", title="diffviz: schedule", order=4)
+register_page(
+    __name__, path="/schedule", name="schedule", title=shell.tab("nav.schedule"), order=4
+)
 
 LARGEST_T = 4000
 SPRITES, OFFERED = 200, 12

@@ -24,7 +24,7 @@ from diffviz.files.images import data_uri
 from diffviz.identify import zoo, zoo_results
 from diffviz.identify.zoo_results import Result
 
-register_page(__name__, path="/xray", name="xray", title="diffviz: x-ray", order=5)
+register_page(__name__, path="/xray", name="xray", title=shell.tab("nav.xray"), order=5)
 
 SIGNS = {"+": ("wrong", "✗ "), "-": ("right", "✓ "), " ": ("", "  ")}
 

@@ -26,7 +26,7 @@ from diffviz.diagnosis.verdicts import (
     on_the_way,
     verdicts,
 )
-from diffviz.files.catalogue import text
+from diffviz.files.catalogue import class_name, text
 from diffviz.recording.run import Run
 
 Array = NDArray[np.float64]
@@ -79,6 +79,8 @@ class Finding:
         if "measure" in values:
             measure = values["measure"]
             values["measure"] = text(f"findings.measure.{measure}", language)
+        if "mode" in values:
+            values["mode"] = class_name(str(values["mode"]), language)
         body = text(f"findings.{self.id}.text", language, **values)
         if self.arm:
             where = text("story.list.place", language, arm=self.arm, where=where)

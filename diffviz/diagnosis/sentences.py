@@ -13,7 +13,7 @@ import numpy as np
 from diffviz.diagnosis.bands import CURVES, band, curve, reference
 from diffviz.diagnosis.numbers import dial_readings
 from diffviz.diagnosis.verdicts import LESS, LEVEL, Codes, Verdicts, on_the_way, verdicts
-from diffviz.files.catalogue import text
+from diffviz.files.catalogue import class_name, text
 from diffviz.recording.run import Run
 
 ENOUGH = 8
@@ -174,7 +174,7 @@ def _kinds(run: Run, arm: int, language: str) -> list[str]:
         if lost.size:
             best = int(counts[:, lost[0]].argmax())
             there = [k for k in lost if counts[best, k] >= ENOUGH][:3]
-            names = [str(run.dataset["class"].values[k]) for k in there]
+            names = [class_name(str(run.dataset["class"].values[k]), language) for k in there]
             values = {"names": listed(names, language), "other": run.arms[best]}
             said.append(text("story.end.lost", language, **values))
     if "distinct_nearest" in run.dataset:

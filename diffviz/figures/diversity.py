@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from diffviz.figures import theme
-from diffviz.files.catalogue import text
+from diffviz.files.catalogue import class_name, text
 from diffviz.recording.run import Run
 
 Array = NDArray[np.float64]
@@ -64,6 +64,7 @@ def diversity_data(run: Run) -> DiversityData | None:
 def diversity_figure(data: DiversityData, language: str = "en") -> go.Figure:
     """Bars per arm; the classes only where there are any."""
     names = ("distinct", "distance", "classes") if data.classes else ("distinct", "distance")
+    classes = [theme.label(class_name(name, language)) for name in data.classes]
     figure = theme.panels(
         [text(f"figures.diversity.{name}", language) for name in names],
         language,
@@ -74,7 +75,7 @@ def diversity_figure(data: DiversityData, language: str = "en") -> go.Figure:
         shown = theme.label(name)
         bars = [([shown], [data.distinct[a]]), ([shown], [data.distance[a]])]
         if data.classes:
-            bars.append(([theme.label(c) for c in data.classes], list(data.share[a])))
+            bars.append((classes, list(data.share[a])))
         for panel, (x, y) in enumerate(bars):
             x_axis, y_axis = theme.axes(panel)
             figure.add_bar(
@@ -92,7 +93,7 @@ def diversity_figure(data: DiversityData, language: str = "en") -> go.Figure:
     theme.add_level(figure, 0, data.expected, text("figures.diversity.expected", language))
     if data.classes:
         figure.add_bar(
-            x=[theme.label(name) for name in data.classes],
+            x=classes,
             y=data.reference_share,
             error_y={"array": data.chance, "color": theme.REFERENCE},
             name=text("figures.diversity.share", language),

@@ -33,3 +33,9 @@ def _flat(table: dict, prefix: str) -> dict[str, str]:
 def text(key: str, language: str, **values: object) -> str:
     """The text of ``key`` with its fields filled in."""
     return catalogue(language)[key].format(**values)
+
+
+def class_name(name: str, language: str) -> str:
+    """A class in words: of our own sprites, ``mode 3``, ``class 3``; others keep their name."""
+    first, space, rest = name.partition(" ")
+    return catalogue(language).get(f"figures.class.{first}", first) + space + rest

@@ -34,7 +34,7 @@ from diffviz.figures import theme
 from diffviz.figures.histogram import histogram_data
 from diffviz.figures.map import map_data
 from diffviz.files.atomic import replacing
-from diffviz.files.catalogue import LANGUAGES, catalogue, text
+from diffviz.files.catalogue import LANGUAGES, catalogue, class_name, text
 from diffviz.play import plane
 from diffviz.recording.run import Run
 from diffviz.report import embedding
@@ -350,6 +350,7 @@ def template(name: str) -> Any:
     environment.globals.update(
         both=embedding.both,
         in_languages=in_languages,
+        kind=lambda name: in_languages({code: class_name(name, code) for code in LANGUAGES}),
         number=number,
         languages=LANGUAGES,
         words=lambda key, code: catalogue(code)[f"report.{key}"],

@@ -22,7 +22,7 @@ from diffviz.figures import plot, theme
 from diffviz.figures.schedule import schedule_figure
 from diffviz.figures.strips import StripsData, strips_figure
 from diffviz.figures.theme import CONFIG, NARROW, TEXT
-from diffviz.files.catalogue import LANGUAGES, text
+from diffviz.files.catalogue import LANGUAGES, class_name, text
 from diffviz.files.images import to_uint8
 from diffviz.report.embedding import figure_json, script_json
 
@@ -192,12 +192,15 @@ def tiles(
     if not len(times):
         samples = list(range(shape[1]))
         data = StripsData(list(rows), np.array([at]), samples, pixels[:, None], False)
-        return strip(data, en=en, zh=zh)
-    data = StripsData(list(rows), np.asarray(times), [0], pixels[:, :, None], False)
+    else:
+        data = StripsData(list(rows), np.asarray(times), [0], pixels[:, :, None], False)
     backwards = {"en": "t (data → noise)", "zh": "t（数据 → 噪声）"}
 
     def figure(language: str) -> go.Figure:
-        drawn = strips_figure(data, language)
-        return drawn.update_xaxes(title_text=backwards[language]) if times[0] == 0 else drawn
+        named = [class_name(row, language) for row in rows]
+        drawn = strips_figure(data._replace(arms=named), language)
+        if len(times) and times[0] == 0:
+            drawn.update_xaxes(title_text=backwards[language])
+        return drawn
 
     return draw(figure, en=en, zh=zh)

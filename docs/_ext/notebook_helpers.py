@@ -7,6 +7,7 @@ import diffviz as dv
 from diffviz.diffusion.names import shipped, shipped_weights
 from diffviz.figures.schedule import schedule_figure
 from diffviz.figures.strips import StripsData, strips_figure
+from diffviz.files.catalogue import class_name
 from diffviz.files.images import to_uint8
 
 LANGUAGE = "en"
@@ -35,8 +36,9 @@ def strip(data, *, en, zh):
     return strips_figure(data, LANGUAGE)
 
 
-def tiles(images, rows, times=(), *, en, zh):
+def tiles(images, rows, times=(), *, at=0, en, zh):
     """Images (rows, columns, 3, H, W) in [-1, 1] as a table, in the fixed range."""
+    rows = [class_name(row, LANGUAGE) for row in rows]
     flat = images.reshape(-1, *images.shape[2:]).astype(np.float32)
     pixels = to_uint8(flat)
     pixels = pixels.reshape(*images.shape[:2], *pixels.shape[1:])
@@ -44,8 +46,11 @@ def tiles(images, rows, times=(), *, en, zh):
         data = StripsData(list(rows), np.asarray(times), [0], pixels[:, :, None], False)
     else:
         samples = list(range(images.shape[1]))
-        data = StripsData(list(rows), np.zeros(1, int), samples, pixels[:, None], False)
-    return strips_figure(data, LANGUAGE)
+        data = StripsData(list(rows), np.array([at]), samples, pixels[:, None], False)
+    figure = strips_figure(data, LANGUAGE)
+    if len(times) and times[0] == 0:
+        figure.update_xaxes(title_text=_word(("t (data → noise)", "t（数据 → 噪声）")))
+    return figure
 
 
 def lines(x, curves, y, *, x_title=None, log="", reference=None, markers=False, zero=True):
