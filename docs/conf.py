@@ -28,7 +28,8 @@ def _sources() -> str:
     digest = sha256()
     folders = ("diffviz", "weights", "docs/gallery")
     files = [p for folder in folders for p in (ROOT / folder).rglob("*")]
-    for path in sorted([*files, HERE / "_ext" / "lesson.py"]):
+    files += [HERE / "_ext" / "lesson.py", HERE / "gallery_pages.py", HERE / "zh" / "gallery.toml"]
+    for path in sorted(files):
         if path.suffix in (".py", ".toml", ".safetensors", ".nc"):
             digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()[:16]

@@ -12,12 +12,16 @@ import os
 import runpy
 import tomllib
 from contextlib import redirect_stdout
+from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import nbformat
 import plotly.graph_objects as go
 from PIL import Image
+
+import diffviz as dv
 
 HERE = Path(__file__).parent.resolve()
 SCRIPTS = HERE / "gallery"
@@ -36,16 +40,21 @@ WORDS = {
         "示例集",
         "脚本",
         "十二个脚本，每个不超过二十行，各配一幅图。页面上的结果都由脚本运行得到，测试会核对其结论。"
-        "代码和图中的文字是英文。",
+        "代码和它输出的文字是英文。",
     ),
 }
+
+
+@cache
+def chinese() -> dict[str, dict[str, str]]:
+    """What the Chinese pages say, by name, and under ``figures`` the words in the pictures."""
+    return tomllib.loads((HERE / "zh" / "gallery.toml").read_text(encoding="utf-8"))
 
 
 def words(name: str, language: str) -> tuple[str, str]:
     """Title and paragraph of a page."""
     if language == "zh":
-        said = tomllib.loads((HERE / "zh" / "gallery.toml").read_text(encoding="utf-8"))[name]
-        return said["title"], said["text"].strip()
+        return chinese()[name]["title"], chinese()[name]["text"].strip()
     docstring = ast.get_docstring(ast.parse(_source(name))) or ""
     title, _, text = docstring.partition("\n\n")
     return title.rstrip("."), text
@@ -55,12 +64,42 @@ def _source(name: str) -> str:
     return (SCRIPTS / f"{name}.py").read_text(encoding="utf-8")
 
 
-def _run(name: str) -> tuple[str, Any]:
-    """What the script prints, and its figure."""
+def _in_chinese(figure: Any) -> Any:
+    """The figure with the English words of its script in Chinese."""
+    found = sorted(chinese()["figures"].items(), key=lambda pair: -len(pair[0]))
+
+    def said(text: str) -> str:
+        for english, word in found:
+            text = text.replace(english, word)
+        return text
+
+    figure = go.Figure(figure)
+    figure.for_each_trace(lambda trace: trace.update(name=said(trace.name or "")))
+    for axis in (*figure.select_xaxes(), *figure.select_yaxes()):
+        axis.title.text = said(axis.title.text or "")
+    return figure
+
+
+def _run(name: str) -> tuple[str, Any, Any]:
+    """What the script prints, and its figure in both languages."""
     printed = io.StringIO()
-    with redirect_stdout(printed):
+    again = {}
+
+    def plot(*of: Any) -> go.Figure:
+        figure = dv.figures.plot(*of)
+        again[id(figure)] = dv.figures.plot(*of, language="zh")
+        return figure
+
+    with redirect_stdout(printed), patch.object(dv, "plot", plot):
         figure = runpy.run_path(str(SCRIPTS / f"{name}.py"))["figure"]
-    if isinstance(figure, go.Figure) and figure.layout.meta is None:  # of the script's own
+    if not isinstance(figure, go.Figure):
+        return printed.getvalue(), figure, figure
+    other = _in_chinese(again.get(id(figure), figure))
+    return printed.getvalue(), _styled(figure), _styled(other)
+
+
+def _styled(figure: go.Figure) -> go.Figure:
+    if figure.layout.meta is None:  # of the script's own
         from diffviz.figures.theme import FONTS, GRID, colour
 
         figure.update_layout(colorway=[colour(i) for i in range(6)])
@@ -68,9 +107,7 @@ def _run(name: str) -> tuple[str, Any]:
         figure.update_layout(legend={"orientation": "h", "y": 1.14}, font={"family": FONTS})
         figure.update_xaxes(gridcolor=GRID, zeroline=False)
         figure.update_yaxes(gridcolor=GRID, zeroline=False)
-    if isinstance(figure, go.Figure):
-        figure.update_layout(paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)")
-    return printed.getvalue(), figure
+    return figure.update_layout(paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)")
 
 
 def _results(name: str, cache: Path) -> None:
@@ -79,10 +116,10 @@ def _results(name: str, cache: Path) -> None:
         return
     from lesson import Picture, Still
 
-    printed, figure = _run(name)
+    printed, figure, other = _run(name)
     said = {language: words(name, language)[0] for language in WORDS}
     still = isinstance(figure, Image.Image)
-    shown = Still(figure, **said) if still else Picture(dict.fromkeys(WORDS, figure), **said)
+    shown = Still(figure, **said) if still else Picture({"en": figure, "zh": other}, **said)
     (cache / f"{name}.html").write_text(shown._repr_html_(), encoding="utf-8")
     (cache / f"{name}.txt").write_text(printed, encoding="utf-8")
     code = _source(name).split('"""\n\n', 1)[1]
@@ -134,7 +171,7 @@ def draw_small() -> None:
     """The pictures of the index: figures without words."""
     SMALL.mkdir(exist_ok=True)
     for name in ORDER:
-        _, figure = _run(name)
+        _, figure, _ = _run(name)
         if isinstance(figure, go.Figure):
             figure.update_layout(showlegend=False, annotations=[], title=None, height=240)
             figure.update_layout(margin={"t": 8, "r": 8, "b": 8, "l": 8})

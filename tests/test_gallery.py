@@ -159,6 +159,22 @@ def test_script_shows_what_it_claims(script, capsys):
         assert holds(names), claim
 
 
+def test_the_words_of_a_picture_are_chinese_on_a_chinese_page(monkeypatch):
+    """Kills: a figure of the page in English, the same one on both pages, an arm renamed."""
+    monkeypatch.syspath_prepend(str(GALLERY.parent))
+    import gallery_pages
+
+    for script, names in (
+        ("noise_dial", ["t = 100 处残差的标准差", "样本与数据的标准差之比", "λ"]),
+        ("lost_mode", ["ddpm", "z=0", "ddim"]),
+    ):
+        _, english, chinese = gallery_pages._run(script)
+        assert [trace.name for trace in chinese.data] == names
+        titles = [axis.title.text for axis in (chinese.layout.xaxis, chinese.layout.yaxis)]
+        assert re.search("[\u4e00-\u9fff]", "".join(titles))
+        assert not re.search("[\u4e00-\u9fff]", "".join(trace.name for trace in english.data))
+
+
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_every_script_has_a_page_that_begins_with_its_first_line_of_code(
     language, tmp_path, monkeypatch
