@@ -102,7 +102,7 @@ def _check_steps(page, data):
 
 @pytest.mark.browser
 def test_the_page_opens_offline_and_changes_its_language(seen, tmp_path, browser):
-    """Kills: a request, a script that the policy stops, a plot left in the other language."""
+    """Kills: a request, a script that the policy stops, a plot or title left in the other language."""
     write_xray_report(seen[1], tmp_path / "x.html", name=HOSTILE)
     page, trouble = browser.new_page(viewport={"width": 1280, "height": 800}), []
     page.on("console", lambda message: trouble.append(message.text))
@@ -117,6 +117,7 @@ def test_the_page_opens_offline_and_changes_its_language(seen, tmp_path, browser
     english = page.evaluate(panel)
     page.click("[data-set-language=zh]")
     page.wait_for_function(f"before => ({panel})() !== before", arg=english)
+    assert page.title().endswith(" 的 X 光透视 · diffviz")
     assert page.is_visible(".verdict.error .in-zh") and not page.is_visible(".verdict .in-en")
     page.set_viewport_size({"width": 360, "height": 740})
     assert page.evaluate("document.documentElement.scrollWidth") <= 360

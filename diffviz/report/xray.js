@@ -36,6 +36,7 @@
   function setLanguage(language) {
     state.language = language;
     root.lang = view.tags[language];
+    document.title = view.titles[language];
     root.dataset.language = language;
     for (const element of document.querySelectorAll("[data-label]")) {
       element.setAttribute("aria-label", view.words[language][element.dataset.label]);

@@ -102,8 +102,11 @@ def _render(seen: "XRay", name: str, language: str) -> str:
     if np.isfinite(data["x"]).any():
         for key, draw in (("xray", xray_figure), ("xray_noise", xray_noise_figure)):
             figures[key] = embedding.figure_json({code: draw(data, code) for code in LANGUAGES})
+    key = "xray.title" if name else "xray.title_plain"
+    titles = {code: text(f"report.{key}", code, name=name) + " · diffviz" for code in LANGUAGES}
     view = {
         "language": language,
+        "titles": titles,
         "tags": embedding.TAGS,
         "config": theme.CONFIG,
         "text": theme.TEXT,
@@ -117,6 +120,7 @@ def _render(seen: "XRay", name: str, language: str) -> str:
     return template("xray.html.j2").render(
         seen=seen,
         name=name,
+        title=titles[language],
         language=language,
         tags=embedding.TAGS,
         policy=policy(script),
