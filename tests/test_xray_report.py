@@ -102,7 +102,7 @@ def _check_steps(page, data):
 
 @pytest.mark.browser
 def test_the_page_opens_offline_and_changes_its_language(seen, tmp_path, browser):
-    """Kills: a request, a script that the policy stops, a plot or title left in the other language."""
+    """Kills: a request, a script that the policy stops, a plot or title of the other language."""
     write_xray_report(seen[1], tmp_path / "x.html", name=HOSTILE)
     page, trouble = browser.new_page(viewport={"width": 1280, "height": 800}), []
     page.on("console", lambda message: trouble.append(message.text))
