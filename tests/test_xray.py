@@ -267,6 +267,45 @@ def adaptive(model, shape):
     return x
 
 
+def twice_noisy(model, shape):
+    """DPM-Solver++ of an SDE, two calls a step: the second one's step starts from the first x."""
+    x, levels = torch.randn(shape) * 14.6, sigmas(20, 14.6, 0.03)
+
+    def go(x, x_0, now, then):
+        up = then * (1 - (then / now) ** 2) ** 0.5
+        return x_0 + (then / now) ** 2 * (x - x_0) + up * torch.randn_like(x)
+
+    for now, then in pairwise(levels):
+        one = model(x, torch.full((len(x),), now))
+        if not then:
+            return one
+        middle = (now * then) ** 0.5
+        x = go(x, model(go(x, one, now, middle), torch.full((len(x),), middle)), now, then)
+
+
+def embedded(model, shape):
+    """Bogacki and Shampine's steps with an error; one that is too large is taken back."""
+
+    def slope(t, x):
+        std = (1 - math.exp(-(0.1 * t + 9.95 * t * t))) ** 0.5
+        score = -model(x, torch.full((len(x),), t)) / std
+        return -0.5 * (0.1 + 19.9 * t) * (x + score)
+
+    x, t, step = torch.randn(shape), 1.0, 0.5
+    while t > 0.0011:
+        step = min(step, t - 0.001)
+        one = slope(t, x)
+        two = slope(t - step / 2, x - step / 2 * one)
+        three = slope(t - 3 * step / 4, x - 3 * step / 4 * two)
+        new = x - step * (2 * one + 3 * two + 4 * three) / 9
+        four = slope(t - step, new)
+        gap = step * (-5 * one + 6 * two + 8 * three - 9 * four) / 72
+        error = float(gap.abs().mean()) / 1e-2
+        x, t = (new, t - step) if error < 1 else (x, t)
+        step *= min(9.0, max(0.2, 0.9 / (error + 1e-9)))
+    return x
+
+
 def along(level, told, answer="eps", n=30, end=1.0, signal=1.0):
     """DDIM between the levels of u = 1…0, for a model that is told something of u."""
 
@@ -365,6 +404,8 @@ RIGHT: dict[str, tuple[Callable, NoiseSchedule, str, str]] = {
     "flow down × 1000": (flow(False, 1000.0), LONG, "flow", "flow"),
     "flow of x_0": (flow(answer="x0"), LONG, "flow", "x0"),
     "flow by Heun": (flow(heun=True), LONG, "flow", "flow"),
+    "two calls, noise in both": (twice_noisy, LONG, "sigma", "x0"),
+    "steps taken back": (embedded, NoiseSchedule.linear(1000), "fraction", "eps"),
     "adaptive flow": (adaptive, LONG, "flow", "flow"),
     "edm euler": (edm(heun=False), LONG, "sigma", "x0"),
     "edm heun": (edm(), LONG, "sigma", "x0"),
@@ -515,6 +556,12 @@ def in_eight_bits(model, shape):
         (solver(50, half=torch.bfloat16), LONG, "half-tables", True),
         (ancestral(last=2, to=1), SCHEDULE, "time-ends-early", True),
         (ancestral("posterior", last=2, to=1), SCHEDULE, "time-ends-early", True),
+        (
+            ancestral(last=2, to=1, end=lambda x: (x.clamp(-1, 1) + 1) / 2),
+            SCHEDULE,
+            "time-ends-early",
+            True,
+        ),
         (ancestral(last=0), SCHEDULE, "noise-last-step", True),
         (in_eight_bits, NoiseSchedule.cosine(200), "x-clipped", False),
         (from_picture(off=-400), LONG, "start-level", False),

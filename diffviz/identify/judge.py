@@ -34,6 +34,8 @@ VISIBLE = {
     "time-index-wraps", "time-order", "time-of-another-state", "not-linear",
 }  # fmt: skip
 """What the law of the states sees if it does any harm."""
+AGAIN = 0.9
+"""From this correlation on, the noise of a loop that behaves is one that was used before."""
 CLIPPED = 0.2
 """From this share of the calls with many values at the largest one on, x_t itself is clipped."""
 OF_ROUNDING = {"x0-clipped", "noise-not-normal", "noise-correlated"}
@@ -78,6 +80,8 @@ def judge(
     shown: Expected | None = None
     broken = _broken(law, schedule)
     found = [] if broken else _order(law, schedule)
+    if law.behaves and law.point is not None and law.point.cost < max(law.point.off):
+        seen = None  # steps that were taken back: what follows a call is not made of it
     if seen is not None:
         more, law, rule, shown = _of_steps(law, seen, schedule)
         if found or broken:
@@ -231,7 +235,7 @@ def _law(law: Behaviour, schedule: NoiseSchedule, first: int | None = None) -> l
 def _unnamed(law: Behaviour, schedule: NoiseSchedule) -> Finding:
     """A rule without a name here is right, or a little off."""
     if law.point is not None and law.point.cost > SEEN:
-        found = _law(law, schedule, int(np.argmax(law.point.off)))
+        found = _law(law, schedule, int(np.argmax(law.point.counted)))
         if found:
             return replace(found[0], severity="warning")
     return Finding("rule-unnamed", "information", "", _span(law, schedule))
@@ -288,6 +292,12 @@ def _about(
         found.append(Finding("nothing-returned", "information", "", (span[1], 0)))
     elif law.pictures:
         found.append(Finding("pictures-returned", "information", "", (span[1], 0)))
+        path, times = law.reading and law.reading.path, law.lab.loop.times
+        if path and path.name in ("index", "index0") and len(times) > 1:
+            last, one = path.places(times[-1:], schedule)[0], times[-2] - times[-1]
+            if one == 1 and last == 2:  # the pictures hide the noise that is left
+                early = Finding("time-ends-early", "warning", "", (2, 2), {"found": 1.0})
+                found.append(early)
     found += _spread(law, seen, schedule)
     bar = math.sqrt(schedule.alpha_bars[-1])
     on = law.reading is not None and law.reading.path.index is not None
@@ -398,7 +408,7 @@ def _terms_and_causes(
 ) -> tuple[list[Finding], str | None, Expected | None]:
     """What the steps do wrong, the rule, and what it says of every step."""
     steps, near = seen.steps, seen.near
-    noise = _noise_law(steps, near)
+    noise = _noise_law(law, steps, near)
     mostly = steps.bent.mean() > 0.5 or steps.partly.any() or not noise
     if steps.bent.any() and mostly and (not noise or noise[0].id == "noise-not-normal"):
         return [_finding(near, "not-linear", steps.bent)], None, near
@@ -654,7 +664,7 @@ def _ends_early(
 # ------------------------------------------------------------------ of the noise
 
 
-def _noise_law(steps: Steps, near: Expected) -> list[Finding]:
+def _noise_law(law: Behaviour, steps: Steps, near: Expected) -> list[Finding]:
     """Whether the leftover is fresh N(0, 1) in every value; one cause, the broadest."""
     noise, threshold = steps.noise, steps.threshold
     batch, grid = (
@@ -664,20 +674,21 @@ def _noise_law(steps: Steps, near: Expected) -> list[Finding]:
     if shared.any() or correlated.any():
         return [_together(steps, near, shared, correlated)]
     again, value = steps.returning()
-    if again.any():
+    # A right step that goes back to a state before the last call's brings a part of its noise.
+    if again.any() and (abs(value) > AGAIN or not law.behaves):
         return [_finding(near, "noise-reused-across-steps", again, found=value)]
-    law = np.array([n.ks_p for n in noise]) < 2 * ndtr(-threshold)
-    law |= steps.noisy & _moments_off(steps)
-    if not law.any():
+    uneven = np.array([n.ks_p for n in noise]) < 2 * ndtr(-threshold)
+    uneven |= steps.noisy & _moments_off(steps)
+    if not uneven.any():
         return []
-    seen = [n for n, wrong in zip(noise, law, strict=True) if wrong]
-    bias = steps.coefficients[law, 0] / np.maximum(steps.std[law], 1e-300)
+    seen = [n for n, wrong in zip(noise, uneven, strict=True) if wrong]
+    bias = steps.coefficients[uneven, 0] / np.maximum(steps.std[uneven], 1e-300)
     evidence = {
         "found": float(np.median([n.ks for n in seen])),
         "kurtosis": float(np.median([n.kurtosis for n in seen])),
         "bias": float(np.median(bias)),
     }
-    return [_finding(near, "noise-not-normal", law, **evidence)]
+    return [_finding(near, "noise-not-normal", uneven, **evidence)]
 
 
 def _together(steps: Steps, near: Expected, shared: Mask, correlated: Mask) -> Finding:
