@@ -6,6 +6,7 @@ keep one block's numbers; a class, a p-value, a picture or a point of the map of
 """
 
 import math
+import time
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from diffviz.diffusion.exact import DatasetDenoiser, GaussianDenoiser, MixtureDe
 from diffviz.diffusion.rules import DEFAULT_ARMS, Arm
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.recording.record import record
+from diffviz.recording.references import bands
 from diffviz.recording.run import BANDS, OPTIONAL, VARIABLES
 
 SCHEDULE = NoiseSchedule.course(24, 1e-3, 0.3)
@@ -295,3 +297,57 @@ def test_every_histogram_by_its_definition(case):
     for i in range(len(case.t)):
         share = np.diff(case.cdf(i, edges[1:-1]), prepend=0, append=1)
         np.testing.assert_allclose(case.set["reference_histogram"][i], share, atol=2e-4)
+
+
+def test_what_is_said_of_a_whole_run(monkeypatch):
+    """Of a denoiser that mixes its batch, with memory for some coordinates of the residual only.
+    Kills: one check's number for both; p or a band of all values; milliseconds for seconds."""
+    monkeypatch.setattr("diffviz.recording.recorder.MEMORY", 4 * len(ARMS) * 25 * 30 * 7)
+
+    def mixing(x, t, context=None):
+        return 0.5 * (x - x.mean(dim=0))
+
+    begun = time.monotonic()
+    given = {"n": 30, "sample_shape": (20,), "progress": False}
+    data = record(mixing, SCHEDULE, arms=ARMS, **given).dataset
+    assert (time.monotonic() - begun) / 100 < data.attrs["seconds"] <= time.monotonic() - begun
+    assert (data["answer_repeat_difference"] == 0).all()
+    assert (data["answer_batch_difference"] > 0.1).all()
+    residual = data.sel(quantity="residual").isel(t=slice(0, -1))
+    assert (residual["values"] == 210).all() and data.attrs["residual_values_per_step"] == 210
+    p = scipy.stats.kstwo.sf(residual["ks_normal"], 210)
+    np.testing.assert_allclose(residual["ks_normal_p"], p, rtol=0.1, atol=1e-6)
+    high = scipy.stats.kstwo.isf(0.05, 210)
+    np.testing.assert_allclose(data["residual_ks_high"][:-1], high, rtol=0.01)
+
+
+def test_more_samples_than_are_kept():
+    """300 in one block, of which 256 are kept. Kills: a mean of the distances over those kept."""
+    points = np.random.default_rng(1).integers(0, 256, (7, 16, 16, 3), dtype=np.uint8)
+    given = {"arms": ARMS[1:2], "n": 300, "block": 300, "steps": 6, "progress": False}
+    run = record(DatasetDenoiser(SCHEDULE, points), SCHEDULE, **given).dataset
+    flat = (points.transpose(0, 3, 1, 2) / 127.5 - 1).reshape(7, -1)
+    apart = run["samples"].values.reshape(256, 1, -1) - flat
+    kept = np.sqrt((apart**2).mean(axis=-1)).min(axis=-1).mean()
+    assert run["nearest_distance"][0] == pytest.approx(kept, rel=0.05)
+    assert run.sizes["map_sample"] == 256 and run.sizes["point"] == 7
+
+
+def test_the_band_of_d_is_that_of_simulated_runs():
+    """The 95 % point of 3,000 runs of 12 images, to 4 %. Kills: D between edges left out."""
+    law, n = images()[0].law, 12
+    found = bands(law, SCHEDULE.alpha_bars[::-1], n, 36, n * 36)["ks_marginal_high"]
+    for i in (6, 16):
+        bar, rng = SCHEDULE.alpha_bars[24 - i], np.random.default_rng(i)
+        places, weights = np.unique(law.points, return_counts=True)
+        grid = np.linspace(-4, 4, 4001)
+        cdf = np.zeros(len(grid))
+        for place, weight in zip(np.sqrt(bar) * places, weights / law.points.size, strict=True):
+            cdf += weight * ndtr((grid - place) / np.sqrt(1 - bar))
+        d = []
+        for _ in range(3000):
+            x = np.sqrt(bar) * law.draw(n, rng) + np.sqrt(1 - bar) * rng.standard_normal((n, 36))
+            null = np.interp(np.sort(x, axis=None), grid, cdf)
+            rank = np.arange(n * 36) / (n * 36)
+            d.append(max((rank + 1 / (n * 36) - null).max(), (null - rank).max()))
+        assert found[i] == pytest.approx(np.quantile(d, 0.95), rel=0.04)
