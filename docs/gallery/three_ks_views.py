@@ -1,7 +1,7 @@
 """Three Kolmogorov–Smirnov tests of one run.
 
 The distance of x_t from N(0, 1) becomes large for every sampler, right ones included. The distance
-of x_t from its own marginal q(x_t) stays small for DDPM and DDIM. That of the residual stays small
+of x_t from the marginal q(x_t) stays small for DDPM and DDIM. That of the residual stays small
 for DDPM alone, because DDIM has the right marginals and another joint law. It takes all three to
 tell the arms apart.
 """
