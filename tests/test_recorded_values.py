@@ -82,6 +82,7 @@ class Case:
         self.x = np.concatenate([x, self.end[:, None]], axis=1)
         bars = self.bars[:-1, None, None]
         self.residual = (x - np.sqrt(bars) * self.end[:, None]) / np.sqrt(1 - bars)
+        self.drawn = self.noise()
 
     def expected(self):
         """Name → values for all variables but the bands and D from counts."""
@@ -123,7 +124,7 @@ class Case:
         ):
             found[name] = np.stack([statistic(v) for v in quantities], axis=1)
         level = found["std"][:, 2] * found["reference_noise_level"]
-        return found | {"noise_level": level} | self.noise() | self.pictures() | self.nearest()
+        return found | {"noise_level": level} | self.drawn | self.pictures() | self.nearest()
 
     def values(self, quantity):
         """(A, S+1, n·d), NaN at t = 0 of what is not known there."""
