@@ -204,7 +204,7 @@ class _Components:
         """ε̂ of ``x`` (B, *D), given the log of the weights ``prior`` (B, K).
 
         Raises:
-            InputError: samples of another size than the data.
+            InputError: the samples have another size than the data.
         """
         center, points, squares, own = (
             part.to(x.device) for part in (self.center, self.points, self.squares, self.variances)

@@ -37,5 +37,7 @@ def text(key: str, language: str, **values: object) -> str:
 
 def class_name(name: str, language: str) -> str:
     """A class in words: of our own sprites, ``mode 3``, ``class 3``; others keep their name."""
-    first, space, rest = name.partition(" ")
-    return catalogue(language).get(f"figures.class.{first}", first) + space + rest
+    kind, space, which = name.partition(" ")
+    if space and kind not in ("mode", "class"):
+        return name
+    return catalogue(language).get(f"figures.class.{kind}", kind) + space + which

@@ -81,7 +81,7 @@ def judge(
     broken = _broken(law, schedule)
     found = [] if broken else _order(law, schedule)
     if law.behaves and law.point is not None and law.point.cost < max(law.point.off):
-        seen = None  # steps that were taken back: what follows a call is not made of it
+        seen = None  # some steps were taken back, so one state is not made of the one before
     if seen is not None:
         more, law, rule, shown = _of_steps(law, seen, schedule)
         if found or broken:

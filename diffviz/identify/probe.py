@@ -141,9 +141,9 @@ class Probe:
         self._last: Tensor | None = None
         self._first: tuple[Any, ...] | None = None
         self._precision = 0.0
-        # A denoiser of diffviz counts its times from 1.
-        counts = isinstance(getattr(model, "schedule", None), NoiseSchedule)
-        self._shift: int | None = (0 if time not in ("auto", "index0") else None) if counts else 0
+        # A denoiser of diffviz counts its times from 1; the first call says whether the loop does.
+        ours = isinstance(getattr(model, "schedule", None), NoiseSchedule)
+        self._shift = None if ours and time in ("auto", "index0") else 0
         self._begun = clock.perf_counter()
 
     def __getattr__(self, name: str) -> Any:
@@ -166,8 +166,8 @@ class Probe:
     def __call__(self, *arguments: object, **keywords: object) -> Any:
         """The model's answer, bit for bit.
 
-        A denoiser of diffviz counts from 1: of a loop that counts from 0, by ``time`` or by its
-        first time T − 1, it is given t + 1.
+        A denoiser of diffviz counts from 1. It is given t + 1 if the loop counts from 0, which
+        ``time`` says, or else a first time of T − 1.
 
         A batch that holds every sample twice or three times, as guidance makes it, is one batch
         with as many answers; so are several calls with one x and t. Of calls with one t and
@@ -185,8 +185,7 @@ class Probe:
             given = tuple(state if a is x else a for a in arguments)
             self._first = state, given, {k: state if a is x else a for k, a in keywords.items()}
         if self._shift:
-            later: Any = t
-            later = later + 1
+            later = t + 1
             arguments = tuple(later if a is t else a for a in arguments)
             keywords = {k: later if a is t else a for k, a in keywords.items()}
         answer = self.model(*arguments, **keywords)

@@ -28,7 +28,7 @@ from diffviz.diagnosis.sentences import (
     step_table,
     story,
 )
-from diffviz.diagnosis.verdicts import on_the_way
+from diffviz.diagnosis.verdicts import LEVEL, on_the_way
 from diffviz.errors import InputError
 from diffviz.figures import theme
 from diffviz.figures.histogram import histogram_data
@@ -250,10 +250,12 @@ def _residual(run: Run, rows: Sequence[Any]) -> dict[str, Any] | None:
     if not len(way) or not np.isfinite([row.residual_d for row in rows[:-1]]).any():
         return None
     times = run.dataset["t"].values[way]
+    chance = float(np.nanmax(band(run, "residual_ks")[1][way]))
     return {
         "start": int(times[0]),
         "stop": int(times[-1]),
-        "chance": float(np.nanmax(band(run, "residual_ks")[1][way])),
+        "chance": chance,
+        "close": LEVEL + chance,
         "exact": run.spec.denoiser.startswith(tuple(EXACT)),
     }
 
