@@ -364,8 +364,9 @@ def test_an_arm_is_called_by_what_it_does(words):
     assert text("report.spec.steps_of", "en", steps=10, T=30) in found
 
 
-def test_a_network_is_called_by_what_it_draws(harmless, words):
+def test_a_network_is_called_by_what_it_draws(harmless, monkeypatch):
     """Kills: a class name on the first screen; p given out as a verdict on a network."""
+    monkeypatch.setattr(page.figures, "available", lambda run: ["ks"])
     spec = json.loads(harmless.spec.to_json()) | {"denoiser": "ContextUnet(n_feat=64)"}
     found = page.render(Run(harmless.dataset.assign_attrs(spec=json.dumps(spec))))
     for language in LANGUAGES:
