@@ -1,6 +1,7 @@
 """One torch thread, so that tests are quick beside each other and give the same bits anywhere."""
 
 import os
+import re
 import signal
 
 import pytest
@@ -16,6 +17,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("default", deadline=None, max_examples=30, derandomize=True)
 settings.register_profile("study", deadline=None, max_examples=500)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def pytest_make_parametrize_id(val):
+    """ASCII only: pytest does not find an escaped name again, and `make mutate` asks for it."""
+    return re.sub("[^ -~]", "_", val) if isinstance(val, str) and not val.isascii() else None
 
 
 @pytest.fixture

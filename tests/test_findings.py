@@ -179,7 +179,9 @@ FORMULA = {
 }
 
 
-@pytest.mark.parametrize("schedule", [SCHEDULE, NoiseSchedule.cosine(100)], ids=str)
+@pytest.mark.parametrize(
+    "schedule", [SCHEDULE, NoiseSchedule.cosine(100)], ids=["linear", "cosine"]
+)
 @pytest.mark.parametrize("name", FORMULA)
 def test_a_root_missing_in_training_is_named(name, schedule):
     """Kills: the residual asked instead, a dip of any denoiser taken for this one."""
