@@ -22,7 +22,7 @@ help:
 	@echo "make demo    record the comparison with the shipped weights, write the report, serve the dashboard"
 	@echo "make test    run all tests       make lint    ruff, mypy, import rules"
 	@echo "make study   long studies        make bench   benchmarks, as ratios"
-	@echo "make mutate  change one place of each function and see whether a test notices (half an hour)"
+	@echo "make mutate  change one place of each function and see whether a test notices (15 minutes)"
 	@echo "make weights make the shipped network and its run again (1.5 hours on two cores)"
 	@echo "make docs    build the lessons, slides and pages"
 	@echo "make lecture show them           make screenshots  pictures of the dashboard for them"
