@@ -87,6 +87,7 @@ def create_app(
     stage.register(app)
     # The hashes are asked for at every answer: pages add inline scripts with the first request.
     server.config.update(SHELF=runs_here, JOBS=jobs, SCRIPTS=app.csp_hashes)
+    jobs.manager.begin()
     return app
 
 

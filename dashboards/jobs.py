@@ -1,8 +1,11 @@
 """Recordings in processes of their own: how many at once, how large, and where their runs go.
 
-Dash forks a process for a background callback. That process only supervises: it waits for its
-turn, starts a `worker`, which alone imports torch and whose memory is limited, and says how it
-went, also when the worker is killed. Whatever dies, the server does not.
+A background callback has a process. That process only supervises: it waits for its turn, starts
+a `worker`, which alone imports torch and whose memory is limited, and says how it went, also when
+the worker is killed. Whatever dies, the server does not.
+
+The processes are forked by a starter, which is forked before the server has threads. A process
+that is forked while another thread is inside SQLite may inherit its lock, and then waits for ever.
 """
 
 import multiprocessing
@@ -13,6 +16,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -67,11 +72,7 @@ class Jobs:
 
     def close(self) -> None:
         """End the processes that record or look, and remove the folder."""
-        for job in self.manager.jobs:
-            # What has ended may have left its number to somebody else's process.
-            with suppress(psutil.NoSuchProcess):
-                if psutil.Process(job).ppid() == os.getpid():
-                    self.manager.terminate_job(job)
+        self.manager.close()
         self.cache.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -155,15 +156,56 @@ class Jobs:
 
 
 class _Manager(DiskcacheManager):
-    """Dash's own, which also remembers the processes that it has started."""
+    """Dash's own, whose jobs are forked by a process with one thread."""
 
     def __init__(self, cache: diskcache.Cache) -> None:
         super().__init__(cache)
-        self.jobs: list[int] = []
+        self._starter: BaseProcess | None = None
+        self._free = multiprocessing.get_context("fork").Lock()
+
+    def begin(self) -> None:
+        """Fork the starter. Jobs see the application as it is now."""
+        self.handle.close()  # a connection does not survive a fork; it is opened again when used
+        fork = multiprocessing.get_context("fork")
+        self._orders, theirs = fork.Pipe()
+        self._starter = fork.Process(target=self._start_jobs, args=(theirs,), daemon=False)
+        self._starter.start()
+        theirs.close()
+
+    def _start_jobs(self, orders: Connection) -> None:
+        """Fork a job for each order, until whoever orders is gone."""
+        self._orders.close()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C in a terminal goes to all of them
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody has to wait for a job
+        with suppress(EOFError):
+            while True:
+                name, *values = orders.recv()
+                pid = os.fork()
+                if pid == 0:
+                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                    orders.close()
+                    self.func_registry[name](*values)
+                    return
+                orders.send(pid)
 
     def call_job_fn(self, key: Any, job_fn: Any, args: Any, context: Any) -> int:
-        self.jobs.append(super().call_job_fn(key, job_fn, args, context))
-        return self.jobs[-1]
+        name = next(name for name, known in self.func_registry.items() if known is job_fn)
+        with self._free:
+            self._orders.send((name, key, self._make_progress_key(key), args, context))
+            return self._orders.recv()
+
+    def job_running(self, job: Any) -> bool:
+        with suppress(psutil.NoSuchProcess):  # it may end while it is looked at
+            return super().job_running(job)
+        return False
+
+    def close(self) -> None:
+        """End the starter and all its jobs."""
+        if self._starter is not None:
+            self._orders.close()
+            self.terminate_job(self._starter.pid)
+            self._starter.join()
+            self._starter = None
 
 
 def follow(jobs: Jobs, run_id: str, form: dict[str, Any], language: str, tell: Callable) -> State:
@@ -176,8 +218,8 @@ def follow(jobs: Jobs, run_id: str, form: dict[str, Any], language: str, tell: C
     return state
 
 
-def _end_with(server: int) -> None:
-    """End this process, which holds the server's socket, when the server is gone."""
-    while os.getppid() == server:
+def _end_with(starter: int) -> None:
+    """End this process, which holds the server's socket, when the starter is gone."""
+    while os.getppid() == starter:
         time.sleep(0.5)
     os._exit(3)

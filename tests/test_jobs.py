@@ -215,6 +215,8 @@ if __name__ == "__main__":
     form = dict(denoiser="gaussian", numbers="1,0.5", T=4000, n=20000, arms=["ddpm"])
     with Jobs(memory=4e9) as jobs:
         work = lambda *_: follow(jobs, "a" * 24, form, "en", lambda state: None)
+        jobs.manager.func_registry["work"] = work
+        jobs.manager.begin()
         pid = jobs.manager.call_job_fn("key", work, None, None)
         print(pid, jobs.folder, flush=True)
         sys.stdin.readline()
@@ -240,6 +242,32 @@ def test_everything_ends_with_the_server(killed):
     until(lambda: not worker.is_running())
     assert os.path.exists(folder) == killed
     shutil.rmtree(folder, ignore_errors=True)
+
+
+BUSY = """
+import threading
+from dashboards.jobs import Jobs
+
+def look():
+    while True:
+        jobs.cache["look"] = 1
+
+with Jobs(memory=4e9) as jobs:
+    work = lambda key, *_: jobs.cache.set(key, True)
+    jobs.manager.func_registry["work"] = work
+    jobs.manager.begin()
+    threading.Thread(target=look, daemon=True).start()
+    pids = [jobs.manager.call_job_fn(f"job{i}", work, None, None) for i in range(40)]
+    while any(map(jobs.manager.job_running, pids)):
+        pass
+    print(sum(jobs.cache.get(f"job{i}", False) for i in range(40)), flush=True)
+"""
+
+
+def test_no_job_inherits_a_lock_of_a_busy_server():
+    """Kills: jobs that are forked from a server with threads; some of them wait for ever."""
+    ran = subprocess.run([sys.executable, "-c", BUSY], capture_output=True, text=True, timeout=60)
+    assert ran.stdout.strip() == "40", ran.stderr
 
 
 def test_the_state_of_a_recording_outlives_its_page(jobs):
