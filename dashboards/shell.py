@@ -18,6 +18,7 @@ from dash import ALL, ClientsideFunction, Dash, Input, Output, State, dcc, html
 from dash.development.base_component import Component
 
 from dashboards.shelf import fitted
+from diffviz.diffusion.rules import noise_kept
 from diffviz.figures.theme import CONFIG, PAPER, TEMPLATES
 from diffviz.files.catalogue import LANGUAGES, text
 
@@ -271,7 +272,7 @@ def dressed(figure: go.Figure, view: View) -> go.Figure:
 def arm_title(view: View, name: str, spec: Mapping[str, Any]) -> str:
     """An arm in words: its rule, and whether it keeps its noise."""
     rule, scale = str(spec["rule"]), float(spec["noise_scale"])
-    if rule == "ddim(eta=0)":
+    if noise_kept(rule) == 0:
         return view.say("arm.ddim", name=name)
     how = "with" if scale == 1 else "without" if scale == 0 else "scaled"
     return view.say(f"arm.{how}", name=name, scale=f"{scale:g}")
@@ -280,7 +281,7 @@ def arm_title(view: View, name: str, spec: Mapping[str, Any]) -> str:
 def lost_noise(arms: Sequence[Mapping[str, Any]]) -> int | None:
     """The first arm whose rule draws noise that is left out."""
     for i, arm in enumerate(arms):
-        if float(arm["noise_scale"]) == 0 and str(arm["rule"]).startswith("ddpm"):
+        if float(arm["noise_scale"]) == 0 and noise_kept(str(arm["rule"])):
             return i
     return None
 

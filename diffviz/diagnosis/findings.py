@@ -6,7 +6,7 @@ none. What a finding says of x_t agrees with `verdicts`; in addition it needs ev
 not depend on how many coordinates of a sample are independent.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -16,13 +16,14 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.stats import binom, chi2
 
+from diffviz.diagnosis.arms import ArmKind, arm_kinds
 from diffviz.diagnosis.bands import band, curve, reference
 from diffviz.diagnosis.verdicts import (
+    HALF,
     LEVEL,
     NEARER,
     Verdicts,
     at_least,
-    keeps_noise,
     on_the_way,
     verdicts,
 )
@@ -104,18 +105,19 @@ def diagnose(run: Run) -> list[Finding]:
     """Everything worth saying about a recorded run, the worst first, then by arm and cause."""
     found: list[Finding] = []
     seen = verdicts(run)
-    for i, (arm, spec) in enumerate(zip(run.arms, run.spec.arms, strict=True)):
-        data = run.dataset.isel(arm=i)
+    kinds = arm_kinds(run)
+    for i, kind in enumerate(kinds):
+        arm, data = kind.name, run.dataset.isel(arm=i)
         if arm in run.broken:
             found.append(Finding("nonfinite", "error", arm, (run.broken[arm], 0)))
             continue
         found += _start(data, arm, run.spec.n)
-        found += _noise(run, i, spec)
+        found += _noise(run, i, kind)
         found += _collapse(run, i, seen)
         found += _divergence(data, arm)
         found += _modes(data, arm)
         found += _marginal(run, i, seen)
-    found += _formula(run)
+    found += _formula(run, kinds)
     found += _terminal(run)
     found += _answers(run)
     return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
@@ -136,15 +138,14 @@ def _start(data: xr.Dataset, arm: str, samples: int) -> Iterator[Finding]:
         yield Finding("start-not-normal", "error", arm, (t, t), evidence)
 
 
-def _noise(run: Run, i: int, spec: Mapping) -> Iterator[Finding]:
+def _noise(run: Run, i: int, arm: ArmKind) -> Iterator[Finding]:
     """What the rule was told to do with its noise, and what the residual's std shows of it.
 
     A deterministic rule has another joint law of (x_0, x_t) with the same marginals, so its
     residual says nothing about its samples. Between 0 and 1, η changes the joint law on purpose.
     """
-    rule, scale = str(spec["rule"]), float(spec["noise_scale"])
     way = on_the_way(run)
-    if rule == "ddim(eta=0)" or not rule.startswith(("ddpm", "ddim")) or not len(way):
+    if not arm.eta or not len(way):  # deterministic, or of another kind
         return
     middle = float(np.median(curve(run, "residual_std")[i, way]))
     if not np.isfinite(middle):
@@ -152,25 +153,25 @@ def _noise(run: Run, i: int, spec: Mapping) -> Iterator[Finding]:
     evidence: dict[str, float | str] = {
         "found": middle,
         "expected": 1.0,
-        "scale": scale,
-        "rule": rule,
+        "scale": arm.scale,
+        "rule": arm.rule,
         "measure": "residual",
     }
     span = _range(run.dataset["t"].values[way])
     low, high = (float(np.median(edge[way])) for edge in band(run, "residual_std"))
     off = not (1 - LEVEL) * low <= middle <= (1 + LEVEL) * high
-    if scale < 0.02:
-        yield Finding("noise-missing", "error", run.arms[i], span, evidence)
-    elif abs(scale - 1) > LEVEL:
-        yield Finding("noise-scale", "error", run.arms[i], span, evidence)
-    elif off and not keeps_noise(rule):
-        yield Finding("residual-off", "warning", run.arms[i], span, evidence)
+    if arm.scale < 0.02:
+        yield Finding("noise-missing", "error", arm.name, span, evidence)
+    elif abs(arm.scale - 1) > LEVEL:
+        yield Finding("noise-scale", "error", arm.name, span, evidence)
+    elif off and arm.eta == 1:
+        yield Finding("residual-off", "warning", arm.name, span, evidence)
 
 
 def _collapse(run: Run, i: int, seen: Verdicts) -> Iterator[Finding]:
     """Less spread between samples than chance allows, even if all coordinates move together."""
     found, target = curve(run, "std_between")[i], reference(run, "std_between")
-    if seen.spread[i, -1] not in ("same", "less") or found[-1] > 0.5 * target[-1]:
+    if seen.spread[i, -1] not in ("same", "less") or found[-1] > HALF * target[-1]:
         return
     n, times = run.spec.n, run.dataset["t"].values
     chance = chi2.cdf((n - 1) * (found[-1] / target[-1]) ** 2, n - 1)
@@ -232,7 +233,7 @@ def _marginal(run: Run, i: int, seen: Verdicts) -> Iterator[Finding]:
         yield Finding("marginal-off", "warning", run.arms[i], _range(times[off]), evidence)
 
 
-def _formula(run: Run) -> Iterator[Finding]:
+def _formula(run: Run, kinds: Sequence[ArmKind]) -> Iterator[Finding]:
     """A denoiser fitted to x_t = √ᾱ x_0 + (1−ᾱ) ε, without the root.
 
     Under a right rule and a right denoiser Var x_t = ᾱ Var x_0 + 1 − ᾱ, whatever the data. With
@@ -247,9 +248,9 @@ def _formula(run: Run) -> Iterator[Finding]:
     if not start.any() or not middle.any() or stride[middle].max() > 0.08:
         return
     arms, right = {}, 0
-    for arm, spec in zip(run.arms, run.spec.arms, strict=True):
-        rule, data = str(spec["rule"]), run.dataset.sel(arm=arm)
-        if not rule.startswith(("ddpm", "ddim")) or float(spec["noise_scale"]) != 1:
+    for kind in kinds:
+        data = run.dataset.sel(arm=kind.name)
+        if kind.eta is None or kind.scale != 1:
             continue
         right += 1
         std, reference = data["std"].sel(quantity="x").values, data["reference_std"].values[-1]
@@ -259,9 +260,9 @@ def _formula(run: Run) -> Iterator[Finding]:
         lacking, before = 1 - share[middle].mean(), 1 - share[start].mean()
         values = float(data["values"].sel(quantity="x").values[0])
         # DDIM forgets nothing, so that what happens near T adds up.
-        most = 0.5 if rule.startswith("ddpm") else 0.25
+        most = 0.5 if kind.eta == 1 else 0.25
         if lacking > max(LACKING, 4 * np.sqrt(2 / values)) and before < most * lacking:
-            arms[arm] = {"found": np.sqrt(1 - lacking), "start": np.sqrt(1 - before)}
+            arms[kind.name] = {"found": np.sqrt(1 - lacking), "start": np.sqrt(1 - before)}
     if len(arms) < right:
         return
     for arm, evidence in list(arms.items())[:1]:  # the arms share their denoiser

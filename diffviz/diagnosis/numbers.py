@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from diffviz.diagnosis.arms import arm_kinds, is_linear
 from diffviz.diagnosis.bands import band, curve, reference
 from diffviz.diagnosis.verdicts import on_the_way
 from diffviz.recording.run import Run
@@ -13,8 +14,6 @@ from diffviz.recording.run import Run
 Array = NDArray[np.float64]
 MARKS = (0.9, 0.6, 0.2)
 """The residual's std is read at these fractions of T."""
-LINEAR = "gaussian("
-"""How the name of the one denoiser begins that is linear in x_t."""
 
 
 class KeyNumbers(NamedTuple):
@@ -69,7 +68,7 @@ def key_numbers(run: Run) -> list[KeyNumbers]:
     distinct = data["distinct_nearest"].values if "distinct_nearest" in data else None
     p = data["ks_normal_p"].sel(quantity="residual").values[:, way]
     rows = []
-    for i, spec in enumerate(run.spec.arms):
+    for i, arm in enumerate(arm_kinds(run)):
         marginal = curve(run, "ks_marginal")[i, way]
         residual = curve(run, "residual_ks")[i, way]
         at = None if np.isnan(marginal).all() else int(np.nanargmax(marginal))
@@ -77,9 +76,9 @@ def key_numbers(run: Run) -> list[KeyNumbers]:
         share = between / right if right > 0 else math.nan
         rows.append(
             KeyNumbers(
-                arm=run.arms[i],
-                rule=str(spec["rule"]),
-                noise_scale=float(spec["noise_scale"]),
+                arm=arm.name,
+                rule=arm.rule,
+                noise_scale=arm.scale,
                 mean=float(curve(run, "mean")[i, -1]),
                 std=float(curve(run, "std")[i, -1]),
                 std_between=between,
@@ -123,10 +122,10 @@ def dial_readings(run: Run) -> dict[str, Array]:
     with all of it. Both must be arms of the run. With a network there is no such law, and nothing
     is read.
     """
-    if not run.spec.denoiser.startswith(LINEAR):
+    if not is_linear(run):
         return {}
     r = curve(run, "residual_std") ** 2
-    at = {(str(a["rule"]), float(a["noise_scale"])): i for i, a in enumerate(run.spec.arms)}
+    at = {(arm.rule, arm.scale): i for i, arm in enumerate(arm_kinds(run))}
     readings = {}
     for (rule, scale), i in at.items():
         ends = at.get((rule, 0.0)), at.get((rule, 1.0))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from diffviz.diagnosis.arms import arm_kinds
 from diffviz.diagnosis.bands import CURVES, band, curve, reference
 from diffviz.diagnosis.numbers import dial_readings
 from diffviz.diagnosis.verdicts import LESS, LEVEL, Codes, Verdicts, on_the_way, verdicts
@@ -192,15 +193,13 @@ def _noise(run: Run, seen: Verdicts, arm: int) -> str:
     if len(window) < 2 or (codes == "").any():
         return "unknown"
     share = {code: float(np.mean(codes == code)) for code in ("less", "more", "free")}
-    name = run.arms[arm]
+    kind = arm_kinds(run)[arm]
     if share["free"] > MOST:
-        drawn = np.nanmax(run.dataset["noise_std"].values[arm], initial=0) > 0
-        return "part" if drawn else "silent"
+        return "part" if kind.drawn else "silent"
     if share["less"] <= MOST and share["more"] <= MOST:
         return "kept"
-    reading = dial_readings(run).get(name)
-    scale = float(run.spec.arms[arm]["noise_scale"])
-    if reading is not None and np.abs(reading[window] - scale).max() <= LEVEL:
+    reading = dial_readings(run).get(kind.name)
+    if reading is not None and np.abs(reading[window] - kind.scale).max() <= LEVEL:
         return "dial"
     return "less" if share["more"] <= MOST else "more" if share["less"] <= MOST else "other"
 

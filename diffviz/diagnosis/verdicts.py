@@ -11,14 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from diffviz.diagnosis.arms import arm_kinds
 from diffviz.diagnosis.bands import band, curve, half_width, reference
 from diffviz.recording.run import Run
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.str_]
 
-SAME, LESS, MORE = 0.3, 0.8, 1.25
-"""Parts of the right std between samples; below the first they are almost the same."""
+SAME, HALF, LESS, MORE = 0.3, 0.5, 0.8, 1.25
+"""Parts of the right std between samples; below the first they are almost the same, up to the
+second they have collapsed where nothing else explains it."""
 PULLED, NEARER, FURTHER = 0.6, 0.9, 1.1
 """Parts of the right distance to the mean of the data."""
 CLOSE, FAR = 0.1, 0.15
@@ -70,10 +72,11 @@ def verdicts(run: Run) -> Verdicts:
         ("like", True),
     )
     pooled = curve(run, "std") > LESS * reference(run, "std")
-    hidden = _first(known & (right > 1e-9), ("hidden", alike & pooled & (between < right / 2)))
+    hidden = _first(known & (right > 1e-9), ("hidden", alike & pooled & (between < HALF * right)))
     residual = curve(run, "residual_std")
     low, high = band(run, "residual_std")
-    end, free = run.dataset["t"].values < END * run.schedule.T, _free(run)[:, None]
+    end = run.dataset["t"].values < END * run.schedule.T
+    free = np.array([[arm.free] for arm in arm_kinds(run)])
     noise = _first(
         np.isfinite(residual),
         ("end", end),
@@ -137,28 +140,6 @@ def _mean(run: Run) -> Codes:
 def at_least(run: Run, name: str) -> Array:
     """D less the half-width of its bounds: what it is at least, where blocks were merged."""
     return curve(run, name) - half_width(run, name)
-
-
-def _free(run: Run) -> NDArray[np.bool_]:
-    """(A,), whether the joint law of (x_0, x_t) is meant to differ from the forward process.
-
-    So it is with DDIM below η = 1, which keeps a part of its noise, and with any rule that by
-    itself draws none.
-    """
-    drawn = np.nanmax(run.dataset["noise_std"].values, axis=1, initial=0) > 0
-    return np.array(
-        [
-            arm["rule"] == "ddim(eta=0)"
-            or (keeps_noise(str(arm["rule"])) and arm["noise_scale"] == 1)
-            or (arm["noise_scale"] > 0 and not noisy)
-            for arm, noisy in zip(run.spec.arms, drawn, strict=True)
-        ]
-    )
-
-
-def keeps_noise(rule: str) -> bool:
-    """Whether the rule of that name is DDIM below η = 1."""
-    return rule.startswith("ddim") and rule != "ddim(eta=1)"
 
 
 def _first(known: NDArray[np.bool_], *cases: tuple[str, NDArray[np.bool_] | bool]) -> Codes:

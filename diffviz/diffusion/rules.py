@@ -198,6 +198,15 @@ def check_arms(arms: object) -> tuple[Arm, ...]:
     return tuple(arms)
 
 
+def noise_kept(rule: str) -> float | None:
+    """What a rule of that name keeps of its noise: 1 for DDPM, η for DDIM, None for others."""
+    try:
+        read = Arm.parse(rule).rule
+    except InputError:
+        return None
+    return read.eta if isinstance(read, ddim) else 1.0
+
+
 def coefficient_table(
     arms: Sequence[Arm], schedule: NoiseSchedule, times: Sequence[int] | NDArray[np.int64]
 ) -> Array:

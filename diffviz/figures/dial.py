@@ -13,7 +13,8 @@ saw, and answers anything.
 import numpy as np
 import plotly.graph_objects as go
 
-from diffviz.diagnosis.numbers import LINEAR, dial_readings
+from diffviz.diagnosis.arms import arm_kinds, is_linear
+from diffviz.diagnosis.numbers import dial_readings
 from diffviz.figures import theme
 from diffviz.figures.curves import draw_curve, recorded
 from diffviz.files.catalogue import text
@@ -31,13 +32,10 @@ def dial_figure(run: Run, language: str = "en") -> go.Figure:
         y_titles=[text(f"figures.dial.{name}_y", language) for name in names],
     )
     settings = {1.0: text("figures.common.normal", language)}
-    if run.spec.denoiser.startswith(LINEAR):
-        # Each λ of an arm that injects noise.
-        noisy = np.nanmax(run.dataset["noise_std"].values, axis=1, initial=0) > 0
-        scales = np.array([arm["noise_scale"] for arm in run.spec.arms], dtype=np.float64)
+    if is_linear(run):
         settings = {
             scale: text("figures.dial.setting", language, value=f"{scale:g}")
-            for scale in np.unique([1.0, *scales[noisy]])
+            for scale in sorted({1.0, *(arm.scale for arm in arm_kinds(run) if arm.drawn)})
         }
     for panel in range(len(names)):
         for setting, name in settings.items():

@@ -17,6 +17,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
+from diffviz.diagnosis.arms import ArmKind, arm_kinds
 from diffviz.figures import theme
 from diffviz.files.catalogue import text
 from diffviz.recording.run import Run
@@ -63,17 +64,18 @@ def staircase_data(run: Run, steps: int = 6) -> StaircaseData:
         told[1:] ** 2 / told[:-1],
         told**2 / told[0],
         run.arms,
-        _kinds(run)[:3] == ["ddpm", "still", "ddim"],
+        [_step(arm) for arm in arm_kinds(run)[:3]] == ["ddpm", "still", "ddim"],
         t,
         _positive(run.dataset["noise_level"].values),
         _positive(reference),
     )
 
 
-def _kinds(run: Run) -> list[str]:
-    """What each arm is, of the three kinds of step in closed form."""
-    arms = [(str(arm["rule"]), arm["noise_scale"]) for arm in run.spec.arms]
-    return ["still" if not scale else rule[:4] for rule, scale in arms]
+def _step(arm: ArmKind) -> str:
+    """Which of the three steps in closed form the arm takes."""
+    if not arm.eta:
+        return "ddim" if arm.eta == 0 else ""
+    return "ddpm" if arm.scale else "still"
 
 
 def _positive(values: Array) -> Array:

@@ -17,6 +17,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from diffviz import figures
+from diffviz.diagnosis.arms import arm_kinds, exact_kind
 from diffviz.diagnosis.bands import band
 from diffviz.diagnosis.numbers import dial_readings, key_numbers, mark_times
 from diffviz.diagnosis.sentences import (
@@ -55,8 +56,6 @@ EQUATIONS = {
 }
 WORDS = ("play", "pause", "scrubber", "language", "theme", "contents")
 """Texts of ``report.page`` that stand in attributes, where the script changes the language."""
-EXACT = {"gaussian(": "gaussian", "mixture(": "mixture", "dataset(": "dataset"}
-"""How the name of an exact denoiser begins, and what the page calls it."""
 MOUNT = """
 const box = document.getElementById("plane");
 const options = JSON.parse(document.getElementById("plane-options").textContent);
@@ -203,22 +202,20 @@ def _lead(run: Run, runs: Mapping[str, Run]) -> Markup:
 def _called(denoiser: str, run: Run, language: str) -> str:
     """A denoiser in everyday words; its own name where there are none."""
     words = catalogue(language)
-    for start, key in EXACT.items():
-        if denoiser.startswith(start):
-            return words[f"report.page.{key}"]
+    if kind := exact_kind(denoiser):
+        return words[f"report.page.{kind}"]
     sprites = denoiser.startswith("ContextUnet") and run.spec.sample_shape == (3, 16, 16)
     return words["report.page.sprites"] if sprites else denoiser
 
 
 def _arms(run: Run) -> list[dict[str, Any]]:
     """What the page calls an arm: its name, its rule and how much of its noise it draws."""
-    drawn = np.nanmax(run.dataset["noise_std"].values, axis=1, initial=0) > 0
     arms = []
-    for i, (name, spec, noisy) in enumerate(zip(run.arms, run.spec.arms, drawn, strict=True)):
-        rule, scale = NAMED.get(str(spec["rule"]), str(spec["rule"])), spec["noise_scale"]
-        key = "full" if noisy and scale == 1 else "part" if noisy else "free" if scale else "none"
-        said = embedding.both(f"rule.{key}", rule=rule, scale=f"{scale:g}")
-        arms.append({"name": name, "rule": said, "colour": theme.colour(i)})
+    for i, arm in enumerate(arm_kinds(run)):
+        drawn, quiet = "full" if arm.scale == 1 else "part", "free" if arm.scale else "none"
+        rule, key = NAMED.get(arm.rule, arm.rule), drawn if arm.drawn else quiet
+        said = embedding.both(f"rule.{key}", rule=rule, scale=f"{arm.scale:g}")
+        arms.append({"name": arm.name, "rule": said, "colour": theme.colour(i)})
     return arms
 
 
@@ -256,14 +253,14 @@ def _residual(run: Run, rows: Sequence[Any]) -> dict[str, Any] | None:
         "stop": int(times[-1]),
         "chance": chance,
         "close": LEVEL + chance,
-        "exact": run.spec.denoiser.startswith(tuple(EXACT)),
+        "exact": bool(exact_kind(run.spec.denoiser)),
     }
 
 
 def _readings(run: Run) -> list[tuple[str, str, list[str]]]:
     """For each arm whose λ can be read: its name, λ, and λ̂ at the marks."""
     marks = np.isin(run.dataset["t"].values, mark_times(run))
-    scales = {str(arm["name"]): f"{arm['noise_scale']:g}" for arm in run.spec.arms}
+    scales = {arm.name: f"{arm.scale:g}" for arm in arm_kinds(run)}
     return [
         (arm, scales[arm], [number(value) for value in values[marks]])
         for arm, values in dial_readings(run).items()
