@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import ndtr, softmax
 
-from diffviz.diffusion.dial import Pulled
+from diffviz.diffusion.balance import Pulled
 from diffviz.diffusion.exact import MixtureDenoiser
 from diffviz.diffusion.rules import Arm, ddim, ddpm
 from diffviz.diffusion.sampler import sample

@@ -14,7 +14,7 @@ from dashboards.security import HEADERS, LARGEST_BODY
 from dashboards.shelf import Shelf
 from dashboards.shell import View, arm_title, pages
 from dashboards.stage import clock, cloud, histograms, pictures_in_time
-from diffviz.diffusion.dial import DialDensity, balanced_score
+from diffviz.diffusion.balance import ScaledDensity, balanced_score
 from diffviz.diffusion.forward import ForwardData
 from diffviz.files.catalogue import text
 from diffviz.recording.request import RecordRequest
@@ -290,7 +290,7 @@ def page_of(name):
 def test_a_setting_of_the_dial_has_its_verdict(guest, distance, shares, std, off, word):
     """Kills: too wide called narrow, a lost mode nearly right, a place off the balance right."""
     none = np.zeros(0)
-    density = DialDensity(none, none, none, std, 1.0, distance, shares, (0.7, 0.3))
+    density = ScaledDensity(none, none, none, std, 1.0, distance, shares, (0.7, 0.3))
     assert page_of("dial")._verdict(density, off) == word
 
 

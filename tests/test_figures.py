@@ -23,7 +23,7 @@ import xarray as xr
 from PIL import Image
 
 import diffviz as dv
-from diffviz.diffusion.dial import BINS, LAWS, dial_density
+from diffviz.diffusion.balance import BINS, LAWS, scaled_density
 from diffviz.errors import InputError
 from diffviz.figures import CONFIG, NAMES, available, caption, plot, theme
 from diffviz.figures.density import density_figure
@@ -845,7 +845,7 @@ def _shaped(shape):
 
 def test_density_shows_both_laws():
     """Kills: the right law and the made one swapped, time upwards, ends exchanged."""
-    data = dial_density(dv.NoiseSchedule.linear(20, 1e-3, 0.3), LAWS["mixture"], 0.0, 1.0)
+    data = scaled_density(dv.NoiseSchedule.linear(20, 1e-3, 0.3), LAWS["mixture"], 0.0, 1.0)
     figure = density_figure(data)
     right, made_, end, ends = figure.data
     np.testing.assert_allclose(right.z, data.marginal.T, atol=1e-6)

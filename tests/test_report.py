@@ -321,7 +321,7 @@ def test_lambda_is_read_of_a_linear_denoiser_only(tmp_path):
 def test_readings_stand_under_their_times(harmless, monkeypatch):
     """λ̂ is the same at all times, so here it is given. Kills: readings in another order."""
     monkeypatch.setattr(page.figures, "available", lambda run: ["dial"])
-    monkeypatch.setattr(page, "dial_readings", lambda run: {"b": run.dataset["t"].values / 100})
+    monkeypatch.setattr(page, "noise_readings", lambda run: {"b": run.dataset["t"].values / 100})
     (row,) = Page(page.render(harmless)).rows("reading-table")
     assert row == ["b", "0", "0.27", "0.18", "0.060"]
 

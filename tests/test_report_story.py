@@ -5,7 +5,7 @@ import pytest
 
 import diffviz as dv
 from diffviz.diagnosis.findings import diagnose
-from diffviz.diagnosis.numbers import dial_readings, key_numbers, mark_times
+from diffviz.diagnosis.numbers import key_numbers, mark_times, noise_readings
 from diffviz.diagnosis.sentences import CLAUSES, listed, number, step_sentences, step_table, story
 from diffviz.diagnosis.verdicts import on_the_way, verdicts
 from diffviz.files.catalogue import LANGUAGES, catalogue, text
@@ -268,7 +268,7 @@ def test_the_dial_is_read_where_it_can_be():
         run = made(list(rules), rules=rules, denoiser=denoiser, residual=("half", half))
         run.dataset["std"].loc[{"arm": "zero", "quantity": "residual"}] = zero
         run.dataset["std"].loc[{"arm": "one", "quantity": "residual"}] = one
-        readings = dial_readings(run)
+        readings = noise_readings(run)
         assert list(readings) == arms
         for values in readings.values():
             np.testing.assert_allclose(values, 0.5, rtol=1e-12)

@@ -12,7 +12,7 @@ from dash.development.base_component import Component
 from dashboards import shell
 from dashboards.shell import View, kept
 from diffviz.diagnosis.sentences import joined
-from diffviz.diffusion.dial import LAWS, DialDensity, balanced_score, dial_density
+from diffviz.diffusion.balance import LAWS, ScaledDensity, balanced_score, scaled_density
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.figures import theme
 from diffviz.figures.density import density_figure
@@ -121,15 +121,15 @@ def _on_grid(value: float) -> float:
     return round(round(value / STEP) * STEP, 2)
 
 
-def _density(law: str, noise: float, score: float) -> DialDensity:
+def _density(law: str, noise: float, score: float) -> ScaledDensity:
     at = {"noise": noise, "score": score}
     inside = [min(max(at[name], low), high) for name, (low, high) in RANGES.items()]
     return _computed(law if law in LAWS else "gaussian", *map(_on_grid, inside))
 
 
 @lru_cache(maxsize=800)
-def _computed(law: str, noise: float, score: float) -> DialDensity:
-    return dial_density(_course(), LAWS[law], noise, score)
+def _computed(law: str, noise: float, score: float) -> ScaledDensity:
+    return scaled_density(_course(), LAWS[law], noise, score)
 
 
 @lru_cache(maxsize=1)
@@ -137,7 +137,7 @@ def _course() -> NoiseSchedule:
     return NoiseSchedule.course()
 
 
-def _verdict(data: DialDensity, off: float) -> str:
+def _verdict(data: ScaledDensity, off: float) -> str:
     """In a word; a setting ``off`` the balance by more than a click is not called right."""
     spread = data.std / data.right_std
     for word, (distance, part) in (("works", WORKS), ("nearly", NEARLY)):

@@ -1,4 +1,4 @@
-"""The few numbers of a run that stand in its first tables, and the reading of the noise dial."""
+"""The few numbers of a run that stand in its first tables, and λ read from the residual."""
 
 import math
 from typing import Any, NamedTuple
@@ -114,7 +114,7 @@ def _largest(values: Array) -> float:
     return math.nan if np.isnan(values).all() else float(np.nanmax(values))
 
 
-def dial_readings(run: Run) -> dict[str, Array]:
+def noise_readings(run: Run) -> dict[str, Array]:
     """λ̂ (N,) of each arm whose noise was scaled, where it can be read exactly.
 
     With a linear denoiser variances are linear in λ², so that at every t the residual's std r has

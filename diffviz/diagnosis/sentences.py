@@ -12,7 +12,7 @@ import numpy as np
 
 from diffviz.diagnosis.arms import arm_kinds
 from diffviz.diagnosis.bands import CURVES, band, curve, reference
-from diffviz.diagnosis.numbers import dial_readings
+from diffviz.diagnosis.numbers import noise_readings
 from diffviz.diagnosis.verdicts import LESS, LEVEL, Codes, Verdicts, on_the_way, verdicts
 from diffviz.files.catalogue import class_name, text
 from diffviz.recording.run import Run
@@ -198,7 +198,7 @@ def _noise(run: Run, seen: Verdicts, arm: int) -> str:
         return "part" if kind.drawn else "silent"
     if share["less"] <= MOST and share["more"] <= MOST:
         return "kept"
-    reading = dial_readings(run).get(kind.name)
+    reading = noise_readings(run).get(kind.name)
     if reading is not None and np.abs(reading[window] - kind.scale).max() <= LEVEL:
         return "dial"
     return "less" if share["more"] <= MOST else "more" if share["less"] <= MOST else "other"

@@ -1,15 +1,15 @@
-"""The density of x_t over time for one setting of the noise dial, beside q(x_t)."""
+"""The density of x_t over time where noise and score are scaled, next to q(x_t)."""
 
 import numpy as np
 import plotly.graph_objects as go
 
-from diffviz.diffusion.dial import BINS, DialDensity
+from diffviz.diffusion.balance import BINS, ScaledDensity
 from diffviz.figures import theme
 from diffviz.files.catalogue import text
 
 
-def density_figure(data: DialDensity, language: str = "en") -> go.Figure:
-    """q(x_t), what the dial makes of it, and both at t = 0, on one axis of x."""
+def density_figure(data: ScaledDensity, language: str = "en") -> go.Figure:
+    """q(x_t), what the sampler makes of it, and both at t = 0, on one axis of x."""
     time = text("figures.common.time", language)
     figure = theme.panels(
         [text(f"figures.density.{panel}", language) for panel in ("right", "made", "end")],

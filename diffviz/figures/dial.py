@@ -14,7 +14,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from diffviz.diagnosis.arms import arm_kinds, is_linear
-from diffviz.diagnosis.numbers import dial_readings
+from diffviz.diagnosis.numbers import noise_readings
 from diffviz.figures import theme
 from diffviz.figures.curves import draw_curve, recorded
 from diffviz.files.catalogue import text
@@ -23,7 +23,7 @@ from diffviz.recording.run import Run
 
 def dial_figure(run: Run, language: str = "en") -> go.Figure:
     """The stds, and beside them λ̂ where it can be read, each with the settings as dotted lines."""
-    t, readings = run.dataset["t"].values, dial_readings(run)
+    t, readings = run.dataset["t"].values, noise_readings(run)
     names = ["std", "reading"] if readings else ["std"]
     figure = theme.panels(
         [text(f"figures.dial.{name}", language) if len(names) > 1 else "" for name in names],

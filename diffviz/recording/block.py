@@ -196,6 +196,16 @@ ARRAYS: dict[str, Layout] = {
 }
 
 
+def usual_block(size: int) -> int:
+    """Samples per block where nobody says: 64 images, more of samples of fewer values."""
+    return max(64, min(16384, 49152 // size))
+
+
+def kept_samples(n: int, size: int) -> int:
+    """How many of ``n`` samples of ``size`` values are kept as they are."""
+    return min(n, max(256, 2**16 // size))
+
+
 def block_bytes(arms: int, block: int, size: int, points: int, merged: bool) -> int:
     """About what a block of ``arms`` × ``block`` samples of ``size`` values needs in memory.
 

@@ -31,7 +31,7 @@ from diffviz.diffusion.schedule import NoiseSchedule, check_schedule
 from diffviz.errors import InputError, NonfiniteError, RunFileError, check_integer, shown
 from diffviz.files.atomic import check_writable, only_writer
 from diffviz.files.terminal import SafeStream
-from diffviz.recording.block import BlockStats, block_bytes
+from diffviz.recording.block import BlockStats, block_bytes, kept_samples, usual_block
 from diffviz.recording.checks import CALLS, SAMPLES, Answers, FiniteArms, compare_answers
 from diffviz.recording.dataset import assemble
 from diffviz.recording.partial import load_partial, save_partial
@@ -164,8 +164,8 @@ def _job(
         raise InputError(f"sample_shape is {shape}; allowed is {law.mean.shape}, that of the data")
     times = schedule.times(steps)
     coefficient_table(arms, schedule, times)  # a rule that gives nonsense is named now
-    usual = max(64, min(16384, 49152 // size))
-    block = min(n, check_integer("block", usual if block is None else block, 1, 10**6))
+    block = usual_block(size) if block is None else check_integer("block", block, 1, 10**6)
+    block = min(n, block)
     need = block_bytes(len(arms), block, size, len(times), block < n)
     if need > MAX_MEMORY:
         raise InputError(
@@ -199,7 +199,7 @@ def _job(
         label=label,
         device=torch.device(device).type,
     )
-    keep = min(n, max(256, 2**16 // size))
+    keep = kept_samples(n, size)
     return _Job(on_device(denoiser, device), schedule, arms, spec, law, context, keep, device)
 
 

@@ -23,7 +23,7 @@ from diffviz.diffusion.names import SPRITES, DenoiserWords, parse_denoiser, ship
 from diffviz.diffusion.rules import DEFAULT_ARMS, Arm, check_arms
 from diffviz.diffusion.schedule import KINDS, MAX_T, NoiseSchedule
 from diffviz.errors import InputError, shown
-from diffviz.recording.block import block_bytes
+from diffviz.recording.block import block_bytes, kept_samples, usual_block
 from diffviz.sprites.make import CLASSES
 
 if TYPE_CHECKING:
@@ -184,11 +184,11 @@ class RecordRequest(BaseModel):
             )
         schedule = self.noise_schedule or NoiseSchedule.course()
         steps = self.steps or schedule.T
-        block = min(self.n, self.block or max(64, min(16384, 49152 // size)))
+        block = min(self.n, self.block or usual_block(size))
         arms, blocks = len(self.arms), -(-self.n // block)
         each = sample + VALUE * size
         seconds = START + steps * (blocks * STEP + arms * self.n * each)
-        snapshots = 40 * arms * min(self.n, max(256, 2**16 // size)) * size * 8
+        snapshots = 40 * arms * kept_samples(self.n, size) * size * 8
         here = block_bytes(arms, block, size, steps + 1, blocks > 1) + arms * block * activations
         return Estimate(seconds, IDLE + memory + snapshots + here)
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from diffviz import figures
 from diffviz.diagnosis.arms import arm_kinds, exact_kind
 from diffviz.diagnosis.bands import band
-from diffviz.diagnosis.numbers import dial_readings, key_numbers, mark_times
+from diffviz.diagnosis.numbers import key_numbers, mark_times, noise_readings
 from diffviz.diagnosis.sentences import (
     TABLE,
     indexed,
@@ -263,7 +263,7 @@ def _readings(run: Run) -> list[tuple[str, str, list[str]]]:
     scales = {arm.name: f"{arm.scale:g}" for arm in arm_kinds(run)}
     return [
         (arm, scales[arm], [number(value) for value in values[marks]])
-        for arm, values in dial_readings(run).items()
+        for arm, values in noise_readings(run).items()
     ]
 
 

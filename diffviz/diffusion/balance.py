@@ -1,4 +1,4 @@
-r"""The noise dial on data whose law is known: the density of x_t on the way, beside q(x_t).
+r"""Noise and score in balance: the density of x_t where both are scaled, next to q(x_t).
 
 A step with the noise scaled by λ and the score by c,
 
@@ -8,7 +8,7 @@ is the reverse process dx = [f − c·g²·∇log q_t(x)]dt + λ·g·dw, where n
 every x_t has the law q(x_t), when c = (1 + λ²)/2: (λ = 1, c = 1) is DDPM, (λ = 0, c = ½) the
 probability flow, and (λ = 0, c = 1), the full score without its noise, is neither
 (arXiv 2206.00364, eq. 6). For one Gaussian the law stays Gaussian and is followed in closed form;
-for several, a fixed set of particles is followed, the same for every setting of the dial.
+for several, a fixed set of particles is followed, the same for every λ and c.
 """
 
 from dataclasses import dataclass
@@ -65,7 +65,7 @@ LAWS = {
 }
 
 
-class DialDensity(NamedTuple):
+class ScaledDensity(NamedTuple):
     """``density`` and ``marginal``, the right one, are (SLICES, bins) at the times ``t``.
 
     Attributes:
@@ -91,9 +91,9 @@ def balanced_score(noise_scale: float) -> float:
     return (1 + noise_scale**2) / 2
 
 
-def dial_density(
+def scaled_density(
     schedule: NoiseSchedule, law: Law, noise_scale: float, score: float
-) -> DialDensity:
+) -> ScaledDensity:
     """The law of x_t from N(0, 1) at T down to 0, with λ = ``noise_scale`` and c = ``score``."""
     t = schedule.times(min(SLICES - 1, schedule.T))
     width = float(BINS[1] - BINS[0])
@@ -104,7 +104,7 @@ def dial_density(
     spread = np.dot(law.weights, stds**2 + (means - np.dot(law.weights, means)) ** 2)
     data = marginal[-1]
     if len(means) == 1:
-        arm = Arm("dial", Pulled(score), noise_scale)
+        arm = Arm("scaled", Pulled(score), noise_scale)
         exact = gaussian_trajectory(schedule, arm, law.means[0], law.stds[0])
         center, spreads = exact.mean[::-1][t], exact.std[::-1][t]
         # Not narrower than a cell, so that the mass of a thin law is still seen.
@@ -120,7 +120,7 @@ def dial_density(
         shares = tuple((np.bincount(nearest, minlength=len(means)) / PARTICLES).tolist())
     distance = float(0.5 * np.abs(density[-1] - data).sum() * width)
     right = float(np.sqrt(spread))
-    return DialDensity(t, density, marginal, std, right, distance, shares, law.weights)
+    return ScaledDensity(t, density, marginal, std, right, distance, shares, law.weights)
 
 
 def _normal(x: Array, mean: Array | float, variance: Array | float) -> Array:
@@ -131,7 +131,7 @@ def _particles(schedule: NoiseSchedule, law: Law, noise_scale: float, score: flo
     """x_t of the particles for every t, (T+1, PARTICLES)."""
     x = np.empty((schedule.T + 1, PARTICLES))
     x[schedule.T] = ndtri((np.arange(PARTICLES) + 0.5) / PARTICLES)
-    arms, z = [Arm("dial", Pulled(score), noise_scale)], _noise(schedule.T)
+    arms, z = [Arm("scaled", Pulled(score), noise_scale)], _noise(schedule.T)
     means, squares = np.array(law.means)[:, None], np.square(law.stds)[:, None]
     table = coefficient_table(arms, schedule, schedule.times())[:, 0]
     for t, (a, b, std) in zip(range(schedule.T, 0, -1), table, strict=True):

@@ -1,21 +1,21 @@
-"""The noise dial with its densities, and the forward process of one image: laws, by value."""
+"""Scaled noise and score with their densities, and the forward process of one image."""
 
 import numpy as np
 import pytest
 from scipy.stats import norm
 
 import diffviz as dv
-from diffviz.diffusion.dial import BINS, LAWS, Law, balanced_score, dial_density
+from diffviz.diffusion.balance import BINS, LAWS, Law, balanced_score, scaled_density
 from diffviz.diffusion.forward import forward_data
 
 SCHEDULE = dv.NoiseSchedule.course(100, 1e-3, 0.1)
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.5, 1.0, 1.3])
-def test_the_dial_agrees_with_the_exact_recursion(scale):
+def test_the_density_agrees_with_the_exact_recursion(scale):
     """Two derivations, one law, at every slice.
     Kills: ᾱ_t for ᾱ_{t−1}, λ for λ², noise in the last step, slices of other times."""
-    data = dial_density(SCHEDULE, LAWS["gaussian"], scale, 1.0)
+    data = scaled_density(SCHEDULE, LAWS["gaussian"], scale, 1.0)
     exact = dv.gaussian_trajectory(SCHEDULE, dv.Arm("x", dv.ddpm(), scale), 2.0, 0.5)
     assert data.std == pytest.approx(exact.std[-1], rel=1e-9)
     assert (data.t[0], data.t[-1], len(data.t)) == (100, 0, 51)
@@ -36,8 +36,8 @@ def test_particles_follow_the_closed_form(scale, score):
     Kills: an error in the table of scores or its interpolation. 2,000 particles leave a standard
     error of 1/√4000 = 1.6 % in a std; four of them are allowed."""
     halves = Law((2.0, 2.0), (0.5, 0.5), (0.5, 0.5))
-    exact = dial_density(SCHEDULE, LAWS["gaussian"], scale, score)
-    made = dial_density(SCHEDULE, halves, scale, score)
+    exact = scaled_density(SCHEDULE, LAWS["gaussian"], scale, score)
+    made = scaled_density(SCHEDULE, halves, scale, score)
     assert made.std == pytest.approx(exact.std, rel=0.065)
     assert made.right_std == 0.5
     means = (made.density * BINS).sum(axis=1) * 0.05
@@ -51,10 +51,10 @@ def test_balance_keeps_the_data_and_imbalance_does_not():
     course, mixture = dv.NoiseSchedule.course(), LAWS["mixture"]
     assert [balanced_score(v) for v in (0.0, 1.0, 2.0)] == [0.5, 1.0, 2.5]
     for scale in (0.0, 0.5, 1.0):
-        data = dial_density(course, mixture, scale, balanced_score(scale))
+        data = scaled_density(course, mixture, scale, balanced_score(scale))
         assert data.distance < 0.09
         assert data.shares == pytest.approx((0.7, 0.3), abs=0.04)
-    still = dial_density(course, mixture, 0.0, 1.0)
+    still = scaled_density(course, mixture, 0.0, 1.0)
     assert still.distance > 0.5 and still.shares == (1.0, 0.0)
     assert still.right_std == pytest.approx(np.sqrt(0.7 * 1.04 + 0.3 * 2.34 - 0.25**2))
 
