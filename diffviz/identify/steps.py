@@ -419,8 +419,10 @@ def _mostly(apart: Array, change: Array, floor: float) -> tuple[Array, Mask | No
     """
     found = least_squares(apart, change)
     for _ in range(30):
-        away = np.abs(change - found @ apart)
+        away, before = np.abs(change - found @ apart), found
         found = least_squares(apart, change, 1 / np.sqrt(np.maximum(away, floor / 10)))
+        if np.allclose(found, before, 1e-9, 0):
+            break
     on = np.abs(change - found @ apart) < 2 * floor
     if on.mean() < MOSTLY or on.sum() < 16:
         return found, None
@@ -459,11 +461,11 @@ def _bent(left: Array, full: Array) -> float:
     x, m = (v - v.mean() for v in (x, m))
     m = m - x * ((x @ m) / max(x @ x, 1e-300))
     x, m = (v / max(math.sqrt((v @ v) / v.size), 1e-300) for v in (x, m))
-    linear = np.stack([one, x, m])
+    linear = np.stack([one, x, m])  # orthogonal, of size 1
     more = np.stack([x * x, x * m, m * m, x * x * x, x * x * m, x * m * m, m * m * m])
     seen = left[::every]
-    more = more - np.stack([least_squares(linear, row) @ linear for row in more])
-    seen = seen - least_squares(linear, seen) @ linear
+    more = more - (more @ linear.T / seen.size) @ linear
+    seen = seen - (linear @ seen / seen.size) @ linear
     explained = least_squares(more, seen) @ more
     share = min(float(explained @ explained / max(seen @ seen, 1e-300)), 1 - 1e-12)
     free = max(seen.size - 10, 1)
