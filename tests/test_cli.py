@@ -203,13 +203,12 @@ def test_xray_and_diagnose_say_what_is_wrong(tmp_path, capsys, monkeypatch):
     Path("my_sampler.py").write_text(SAMPLER)
     monkeypatch.syspath_prepend(tmp_path)
     options = ("--T", 30, "--beta-start", 1e-3, "--beta-end", 0.4, "--shape", "64,8")
-    assert call("xray", "my_sampler:right", *options) == 0
-    assert "rule: ddpm/beta" in capsys.readouterr().out
+    assert call("xray", "my_sampler:right", *options, "--report", "f.html", "--lang", "zh") == 0
+    assert "ddpm/beta" in capsys.readouterr().out
+    assert 'data-language="zh"' in Path("f.html").read_text("utf-8")
     assert call("xray", "my_sampler:wrong", *options, "--json", "f.json") == 1
     assert "[error] noise-missing" in capsys.readouterr().out
     assert json.loads(Path("f.json").read_text("utf-8"))["findings"][0]["id"] == "noise-missing"
-    assert call("xray", "my_sampler:right", *options, "--report", "f.html", "--lang", "zh") == 0
-    assert 'data-language="zh"' in Path("f.html").read_text("utf-8")
     for wrong in ("my_sampler:lazy", "my_sampler:nothing", "my_sampler", "nowhere:f"):
         assert call("xray", wrong, *options) == 2
         assert capsys.readouterr().err.count("\n") == 1
