@@ -369,9 +369,3 @@ def test_a_sheet_and_a_curve_are_read_from_left_to_right():
     svg = curve_svg([4.0, 1.0], 4, "loss")
     (points,) = re.findall('points="(.*?)"', svg)
     assert points == "185.0,20.0 330.0,215.0" and ">4.000<" in svg and ">loss<" in svg
-
-
-def test_pickled_arrays_are_not_opened(tmp_path):
-    np.save(tmp_path / "a.npy", np.array([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(InputError, match=r"not a \.npy file"):
-        load_images(tmp_path / "a.npy")

@@ -354,32 +354,3 @@ def test_other_words_are_no_arm(text):
     with pytest.raises(InputError) as error:
         Arm.parse(text)
     assert "\n" not in str(error.value) and "allowed" in str(error.value)
-
-
-@pytest.mark.parametrize(
-    "arms", ["ddpm", {"ddpm": 1}, None, [None], DEFAULT_ARMS[0], [], ["ddpm"]]
-)
-def test_what_is_no_list_of_arms_is_named(arms):
-    schedule = NoiseSchedule.linear(3)
-    with pytest.raises(InputError, match=r"^arms "):
-        list(
-            sample(
-                lambda x, t, c=None: x, schedule, torch.zeros(2, 2), torch.Generator(), arms=arms
-            )
-        )
-
-
-@pytest.mark.parametrize(
-    ("answer", "words"),
-    [
-        (lambda x, t, c=None: torch.full_like(x, math.nan) if t == 7 else x, "finite at t = 7"),
-        (lambda x, t, c=None: x[:, :1] if t == 7 else x, "shape (6, 1) at t = 7"),
-        (lambda x, t, c=None: None if t == 7 else x, "NoneType at t = 7"),
-    ],
-)
-def test_an_unusable_answer_names_the_step(answer, words):
-    schedule = NoiseSchedule.linear(10)
-    steps = sample(answer, schedule, torch.zeros(2, 2), torch.Generator())
-    with pytest.raises(InputError) as error:
-        list(steps)
-    assert words in str(error.value)

@@ -5,14 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
 from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.diffusion.unet import ContextUnet, NetworkDenoiser, weights_digest
-from diffviz.errors import CheckpointError, InputError
+from diffviz.errors import InputError
 from diffviz.files.images import from_uint8, to_uint8
 from diffviz.training import Epoch, perturb, save_preview, train
 
@@ -25,27 +23,6 @@ SMALL = {"classes": CLASSES, "n_feat": 8, "batch": 4, "epochs": 3}
 
 def run(**changes) -> list[Epoch]:
     return list(train(IMAGES, LABELS, SCHEDULE, **{**SMALL, **changes}))
-
-
-# -------------------------------------------------------------------- laws of the parts
-
-
-@given(st.floats(0, 1), st.floats(-2, 2), st.floats(-2, 2))
-def test_perturb_keeps_the_variance(alpha_bar: float, x: float, eps: float) -> None:
-    # a² = ᾱ and a² + b² = 1. Kills: the missing root, b = 1 − ᾱ, and ᾱ for √ᾱ.
-    one, zero = torch.ones(1, 3, 2, 2, dtype=torch.float64), torch.zeros(1, 3, 2, 2)
-    level = torch.tensor([alpha_bar], dtype=torch.float64)
-    a, b = perturb(one, zero, level), perturb(zero, one, level)
-    torch.testing.assert_close(a**2, alpha_bar * one)
-    torch.testing.assert_close(a**2 + b**2, one)
-    torch.testing.assert_close(perturb(x * one, eps * one, level), x * a + eps * b)
-
-
-def test_perturb_gives_each_image_its_own_level() -> None:
-    # Kills: ᾱ spread over the wrong axis.
-    x = perturb(torch.ones(3, 3, 3, 3), torch.zeros(3, 3, 3, 3), torch.tensor([0.0, 0.25, 1.0]))
-    assert torch.equal(x[:, 0, 1, 2], torch.tensor([0.0, 0.5, 1.0]))
-    assert (x.std(dim=(1, 2, 3)) == 0).all()
 
 
 # -------------------------------------------------------------------- the loop
@@ -225,16 +202,6 @@ def test_only_the_same_training_goes_on(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=f"a training with {name}"):
             train(images, labels, schedule, **small)
-
-
-def test_a_damaged_state_is_not_resumed(tmp_path: Path) -> None:
-    path = tmp_path / "state"
-    run(checkpoint=path, epochs=1)
-    raw = bytearray(path.read_bytes())
-    raw[-100] ^= 1
-    path.write_bytes(raw)
-    with pytest.raises(CheckpointError, match="damaged"):
-        run(checkpoint=path, epochs=1, resume=True)
 
 
 def test_going_on_from_a_network_goes_on_after_a_stop(tmp_path: Path, whole: Epoch) -> None:

@@ -169,8 +169,8 @@ def attack(kind: str, folder: Path, count: int, seed: int) -> dict[str, int]:
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_a_damaged_file_is_refused_or_reads_the_same(tmp_path, kind):
-    """One family of errors with the path in one line. Kills: a checksum over a part, a library's
-    own exception, an allocation before a check."""
+    """One family of errors with the path in one line. Kills: a checksum over a part, a cut file
+    that is read, a library's own exception, an allocation before a check."""
     seen = attack(kind, tmp_path, 12 if kind == "training" else 60, seed=1)
     assert seen["refused"] > 0
 
