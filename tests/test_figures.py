@@ -640,18 +640,6 @@ def test_dial_of_a_network_does_not_read_the_noise():
     assert lines == {"N(0, 1)": {1.0}}
 
 
-def test_dial_is_read_exactly():
-    """λ̂ of a run with an exact Gaussian denoiser, at all times between.
-    Kills: a std for a variance, the ends swapped or of another rule."""
-    schedule = dv.NoiseSchedule.linear(60, 1e-3, 0.15)
-    arms = [dv.Arm(f"{s}", dv.ddpm(), s) for s in (0.0, 0.25, 1.0)]
-    run = dv.record(
-        dv.GaussianDenoiser(schedule, 2.0, 0.5), schedule, arms=arms, n=20_000, progress=False
-    )
-    (read,) = [t for t in plot(run, "dial").data if t.xaxis == "x2" and t.line.color != GREY]
-    assert np.abs(np.array(read.y)[6:-3] - 0.25).max() < 0.02
-
-
 def test_one_colour_and_dash_per_arm():
     """Kills: a sixth arm that looks like the first, in bars and points too."""
     assert [theme.colour(i) for i in range(10)] == COLOURS
@@ -709,27 +697,6 @@ def test_a_histogram_stands_beside_its_own_reference(quantity):
     assert lines.keys() == right.keys()
     for name, y in right.items():
         np.testing.assert_allclose(lines[name], y)
-
-
-@pytest.mark.parametrize("law", ["gaussian", "images"])
-def test_the_recorded_reference_is_that_of_noised_data(law):
-    """By drawing from q(x_t). Kills: bins shifted by one, tails lost, another time's ᾱ."""
-    schedule = dv.NoiseSchedule.linear(8, 0.01, 0.5)
-    points = np.array([[-0.8, 0.2], [0.5, 0.9], [0.5, -0.1]], np.float32)
-    denoiser = {
-        "gaussian": dv.GaussianDenoiser(schedule, 2.0, 0.5),
-        "images": dv.DatasetDenoiser(schedule, points),
-    }[law]
-    data = dv.record(denoiser, schedule, n=2, progress=False).dataset
-    rng, n = np.random.default_rng(0), 200_000
-    x_0 = 2 + 0.5 * rng.standard_normal(n) if law == "gaussian" else rng.choice(points.ravel(), n)
-    middles = data["bin"].values
-    inner = (middles[1:] + middles[:-1]) / 2
-    for t, right in zip(data["t"].values, data["reference_histogram"].values, strict=True):
-        bar = schedule.alpha_bars[t]
-        x = np.sqrt(bar) * x_0 + np.sqrt(1 - bar) * rng.standard_normal(n)
-        share = np.bincount(np.searchsorted(inner, x, side="right"), minlength=len(middles)) / n
-        np.testing.assert_allclose(right, share, atol=5 * np.sqrt(right.max() / n))
 
 
 def test_ks_shows_the_bound_of_independent_values_where_no_band_is_known():

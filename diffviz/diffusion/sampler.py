@@ -4,7 +4,7 @@ x_s = mean + λσ·z with (mean, σ) from the arm's rule. Arms sampled together 
 step, z: they differ by one thing only.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -19,8 +19,6 @@ from diffviz.diffusion.schedule import NoiseSchedule, check_schedule
 from diffviz.errors import InputError, said, shown
 
 Array = NDArray[np.float64]
-Move = Callable[[int, Tensor, Tensor], Tensor]
-"""(index of the step, x, ε̂) → means of x_s; all tensors are (A, B, *D)."""
 
 
 class Step(NamedTuple):
@@ -72,7 +70,8 @@ def sample(
         raise InputError(f"context is {shown(context)}; allowed is a tensor (B, K), or None")
     times = check_schedule(schedule).times() if times is None else times
     table = coefficient_table(arms, schedule, times)
-    move, stds = _mover(arms, schedule, times, table, x_T), _along_arms(table[:, :, 2], x_T)
+    a, b, stds = (_along_arms(table[:, :, i], x_T) for i in range(3))
+    linear = all(isinstance(arm.rule, LinearRule) for arm in arms)
     ask = Checked(denoiser, x_T.device)
     contexts = None if context is None else context.repeat(len(arms), 1)
     x = x_T.expand(len(arms), *x_T.shape)
@@ -80,33 +79,16 @@ def sample(
         with torch.no_grad():  # left again before each yield
             eps = ask(x.flatten(0, 1), t, contexts, last=i == len(table) - 1).view(x.shape)
             z = torch.randn(x_T.shape, generator=generator, dtype=x_T.dtype, device=x_T.device)
-            mean = move(i, x, eps)
+            if linear:
+                # Not fused into one call: whether a product is rounded before it is added would
+                # then depend on where in the array it stands, and so on the number of threads.
+                mean = (a[i] * x).add_(b[i] * eps)
+            else:
+                means = [_mean_of(arm, schedule, x[k], eps[k], t, s) for k, arm in enumerate(arms)]
+                mean = torch.stack(means)
             x_next = (stds[i] * z).add_(mean)
         yield Step(t, s, x, eps, mean, table[i, :, 2], z, x_next)
         x = x_next
-
-
-def _mover(
-    arms: Sequence[Arm],
-    schedule: NoiseSchedule,
-    times: Sequence[int] | NDArray[np.int64],
-    table: Array,
-    like: Tensor,
-) -> Move:
-    """Linear rules are three calls for all arms; a rule of another kind is called each step."""
-    if all(isinstance(arm.rule, LinearRule) for arm in arms):
-        a, b = _along_arms(table[:, :, 0], like), _along_arms(table[:, :, 1], like)
-        # Not fused into one call: whether a product is rounded before it is added would then
-        # depend on where in the array it stands, and so on the number of threads.
-        return lambda i, x, eps: (a[i] * x).add_(b[i] * eps)
-
-    def move(i: int, x: Tensor, eps: Tensor) -> Tensor:
-        t, s = int(times[i]), int(times[i + 1])
-        return torch.stack(
-            [_mean_of(arm, schedule, x[k], eps[k], t, s) for k, arm in enumerate(arms)]
-        )
-
-    return move
 
 
 def _mean_of(arm: Arm, schedule: NoiseSchedule, x: Tensor, eps: Tensor, t: int, s: int) -> Tensor:
