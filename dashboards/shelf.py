@@ -15,7 +15,6 @@ from typing import Any
 
 import dash
 import flask
-import plotly.graph_objects as go
 from flask import Flask, Response, abort, request, send_file
 
 import diffviz.figures
@@ -105,7 +104,7 @@ def pictures(run: Run) -> tuple[str, ...]:
 
 
 def figure(
-    run: Run, name: str, language: str, theme: str, big: bool = False, narrow: bool = False
+    run: Run, name: str, language: str, colours: str, large: bool = False, narrow: bool = False
 ) -> dict[str, Any]:
     """The picture ``name`` of a run as plotly's JSON, drawn once for all who ask.
 
@@ -113,32 +112,13 @@ def figure(
         InputError: the run cannot give this picture.
     """
     with _DRAWING:
-        return _drawn(run, name, language, theme, big, narrow)
+        return _drawn(run, name, language, colours, large, narrow)
 
 
 @lru_cache(maxsize=400)
-def _drawn(
-    run: Run, name: str, language: str, colours: str, big: bool, narrow: bool
-) -> dict[str, Any]:
-    made = diffviz.figures.plot(run, name, language=language, theme=colours)
-    return json.loads(fitted(made, big, narrow).to_json())
-
-
-def fitted(made: go.Figure, big: bool, narrow: bool) -> go.Figure:
-    """``big`` for the back row of a lecture room; ``narrow`` with panels in one column."""
-    if big:
-        made.update_layout(font_size=20, legend_font_size=20, hoverlabel_font_size=20)
-        made.for_each_annotation(lambda a: a.update(font_size=20))
-        made.for_each_xaxis(lambda a: a.update(title_font_size=20))
-        made.for_each_yaxis(lambda a: a.update(title_font_size=20))
-        for trace in made.data:
-            if getattr(getattr(trace, "line", None), "width", None):
-                trace.line.width *= 1.6
-            size = getattr(getattr(trace, "marker", None), "size", None)
-            if isinstance(size, int | float):
-                trace.marker.size = size * 1.5
-    stacks = narrow and "narrow" in (made.layout.meta or {})
-    return theme.arranged(made, "narrow") if stacks else made
+def _drawn(run: Run, name: str, language: str, *look: Any) -> dict[str, Any]:
+    made = diffviz.figures.plot(run, name, language=language)
+    return json.loads(theme.dressed(made, *look).to_json())
 
 
 # ----------------------------------------------------------------- downloads

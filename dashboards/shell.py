@@ -17,24 +17,20 @@ import plotly.graph_objects as go
 from dash import ALL, ClientsideFunction, Dash, Input, Output, State, dcc, html
 from dash.development.base_component import Component
 
-from dashboards.shelf import fitted
 from diffviz.diffusion.rules import noise_kept
-from diffviz.figures.theme import CONFIG, PAPER, TEMPLATES
+from diffviz.figures import theme
 from diffviz.files.catalogue import LANGUAGES, text
 
 THEMES = ("light", "dark")
 KEPT = ("lang", "theme", "big", "hide")
 """What goes along from page to page."""
-BLUE = ["#e7f2fb", "#cfe3f5", "#9cc6ea", "#66a8df", "#3a8fd5", "#1f7fcc", "#1468ab", "#10578f"]
-DARK = ["#e6e8eb", "#c9ced3", "#a9b1b9", "#7d858d", "#363b42", "#2b3037", PAPER["dark"], "#0f1114"]
+BLUE = "#e7f2fb #cfe3f5 #9cc6ea #66a8df #3a8fd5 #1f7fcc #1468ab #10578f #0d4672 #083453"
+DARK = "#e6e8eb #c9ced3 #a9b1b9 #7d858d #363b42 #2b3037 #16181d #0f1114 #0b0c0e #060708"
 THEME = {
     "primaryColor": "azure",
     "primaryShade": 6,
     # Mantine draws dark cards in the seventh, as figures are drawn, and the page in the eighth.
-    "colors": {
-        "azure": [*BLUE, "#0d4672", "#083453"],
-        "dark": [*DARK, "#0b0c0e", "#060708"],
-    },
+    "colors": {"azure": BLUE.split(), "dark": DARK.split()},
     "fontFamily": "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', "
     "'PingFang SC', 'Microsoft YaHei', 'Noto Sans CJK SC', sans-serif",
     "cursorType": "pointer",
@@ -157,7 +153,10 @@ def page(view: View, *children: Component | None) -> dmc.MantineProvider:
             dcc.Location(id="go", refresh="callback-nav"),
             dcc.Store(id="mine", storage_type="local", data=[]),
             dcc.Store(id="view", data=said),
-            html.Div(view.say("label.gone"), className="gone", role="alert"),
+            *(
+                html.Div(view.say(f"label.{name}"), className=f"trouble {name}", role="alert")
+                for name in ("gone", "failed")
+            ),
             frame,
         ],
         forceColorScheme=view.theme,
@@ -251,6 +250,14 @@ def select(
     return dmc.Select(id=id, label=label, data=options(labels), value=value, **more)
 
 
+def table(rows: Sequence[Sequence[str]], head: Sequence[str] = ()) -> html.Table:
+    """Words in rows, each with its name first, below the names of the columns."""
+    names = html.Tr([html.Td(), *(html.Th(name, scope="col") for name in head)])
+    body = [html.Tr([html.Th(name, scope="row"), *map(html.Td, cells)]) for name, *cells in rows]
+    inside = [html.Thead(names if head else None), html.Tbody(body)]
+    return html.Table(inside, className="numbers num")
+
+
 def graph(figure: Any, name: str) -> dcc.Graph:
     """A figure that can be zoomed, read by hover and saved as PNG; nothing is ever uploaded."""
     height = figure["layout"].get("height") if isinstance(figure, dict) else figure.layout.height
@@ -258,7 +265,7 @@ def graph(figure: Any, name: str) -> dcc.Graph:
     return dcc.Graph(
         id={"type": "plot", "name": name},
         figure=figure,
-        config=CONFIG | {"toImageButtonOptions": saved, "displayModeBar": True},
+        config=theme.CONFIG | {"toImageButtonOptions": saved, "displayModeBar": True},
         responsive=True,
         style={"height": f"{height or 360}px"},
     )
@@ -266,7 +273,7 @@ def graph(figure: Any, name: str) -> dcc.Graph:
 
 def dressed(figure: go.Figure, view: View) -> go.Figure:
     """A figure that is not of a run in the theme of the page, and in its size of type."""
-    return fitted(figure.update_layout(template=TEMPLATES[view.theme]), view.big, view.narrow)
+    return theme.dressed(figure, view.theme, view.big, view.narrow)
 
 
 def arm_title(view: View, name: str, spec: Mapping[str, Any]) -> str:

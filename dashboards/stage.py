@@ -3,7 +3,6 @@
 The server sends everything once; from then on the browser needs nobody (``assets/pages.js``).
 """
 
-import base64
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -14,19 +13,14 @@ from dash import ClientsideFunction, Dash, Input, Output, dcc, html
 from dash.development.base_component import Component
 from numpy.typing import NDArray
 
-from dashboards.shelf import pictures, shelf
+from dashboards.shelf import shelf
 from dashboards.shell import View
 from diffviz.diagnosis.sentences import Story, indexed, step_sentences, step_table, story
-from diffviz.figures import theme
-from diffviz.figures.histogram import histogram_data
-from diffviz.figures.map import map_data
 from diffviz.files.images import data_uri
 from diffviz.recording.run import Run
-from diffviz.report.frames import frames
+from diffviz.report.frames import densities, dots, frames
 
 SPEEDS = ("0.5", "1", "2", "4")
-POINTS, HISTOGRAMS = 16, 60
-"""Samples that move on the map; times at which the histogram is sent."""
 
 
 # ------------------------------------------------------------------ what is sent
@@ -40,6 +34,7 @@ def clock(run: Run, language: str, plots: Sequence[str] = ()) -> dict[str, Any]:
         "times": run.dataset["t"].values.tolist(),
         "head": table.head,
         "rows": table.rows,
+        "arms": run.arms,
         "cells": table.cells,
         "sentences": {name: indexed(step_sentences(run, name, language)) for name in plots},
     }
@@ -51,41 +46,10 @@ def told(run: Run, language: str) -> Story:
     return story(run, language)
 
 
-pictures_in_time = lru_cache(maxsize=16)(frames)
-"""The pictures of a run, made once for a whole class."""
-
-
 @lru_cache(maxsize=16)
-def cloud(run: Run) -> dict[str, Any] | None:
-    """Where the kept samples are in the plane of the data, as the map shows it; or None."""
-    shown = map_data(run)
-    if shown is None:
-        return None
-    x = shown.x[:, :, :POINTS].astype("<f4")
-    panels = [
-        dict(zip("xy", theme.axes(arm), strict=True), colour=theme.colour(arm))
-        for arm in range(len(x))
-    ]
-    return _sent(x, shown.t) | {"samples": x.shape[2], "panels": panels}
-
-
-@lru_cache(maxsize=16)
-def histograms(run: Run) -> dict[str, Any] | None:
-    """The curves of the histogram at some times; of q(x_t) first, where it is known."""
-    if "histogram" not in pictures(run):
-        return None
-    shown = histogram_data(run)
-    curves = np.stack([shown.reference, *shown.density])
-    if not np.isfinite(shown.reference).any():
-        curves = curves[1:]
-    rows = np.unique(np.linspace(0, len(shown.t) - 1, HISTOGRAMS).astype(int))
-    y = np.nan_to_num(curves[:, rows]).astype("<f4")
-    return _sent(y, shown.t[rows]) | {"bins": y.shape[2]}
-
-
-def _sent(x: NDArray[Any], times: NDArray[Any]) -> dict[str, Any]:
-    data = base64.b64encode(np.ascontiguousarray(x).tobytes()).decode()
-    return {"data": data, "times": times.tolist(), "arms": x.shape[0]}
+def on_the_way(run: Run) -> dict[str, Any]:
+    """The pictures, points and densities of a run, packed once for a whole class."""
+    return {"frames": frames(run), "dots": dots(run), "densities": densities(run)}
 
 
 # ------------------------------------------------------------------- on the page
@@ -186,13 +150,7 @@ def register(app: Dash) -> None:
     @app.callback(Output("moving", "data"), Input("which", "data"))
     def send(which: dict[str, Any]) -> Any:
         run = shelf().get(which["run"], which.get("beside"))
-        if run is None:
-            return None
-        return {
-            "frames": pictures_in_time(run),
-            "cloud": cloud(run),
-            "histograms": histograms(run),
-        }
+        return None if run is None else on_the_way(run)
 
     def clientside(name: str, *parts: Any) -> None:
         app.clientside_callback(ClientsideFunction("time", name), *parts)

@@ -81,8 +81,43 @@ class Guest:
         }
         return self.ask("/_dash-update-component", body)
 
+    def call(self, output, **values):
+        """What the callback of ``output`` answers, by output, given its inputs and states.
+
+        A value stands under the name of its control; what is not given is None.
+        """
+        _, _, listed = self.ask("/_dash-dependencies")
+        one = next(c for c in json.loads(listed) if output in c["output"].strip(".").split("..."))
+        outputs = [_part(part) for part in one["output"].strip(".").split("...")]
+        body = {"output": one["output"], "outputs": outputs if len(outputs) > 1 else outputs[0]}
+        for kind in ("inputs", "state"):
+            parts = [_part(f"{part['id']}.{part['property']}") for part in one[kind]]
+            body[kind] = [part | {"value": values.get(_name(part["id"]))} for part in parts]
+        changed = [part for part in body["inputs"] if part["value"] is not None] or body["inputs"]
+        ids = [part["id"] for part in changed]
+        words = [json.dumps(i, separators=(",", ":")) if isinstance(i, dict) else i for i in ids]
+        body["changedPropIds"] = [
+            f"{word}.{part['property']}" for word, part in zip(words, changed, strict=True)
+        ]
+        status, _, answer = self.ask("/_dash-update-component", body)
+        assert status in (200, 204), answer[:300]
+        found = json.loads(answer)["response"] if answer else {}
+        return {f"{_name(i)}.{name}": v for i, props in found.items() for name, v in props.items()}
+
     def page(self, path, search=""):
         """The same as text, without escapes."""
         status, _, answer = self.open(path, search)
         assert status == 200, answer[:300]
         return json.dumps(json.loads(answer), ensure_ascii=False, separators=(",", ":"))
+
+
+def _part(text):
+    """{"id", "property"} of ``id.property``; an id that is an object is one."""
+    name, _, prop = text.rpartition(".")
+    return {"id": json.loads(name) if name.startswith("{") else name, "property": prop}
+
+
+def _name(of):
+    """The name of a control, which is its id, or stands in it."""
+    of = json.loads(of) if isinstance(of, str) and of.startswith("{") else of
+    return of["name"] if isinstance(of, dict) else of

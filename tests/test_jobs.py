@@ -105,6 +105,13 @@ def test_a_checkpoint_is_known_by_a_number_and_never_by_its_path(tmp_path):
         Jobs([tmp_path / "missing.safetensors"])
 
 
+def test_only_so_many_may_wait(jobs, monkeypatch):
+    """Kills: a line without an end."""
+    monkeypatch.setattr(jobs, "line", lambda: list(range(20)))
+    with pytest.raises(InputError, match="20 recordings are waiting"):
+        jobs.request(QUICK)
+
+
 # ------------------------------------------------------------------ recording
 
 
@@ -173,6 +180,19 @@ def test_a_worker_that_is_killed_is_said_to_be(jobs, with_, state):
     assert next(going)["state"] == "starting"
     threading.Thread(target=lambda: _signal_worker(with_), daemon=True).start()
     assert list(going)[-1]["state"] == state
+
+
+class Broken(RecordRequest):
+    """Fails as no user's input does."""
+
+    def run(self, **_):
+        raise RuntimeError("a bug")
+
+
+def test_a_worker_that_fails_says_so(jobs):
+    """Kills: an error that is swallowed, and a run said to be there that is not."""
+    jobs.request = lambda _: Broken()
+    assert list(jobs.record(RUN_ID, QUICK, "en"))[-1] == {"state": "crash"}
 
 
 def _signal_worker(number):

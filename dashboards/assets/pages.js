@@ -6,22 +6,21 @@
   const ns = (window.dash_clientside ??= {});
   const one = (selector) => document.querySelector(selector);
   const all = (selector) => [...document.querySelectorAll(selector)];
-  const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
-  const floats = (text) => new Float32Array(bytes(text).buffer);
   // The server draws panels in one column for a phone; it cannot know the width otherwise.
   const width = () => (document.cookie = `narrow=${innerWidth < 600 ? 1 : 0}; SameSite=Lax`);
   addEventListener("resize", width);
   width();
-  // A server that is gone, or has been started anew with another token, is said on every page.
+  // A server that is gone, or has been started anew with another token, is said on every page; and
+  // so is a callback that fails.
   const ask = window.fetch;
-  const gone = (is) => document.documentElement.toggleAttribute("data-gone", is);
+  const trouble = (name) => (document.documentElement.dataset.trouble = name);
   window.fetch = async (...asked) => {
     try {
       const answer = await ask(...asked);
-      gone(answer.status === 401);
+      trouble(answer.status === 401 ? "gone" : answer.ok ? "" : "failed");
       return answer;
     } catch (error) {
-      if (error.name !== "AbortError") gone(true);
+      if (error.name !== "AbortError") trouble("gone");
       throw error;
     }
   };
@@ -45,7 +44,7 @@
   let bars = null;
   let plane = null;
   let rest = 0;
-  let [words, cells] = [[], []];
+  let [words, rows] = [[], []];
   let slid = null; // the step that the slider has
   let tied = new WeakSet();
 
@@ -55,10 +54,12 @@
     tied = new WeakSet();
   }
 
-  /** The points of the end, once the map is drawn: from now on the moving ones stand for them. */
-  function hideEnd(map) {
+  /** Moving points on the map, once it is drawn, instead of those of the end. */
+  function move(map, dots) {
     const plot = map.querySelector(".js-plotly-plot");
-    if (!plot?.data) return map.isConnected && setTimeout(hideEnd, 100, map);
+    if (!map.isConnected || dots !== points) return;
+    if (!plot?.data) return setTimeout(move, 100, map, dots);
+    scrub.dots(map, dots, plot.layout.meta.panels);
     const ends = plot.data.flatMap(({ meta }, i) => (meta === "now" ? [i] : []));
     if (ends.length) window.Plotly.restyle(plot, { visible: false }, ends);
   }
@@ -66,7 +67,8 @@
   /** Ties cursors and canvases that are on the page and not tied yet. */
   function attach() {
     if (!scrub) return;
-    [words, cells] = [all(".now"), all("[data-cell]")];
+    words = all(".now");
+    rows = all(".numbers tbody tr").map((row) => [...row.cells].slice(1));
     scrub.paint();
     for (const element of all(".over-time")) {
       if (tied.has(element)) continue;
@@ -85,18 +87,18 @@
     const map = one('.over-time[id*="map"]');
     if (points && map && !tied.has(points)) {
       tied.add(points);
-      scrub.dots(map, points, points.panels);
-      hideEnd(map);
+      move(map, points);
     }
   }
 
   function changed(step, t) {
     if (!one("#player") && !one(".stage")) return end();
     for (const element of words) element.textContent = `t = ${t}`;
-    for (const cell of cells) {
-      const [row, column] = cell.dataset.cell.split(" ");
-      cell.textContent = clock.cells[step][row][column];
-    }
+    rows.forEach((row, i) =>
+      row.forEach((cell, j) => {
+        cell.textContent = clock.cells[step][i][j];
+      }),
+    );
     clearTimeout(rest);
     rest = setTimeout(settled, scrub?.playing ? 1000 : 60);
   }
@@ -113,25 +115,30 @@
     histogram(one('.over-time[id*="histogram"] .js-plotly-plot'));
     if (!clock.keep) tell({ t: scrub.t || null });
   }
-  /** The histogram at the nearest time that was sent. */
+  /** The histogram at this step; what belongs to no arm is q(x_t), which comes after the arms. */
   function histogram(plot) {
     if (!bars || !plot?.data) return;
-    const far = bars.times.map((t) => Math.abs(t - scrub.t));
-    const at = far.indexOf(Math.min(...far));
-    const y = plot.data.map((_, i) => {
-      const start = (i * bars.times.length + at) * bars.bins;
+    const arms = clock.arms.length;
+    const y = plot.data.map(({ legendgroup }) => {
+      const arm = clock.arms.indexOf(legendgroup);
+      const start = (scrub.step * (arms + 1) + (arm < 0 ? arms : arm)) * bars.bins;
       return bars.data.subarray(start, start + bars.bins);
     });
-    window.Plotly.update(plot, { y }, { "annotations[0].text": `<b>t = ${bars.times[at]}</b>` });
+    window.Plotly.update(plot, { y }, { "annotations[0].text": `<b>t = ${scrub.t}</b>` });
   }
 
   /** What moves has come; meanwhile another run may be shown. */
-  async function arrived({ frames, cloud, histograms }, of) {
-    const drawn = frames && { ...frames, data: await Scrub.unpack(frames.data) };
+  async function arrived({ frames, dots, densities }, of) {
+    const [bytes, places, heights] = await Promise.all([
+      frames && Scrub.unpack(frames.data),
+      Scrub.numbers(dots),
+      Scrub.numbers(densities),
+    ]);
     if (clock !== of) return;
-    pictures = drawn;
-    points = cloud && { ...cloud, data: floats(cloud.data) };
-    bars = histograms && { ...histograms, data: floats(histograms.data) };
+    const size = { times: clock.times, arms: clock.arms.length };
+    pictures = frames && { ...frames, data: bytes };
+    points = dots.samples ? { ...dots, ...size, data: places } : null;
+    bars = { ...densities, data: heights };
     attach();
     settled();
   }
@@ -148,8 +155,11 @@
   ns.time = callbacks({
     begin(data) {
       if (!data) return;
-      const old = scrub && clock?.run === data.run ? scrub.step : data.step;
+      const again = scrub && clock?.run === data.run;
+      const old = again ? scrub.step : data.step;
+      const sent = [pictures, points, bars];
       end();
+      if (again) [pictures, points, bars] = sent;
       clock = data;
       slid = data.step;
       scrub = Scrub({
@@ -162,6 +172,7 @@
         onplay: (on) => on || settled(),
       });
       attach();
+      if (data.play) scrub.play();
     },
     moving(data) {
       if (data && clock) arrived(data, clock);

@@ -71,7 +71,7 @@ def layout(**query: Any) -> Component:
         className="arms",
         **{"aria-label": view.say("compare.arms")},
     )
-    numbers = None if "numbers" in view.hidden else _table(view, now)
+    numbers = None if "numbers" in view.hidden else _table(view, now, step)
     graphs = [plot(view, run, name, ended=step == end) for name in plots]
     return shell.page(
         view,
@@ -132,18 +132,13 @@ def _arm(view: View, run: Run, index: int, story: Story, t: int) -> Component:
     )
 
 
-def _table(view: View, now: dict[str, Any]) -> Component:
-    """The numbers of this step; the browser fills them in."""
-    body = []
-    for i, name in enumerate(now["rows"]):
-        cells = [{"data-cell": f"{i} {j}"} for j in range(len(now["head"]))]
-        row = [html.Td(className="num", **cell) for cell in cells]
-        body.append(html.Tr([html.Th(name, scope="row"), *row]))
-    head = html.Tr([html.Td(), *(html.Th(word, scope="col") for word in now["head"])])
-    title = html.Caption([view.say("compare.numbers"), " ", html.B(className="now")])
-    table = html.Table([title, html.Thead(head), html.Tbody(body)], className="numbers")
+def _table(view: View, now: dict[str, Any], step: int) -> Component:
+    """The numbers of this step; the browser writes those of others into it."""
+    body = [[name, *cells] for name, cells in zip(now["rows"], now["cells"][step], strict=True)]
+    table = shell.table(body, now["head"])
+    title = html.H2([view.say("compare.numbers"), " ", html.Span(className="now")])
     note = html.P(view.say("compare.range"), className="caption")
-    return shell.card(html.Div(table, className="scrolls", tabIndex=0), note)
+    return shell.card(title, html.Div(table, className="scrolls", tabIndex=0), note)
 
 
 def _more(view: View, run: Run) -> Component:

@@ -1,10 +1,13 @@
-"""Guess first: the ways of sampling behind letters. One of them lost its noise: which?"""
+"""Guess first: the ways of sampling behind letters. One of them lost its noise: which?
+
+Before the guess only the first part of the way is shown, where all samples still look like noise.
+"""
 
 import random
 from typing import Any
 
 import dash_mantine_components as dmc
-from dash import ALL, Input, Output, State, callback, ctx, html, no_update, register_page
+from dash import ALL, Input, Output, Patch, State, callback, ctx, html, no_update, register_page
 from dash.development.base_component import Component
 
 from dashboards import shell
@@ -16,6 +19,8 @@ from diffviz.recording.run import Run
 register_page(__name__, path="/guess", name="guess", title=shell.tab("nav.guess"), order=1)
 
 LETTERS = "ABCDEFGH"
+SHOWN = 0.1
+"""Part of the way that is shown before the guess."""
 
 
 def layout(**query: Any) -> Component:
@@ -28,6 +33,7 @@ def layout(**query: Any) -> Component:
         words = shell.notice(view.say("guess.none_title"), view.say("guess.none"), back)
         return shell.page(view, words)
     now = clock(run, view.language)
+    first = now["times"][: round(SHOWN * len(now["times"])) + 1]
     curtains = [
         shell.card(
             html.H2(LETTERS[place], id={"type": "curtain", "place": place}),
@@ -44,7 +50,7 @@ def layout(**query: Any) -> Component:
     ]
     return shell.page(
         view,
-        *moving(run_id, None, now | {"step": 0, "keep": True}),
+        *moving(run_id, None, now | {"times": first, "step": 0, "keep": True}),
         shell.head(view),
         html.Div(curtains, className="curtains"),
         html.Div(id="answer", className="answer", role="status"),
@@ -57,17 +63,18 @@ def layout(**query: Any) -> Component:
     Output({"type": "curtain", "place": ALL}, "children"),
     Output({"type": "guess", "place": ALL}, "color"),
     Output({"type": "guess", "place": ALL}, "variant"),
+    Output("clock", "data"),
     Input({"type": "guess", "place": ALL}, "n_clicks"),
     State("_pages_location", "search"),
     State("which", "data"),
     prevent_initial_call=True,
 )
 def guessed(clicks: list[int | None], search: str, which: dict[str, Any]) -> tuple[Any, ...]:
-    """The curtains lift: names, one sentence and one number; and which guess was right."""
+    """The curtains lift: names, one sentence, one number, which guess was right, and the end."""
     view, run = View.parse("guess", search), shelf().get(which["run"])
     lost = None if run is None else shell.lost_noise(run.spec.arms)
     if run is None or lost is None or not any(clicks):
-        return (no_update,) * 4
+        return (no_update,) * 5
     order = _order(view, run)
     guess, answer = (ctx.triggered_id or {}).get("place"), order.index(lost)
     names = [
@@ -90,7 +97,9 @@ def guessed(clicks: list[int | None], search: str, which: dict[str, Any]) -> tup
     ]
     colours = ["teal" if i == answer else "red" for i in range(len(order))]
     shown = ["filled" if i in (guess, answer) else "default" for i in range(len(order))]
-    return [*map(html.P, said), html.Div(on, className="files")], names, colours, shown
+    whole = Patch()
+    whole["times"], whole["play"] = clock(run, view.language)["times"], True
+    return [*map(html.P, said), html.Div(on, className="files")], names, colours, shown, whole
 
 
 def _order(view: View, run: Run) -> list[int]:

@@ -64,9 +64,7 @@ def layout(**query: Any) -> Component:
         shell.select(kept("sprite"), view.say("schedule.sprite"), sprites, chosen),
         className="controls",
     )
-    return shell.page(
-        view, shell.head(view), html.Div([controls, html.Div(id="schedule")], className="turn")
-    )
+    return shell.page(view, shell.head(view), controls, html.Div(id="schedule"))
 
 
 @callback(
@@ -124,8 +122,7 @@ def _checks(view: View, made: NoiseSchedule) -> Component:
     root = float(np.sqrt(made.alpha_bars[-1]))
     key = "schedule.fair" if root <= FAIR else "schedule.unfair"
     rows.append((view.say("schedule.left"), view.say(key, value=f"{root:.3g}")))
-    body = [html.Tr([html.Th(law, scope="row"), html.Td(result)]) for law, result in rows]
-    return html.Table(html.Tbody(body), className="numbers")
+    return shell.table(rows)
 
 
 @lru_cache(maxsize=1)

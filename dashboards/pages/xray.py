@@ -26,6 +26,12 @@ from diffviz.identify.zoo_results import Result
 
 register_page(__name__, path="/xray", name="xray", title=shell.tab("nav.xray"), order=5)
 
+KINDS = {
+    "noise": "noise",
+    "step": ("eps", "x-coefficient", "bias"),
+    "time": ("time", "step", "schedule"),
+}
+"""What a fault touches, and how the findings begin that it leads to."""
 SIGNS = {"+": ("wrong", "✗ "), "-": ("right", "✓ "), " ": ("", "  ")}
 
 
@@ -36,11 +42,13 @@ def layout(**query: Any) -> Component:
     loop = view.get("loop", list(loops), "ddpm")
     usual = "" if "loop" in view.query else "no-noise"
     asked = view.query.get("faults", usual).split(",")
-    faults = dmc.CheckboxGroup(
+    faults = dmc.MultiSelect(
         id=kept("faults"),
         label=view.say("xray.faults"),
+        placeholder=view.say("xray.choose"),
         value=[name for name in asked if name],
-        children=_checkboxes(view, loop),
+        data=_faults(view, loop),
+        maxDropdownHeight=440,
     )
     controls = shell.card(
         shell.select(kept("loop"), view.say("xray.loop"), loops, loop),
@@ -59,13 +67,11 @@ def layout(**query: Any) -> Component:
         ]
     )
     order = dcc.Store(id="xray-order")
-    return shell.page(
-        view, shell.head(view), order, html.Div([controls, seen], className="two turn")
-    )
+    return shell.page(view, shell.head(view), order, html.Div([controls, seen], className="two"))
 
 
 @callback(
-    Output(kept("faults"), "children"),
+    Output(kept("faults"), "data"),
     Output(kept("faults"), "value"),
     Output("loop-text", "children"),
     Input(kept("loop"), "value"),
@@ -77,7 +83,7 @@ def chosen(loop: str, faults: list[str], search: str) -> tuple[Any, Any, str]:
     view = View.parse("xray", search)
     known = {fault.name for fault in zoo.faults(loop)}
     left = [name for name in faults or [] if name in known]
-    return _checkboxes(view, loop), left, zoo.text(loop, view.language)
+    return _faults(view, loop), left, zoo.text(loop, view.language)
 
 
 @callback(
@@ -142,10 +148,17 @@ def _known() -> dict[tuple[str, ...], Result]:
     return {(key[0], *sorted(key[1:])): result for key, result in found.items()}
 
 
-def _checkboxes(view: View, loop: str) -> list[Component]:
+def _faults(view: View, loop: str) -> list[dict[str, Any]]:
+    """The faults of a loop to choose from, by what they touch."""
+    groups: dict[str, dict[str, str]] = {}
+    for fault in zoo.faults(loop):
+        group = next(
+            (kind for kind, starts in KINDS.items() if fault.finding.startswith(starts)), "values"
+        )
+        groups.setdefault(group, {})[fault.name] = zoo.title(fault.name, view.language)
     return [
-        dmc.Checkbox(label=zoo.title(fault.name, view.language), value=fault.name, mt=6)
-        for fault in zoo.faults(loop)
+        {"group": view.say(f"xray.group.{group}"), "items": shell.options(labels)}
+        for group, labels in groups.items()
     ]
 
 

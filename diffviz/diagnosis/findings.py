@@ -38,6 +38,9 @@ denoisers leave out 0.18 to 0.45; a small network leaves out 0.05 with DDPM and 
 AWAY = 5.0
 """Samples have run away if they are this many times as far from the mean as the data."""
 
+ROUNDING = 1e-6
+"""A measured value below this is said to be 0."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -82,6 +85,8 @@ class Finding:
             values["measure"] = text(f"findings.measure.{measure}", language)
         if "mode" in values:
             values["mode"] = class_name(str(values["mode"]), language)
+        if isinstance(found := values.get("found"), float) and abs(found) < ROUNDING:
+            values["found"] = 0.0
         body = text(f"findings.{self.id}.text", language, **values)
         if self.arm:
             where = text("story.list.place", language, arm=self.arm, where=where)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from diffviz.diagnosis.arms import arm_kinds
 from diffviz.diagnosis.bands import band, curve, half_width, reference
+from diffviz.diffusion.balance import ScaledDensity
 from diffviz.recording.run import Run
 
 Array = NDArray[np.float64]
@@ -32,6 +33,14 @@ LEVEL = 0.05
 START, STOP, END = 0.9, 0.2, 0.05
 """Parts of T. "On the way" is from the first down to the second. Below the third, even a right
 sampler leaves the law of the residual, because its last step draws no noise."""
+
+DIAL_RIGHT, DIAL_NEARLY = (0.075, 0.05), (0.12, 0.1)
+"""Distance from the law of the data, and part of its std, that a setting of the noise dial may be
+off by to be called right, and nearly right."""
+BALANCED = 0.03
+"""A score coefficient further than this from the balance is not called right."""
+LOST = 0.02
+"""Share of a mode below which it is called lost."""
 
 
 @dataclass(frozen=True)
@@ -147,3 +156,14 @@ def _first(known: NDArray[np.bool_], *cases: tuple[str, NDArray[np.bool_] | bool
     conditions = [np.broadcast_to(np.asarray(holds), known.shape) for _, holds in cases]
     words = [np.array(word) for word, _ in cases]
     return np.where(known, np.select(conditions, words, ""), "")
+
+
+def dial_verdict(data: ScaledDensity, off: float) -> str:
+    """A setting of the noise dial in a word; its score coefficient is ``off`` the balance."""
+    spread = data.std / data.right_std
+    for word, (distance, part) in (("works", DIAL_RIGHT), ("nearly", DIAL_NEARLY)):
+        if data.distance < distance and abs(spread - 1) < part:
+            return word if abs(off) < BALANCED else "nearly"
+    if min(data.shares) < LOST:
+        return "lost"
+    return "narrow" if spread < 0.95 else "wide" if spread > 1.05 else "shifted"

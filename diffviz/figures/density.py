@@ -1,11 +1,14 @@
-"""The density of x_t over time where noise and score are scaled, next to q(x_t)."""
+"""The noise dial: the densities of x_t for one setting, next to q(x_t), and the map of settings."""
 
 import numpy as np
 import plotly.graph_objects as go
 
-from diffviz.diffusion.balance import BINS, ScaledDensity
+from diffviz.diffusion.balance import BINS, ScaledDensity, balanced_score
 from diffviz.figures import theme
 from diffviz.files.catalogue import text
+
+PLACES = {"ddpm": (1.0, 1.0), "flow": (0.0, 0.5), "mistake": (0.0, 1.0)}
+"""(λ, c) of what everybody knows."""
 
 
 def density_figure(data: ScaledDensity, language: str = "en") -> go.Figure:
@@ -58,6 +61,7 @@ def density_figure(data: ScaledDensity, language: str = "en") -> go.Figure:
         xaxis2_range=[T, 0],
         xaxis3_range=[0, 2.2 * float(data.marginal[-1].max())],
         yaxis_range=[float(BINS[0]), float(BINS[-1])],
+        uirevision="density",
     )
 
 
@@ -65,3 +69,65 @@ def faded(colour: str, alpha: float) -> str:
     """A colour like #1a7fc4 with an opacity."""
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red}, {green}, {blue}, {alpha})"
+
+
+def pad_figure(
+    noise: float,
+    score: float,
+    noises: tuple[float, float],
+    scores: tuple[float, float],
+    step: float,
+    language: str = "en",
+) -> go.Figure:
+    """The square of λ and c: the curve of balance, known places, and where we are.
+
+    A click finds the nearest point of an unseen grid of ``step``.
+    """
+    axes = [
+        np.arange(round((high - low) / step) + 1) * step + low for low, high in (noises, scores)
+    ]
+    grid = np.round(np.stack(np.meshgrid(*axes)).reshape(2, -1), 6)
+    curve = np.linspace(0, 1, 41)
+    known = np.array(list(PLACES.values()))
+    figure = go.Figure()
+    figure.add_scatter(
+        x=grid[0],
+        y=grid[1],
+        mode="markers",
+        marker={"size": 14, "opacity": 0},
+        hovertemplate="λ = %{x:.2f}, c = %{y:.2f}<extra></extra>",
+    )
+    here = {"size": 18, "color": theme.colour(0), "line": {"color": "#ffffff", "width": 2}}
+    figure.add_scatter(x=[noise], y=[score], mode="markers", marker=here, hoverinfo="skip")
+    ring = {"size": 11, "symbol": "circle-open", "line_width": 2, "color": theme.REFERENCE}
+    figure.add_scatter(
+        x=known[:, 0],
+        y=known[:, 1],
+        mode="markers",
+        marker=ring,
+        text=[text(f"figures.pad.{name}", language) for name in PLACES],
+        hovertemplate="%{text}<extra></extra>",
+    )
+    figure.update_traces(showlegend=False)
+    figure.add_scatter(
+        x=curve,
+        y=balanced_score(curve),
+        mode="lines",
+        name=text("figures.pad.balance", language),
+        line={"color": theme.REFERENCE, "dash": "dot", "width": 3},
+    )
+    return figure.update_layout(
+        template=theme.TEMPLATES["light"],
+        showlegend=True,
+        height=300,
+        margin={"l": 50, "r": 10, "t": 36, "b": 46},
+        xaxis={"title": "λ", "range": _around(noises), "zeroline": False},
+        yaxis={"title": "c", "range": _around(scores), "zeroline": False},
+        legend={"y": 1.02},
+        uirevision="pad",
+    )
+
+
+def _around(ends: tuple[float, float]) -> list[float]:
+    pad = 0.05 * (ends[1] - ends[0])
+    return [ends[0] - pad, ends[1] + pad]

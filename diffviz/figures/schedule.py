@@ -39,7 +39,7 @@ def schedule_figure(schedule: NoiseSchedule, language: str = "en") -> go.Figure:
         theme.add_curve(figure, panel, t, values[::-1], name, i)
     figure.update_traces(showlegend=False)
     figure.layout.showlegend = True
-    theme.own_legend(figure, 1, "right")
-    theme.own_legend(figure, 3, "left")
+    theme.own_legend(figure, 1, above=True)
+    theme.own_legend(figure, 3, above=True)
     figure.update_layout(yaxis3_type="log", yaxis4={"type": "log", "dtick": 1})
     return figure.update_layout(yaxis_rangemode="tozero", yaxis2_range=[0, 1.02])

@@ -32,6 +32,8 @@
  *   scrub.paint()                           draws everything again at the next frame
  *   scrub.destroy()                         ends it: frames, listeners and observers
  *   await Scrub.unpack(text)                the bytes in gzip and base64, as a Uint8Array
+ *   await Scrub.numbers({ data, unit })     packed int16 times the unit, as a Float32Array; the
+ *                                           least int16 stands for NaN
  *
  * Every one of slider, cursors, images and dots returns a function that ends it alone.
  * With prefers-reduced-motion a play shows twelve still pictures, one a second.
@@ -318,4 +320,8 @@ Scrub.unpack = async (text) => {
   const packed = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
   return new Uint8Array(await new Response(stream).arrayBuffer());
+};
+Scrub.numbers = async ({ data, unit }) => {
+  const whole = new Int16Array((await Scrub.unpack(data)).buffer);
+  return Float32Array.from(whole, (n) => (n === -32768 ? NaN : n * unit));
 };

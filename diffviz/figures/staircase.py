@@ -106,7 +106,7 @@ def staircase_figure(data: StaircaseData, language: str = "en") -> go.Figure:
     if data.default:  # the legend of the run names these colours
         figure.update_traces(showlegend=False)
     else:
-        theme.own_legend(figure, 0, "left")
+        theme.own_legend(figure, 0)
     told = text("figures.staircase.told", language)
     theme.add_reference(figure, 1, data.t, data.reference, told)
     theme.add_curves(figure, 1, data.t, data.level, data.arms, language)

@@ -60,7 +60,8 @@ FONTS = (
     "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'PingFang SC', "
     "'Microsoft YaHei', 'Noto Sans CJK SC', 'Source Han Sans SC', sans-serif"
 )
-SIZE, WIDTH = 14, 2.2
+SIZE, LARGE, WIDTH = 14, 20, 2.2
+"""Of the type, also for the back row of a lecture room, and of the lines."""
 NARROW = 720
 """A page with fewer pixels than this for a figure applies ``layout.meta["narrow"]``."""
 MAX_POINTS = 2000
@@ -70,8 +71,8 @@ LEGEND, BELOW = 50, 60
 """Pixels for the legend above and for the axis below."""
 
 
-def _template(theme: str) -> go.layout.Template:
-    axis = {"title": {"standoff": 8, "font": {"size": SIZE}}, "automargin": True}
+def _template(theme: str, size: int = SIZE) -> go.layout.Template:
+    axis = {"title": {"standoff": 8, "font": {"size": size}}, "automargin": True}
     x_axis = {
         "showgrid": False,
         "zeroline": False,
@@ -82,7 +83,7 @@ def _template(theme: str) -> go.layout.Template:
         "tickcolor": REFERENCE,
     }
     y_axis = {"gridcolor": GRID, "zerolinecolor": GRID, "nticks": 7, "exponentformat": "none"}
-    words = {"family": FONTS, "size": SIZE}
+    words = {"family": FONTS, "size": size}
     return go.layout.Template(
         layout={
             "font": {**words, "color": TEXT[theme]},
@@ -97,11 +98,11 @@ def _template(theme: str) -> go.layout.Template:
                 "x": 0,
                 "xanchor": "left",
                 "yanchor": "bottom",
-                "font": {"size": SIZE},
+                "font": {"size": size},
                 "bgcolor": CLEAR,
                 "itemwidth": 40,
             },
-            "annotationdefaults": {"showarrow": False, "font": {"size": SIZE}},
+            "annotationdefaults": {"showarrow": False, "font": {"size": size}},
             "xaxis": axis | x_axis,
             "yaxis": axis | y_axis,
         }
@@ -247,6 +248,19 @@ def arranged(figure: go.Figure, width: str) -> go.Figure:
     return figure
 
 
+def dressed(figure: go.Figure, theme: str, large: bool = False, narrow: bool = False) -> go.Figure:
+    """The same figure in a theme; with large type and lines; with its panels in one column."""
+    figure.update_layout(template=_template(theme, LARGE) if large else TEMPLATES[theme])
+    if large:
+        for trace in figure.data:
+            for part, name, factor in (("line", "width", 1.6), ("marker", "size", 1.5)):
+                drawn = getattr(trace, part, None)
+                if isinstance(value := getattr(drawn, name, None), int | float):
+                    setattr(drawn, name, factor * value)
+    stacks = narrow and "narrow" in (figure.layout.meta or {})
+    return arranged(figure, "narrow") if stacks else figure
+
+
 # -------------------------------------------------------------------- what stands in them
 
 
@@ -354,14 +368,14 @@ def add_level(figure: go.Figure, panel: int, level: float, name: str) -> None:
     )
 
 
-def own_legend(figure: go.Figure, panel: int, side: str) -> None:
-    """A legend for one panel alone, in its lower left or right corner."""
+def own_legend(figure: go.Figure, panel: int, above: bool = False) -> None:
+    """A legend for one panel alone: in its lower left corner, or on its title's second line."""
     (x, y), name = axes(panel), f"legend{panel + 2}"
     for key in ("wide", "narrow"):
         across, up = (figure.layout.meta[key][f"{_key(axis)}.domain"] for axis in (x, y))
-        figure.layout.meta[key] |= {f"{name}.x": across[side == "right"], f"{name}.y": up[0]}
-    place = {"orientation": "v", "xanchor": side, "yanchor": "bottom"}
-    figure.layout[name] = {**place, "font_size": SIZE, "bgcolor": CLEAR}
+        figure.layout.meta[key] |= {f"{name}.x": across[0], f"{name}.y": up[above]}
+    place = {"orientation": "h" if above else "v", "xanchor": "left", "yanchor": "bottom"}
+    figure.layout[name] = {**place, "bgcolor": CLEAR}
     figure.update_traces(legend=name, showlegend=True, selector={"xaxis": x})
     arranged(figure, "wide")
 

@@ -1,9 +1,12 @@
-"""The samples on their way from noise to data, as bytes that the page draws."""
+"""What moves through time, as bytes that a page draws: pictures, points and densities."""
 
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from diffviz.figures.histogram import histogram_data
+from diffviz.figures.map import map_data
 from diffviz.recording.run import Run
 from diffviz.report.embedding import packed
 
@@ -47,3 +50,25 @@ def frames(run: Run) -> dict[str, Any] | None:
         "samples": kept.shape[2],
         "shape": kept.shape[3:],
     }
+
+
+def dots(run: Run) -> dict[str, Any]:
+    """Positions on the map in stds of q(x_t), (arm, time, sample, 2)."""
+    data = map_data(run)
+    x = np.empty((0, 0, 0, 2)) if data is None else data.x
+    return {"samples": x.shape[2], **_whole(x, 1e-3)}
+
+
+def densities(run: Run) -> dict[str, Any]:
+    """Densities of x_t, of each arm and then of q(x_t), (time, arm, bin)."""
+    data = histogram_data(run, "x")
+    density = np.concatenate([data.density, data.reference[None]]).swapaxes(0, 1)
+    return {"bins": density.shape[2], **_whole(density)}
+
+
+def _whole(values: NDArray[np.floating], least: float = 1e-9) -> dict[str, Any]:
+    """Numbers as int16, packed, in a unit of at least that; the least int16 stands for NaN."""
+    known, far = np.isfinite(values), np.iinfo(np.int16)
+    unit = max(float(np.max(np.abs(values), where=known, initial=0)) / far.max, least)
+    whole = np.where(known, np.rint(np.where(known, values, 0) / unit), far.min)
+    return {"unit": unit, "data": packed(whole.astype("<i2").tobytes())}

@@ -65,11 +65,9 @@
 
   // ---------------------------------------------------------------- what is unpacked
 
-  /** Whole numbers times their unit; the least of them stands for NaN. */
   async function numbers(id) {
     const packed = read(id);
-    const whole = new Int16Array((await Scrub.unpack(packed.data)).buffer);
-    return { ...packed, data: Float32Array.from(whole, (n) => (n === -32768 ? NaN : n * packed.unit)) };
+    return { ...packed, data: await Scrub.numbers(packed) };
   }
 
   async function drawPictures() {

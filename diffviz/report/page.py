@@ -14,7 +14,6 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from latex2mathml.converter import convert
 from markupsafe import Markup
-from numpy.typing import NDArray
 
 from diffviz import figures
 from diffviz.diagnosis.arms import arm_kinds, exact_kind
@@ -32,8 +31,6 @@ from diffviz.diagnosis.sentences import (
 from diffviz.diagnosis.verdicts import LEVEL, on_the_way
 from diffviz.errors import InputError
 from diffviz.figures import theme
-from diffviz.figures.histogram import histogram_data
-from diffviz.figures.map import map_data
 from diffviz.files.atomic import replacing
 from diffviz.files.catalogue import LANGUAGES, catalogue, class_name, text
 from diffviz.play import plane
@@ -41,7 +38,7 @@ from diffviz.recording.run import Run
 from diffviz.report import embedding
 from diffviz.report.data import together
 from diffviz.report.embedding import in_languages
-from diffviz.report.frames import frames
+from diffviz.report.frames import densities, dots, frames
 
 FIRST = ("mean", "stds", "ks", "staircase", "dial")
 REST = ("distance", "histogram", "strips", "diversity", "noise", "schedule")
@@ -174,10 +171,10 @@ def render(
         ],
         pictures=(pictures := frames(run)),
         view=embedding.script_json(_view(run, language, title, told, table.cells)),
-        dots=embedding.script_json(_dots(run)),
+        dots=embedding.script_json(dots(run)),
         figures=embedding.script_json(drawn),
         frames=embedding.script_json(pictures),
-        histogram=embedding.script_json(_densities(run)),
+        histogram=embedding.script_json(densities(run)),
     )
 
 
@@ -297,28 +294,6 @@ def _view(
             for code in LANGUAGES
         },
     }
-
-
-def _dots(run: Run) -> dict[str, Any]:
-    """Positions on the map in stds of q(x_t), (arm, time, sample, 2)."""
-    data = map_data(run)
-    x = np.empty((0, 0, 0, 2)) if data is None else data.x
-    return {"samples": x.shape[2], **_whole(x, 1e-3)}
-
-
-def _densities(run: Run) -> dict[str, Any]:
-    """Densities of x_t, of each arm and then of q(x_t), (time, arm, bin)."""
-    data = histogram_data(run, "x")
-    density = np.concatenate([data.density, data.reference[None]]).swapaxes(0, 1)
-    return {"bins": density.shape[2], **_whole(density)}
-
-
-def _whole(values: NDArray[np.floating], least: float = 1e-9) -> dict[str, Any]:
-    """Numbers as int16, packed, in a unit of at least that; the least int16 stands for NaN."""
-    known, far = np.isfinite(values), np.iinfo(np.int16)
-    unit = max(float(np.max(np.abs(values), where=known, initial=0)) / far.max, least)
-    whole = np.where(known, np.rint(np.where(known, values, 0) / unit), far.min)
-    return {"unit": unit, "data": embedding.packed(whole.astype("<i2").tobytes())}
 
 
 def policy(*scripts: str) -> str:
