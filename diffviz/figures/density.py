@@ -1,4 +1,4 @@
-"""The noise dial: the densities of x_t for one setting, next to q(x_t), and the map of settings."""
+"""The noise dial: densities of x_t for one setting, next to q(x_t), and the map of settings."""
 
 import numpy as np
 import plotly.graph_objects as go
