@@ -15,13 +15,14 @@ import pytest
 from dashboards.security import HEADERS
 from dashboards.shelf import Shelf
 from dashboards.shell import View, arm_title, pages
-from dashboards.stage import clock
+from dashboards.stage import clock, still
 from diffviz.diagnosis.verdicts import dial_verdict
 from diffviz.diffusion.balance import ScaledDensity, balanced_score
 from diffviz.diffusion.forward import ForwardData
 from diffviz.figures import theme
 from diffviz.figures.density import PLACES
 from diffviz.files.catalogue import text
+from diffviz.files.images import data_uri
 from diffviz.identify import zoo
 from diffviz.recording.request import RecordRequest
 from diffviz.recording.run import Run
@@ -237,15 +238,25 @@ def test_a_server_without_runs_leads_to_record():
         assert '"href":"/record"' in guest.page("/")
 
 
+def nodes(page):
+    """Every object of a page, in order."""
+    left = [json.loads(page)]
+    while left:
+        one = left.pop(0)
+        if isinstance(one, dict):
+            yield one
+        inside = one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
+        left = [*inside, *left]
+
+
+def parts(page, kind):
+    """The properties of every component of a kind on a page."""
+    return [one["props"] for one in nodes(page) if one.get("type") == kind and "props" in one]
+
+
 def graphs(page):
     """name → the figure of every graph on a page."""
-    found, left = {}, [json.loads(page)]
-    while left:
-        one = left.pop()
-        if isinstance(one, dict) and one.get("type") == "Graph":
-            found[one["props"]["id"]["name"]] = one["props"]["figure"]
-        left += one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
-    return found
+    return {graph["id"]["name"]: graph["figure"] for graph in parts(page, "Graph")}
 
 
 def test_a_plot_has_the_numbers_of_the_arm_that_it_names(guest, run):
@@ -258,6 +269,36 @@ def test_a_plot_has_the_numbers_of_the_arm_that_it_names(guest, run):
         packed = curves[arm]["y"]
         drawn = np.frombuffer(base64.b64decode(packed["bdata"]), packed["dtype"])
         assert drawn == pytest.approx(run.dataset["mean"].sel(quantity="x").values[i])
+
+
+def test_an_address_shows_the_run_that_it_names(guest, other):
+    """Kills: another run's curves, pictures, clock or downloads; a run that is lost on the way to
+    another page; an arm's swatch, points or picture in those of another arm.
+    """
+    page, t = guest.page("/", "?run=other&t=9"), 9
+    drawn = graphs(page)
+    curves = {trace["name"]: trace for trace in drawn["mean"]["data"]}
+    colours = [curves[arm]["line"]["color"] for arm in other.arms]
+    swatches = [span["style"]["background"] for span in parts(page, "Span") if "style" in span]
+    points = [panel["colour"] for panel in drawn["map"]["layout"]["meta"]["panels"]]
+    assert swatches == points == colours and len(set(colours)) == len(colours)
+    for i, arm in enumerate(other.arms):
+        packed = curves[arm]["y"]
+        y = np.frombuffer(base64.b64decode(packed["bdata"]), packed["dtype"])
+        assert y == pytest.approx(other.dataset["mean"].sel(quantity="x").values[i])
+    stills = [canvas["style"]["backgroundImage"] for canvas in parts(page, "Canvas")]
+    assert stills == [f"url({data_uri(still(other, i, t))})" for i in range(len(stills))]
+    frame = other.dataset["frames"].values[:, list(other.dataset["frame_t"].values).index(t)]
+    for i, row in enumerate(frame):
+        assert np.array_equal(still(other, i, t)[:, :16, :3], np.moveaxis(row[0], 0, -1))
+    stores = {one["id"]: one.get("data") for one in parts(page, "Store")}
+    assert stores["which"]["run"] == "other" and stores["clock"]["run"] == "other None"
+    files = [one["href"] for one in parts(page, "A") if "/download/" in one["href"]]
+    assert files and all(one.startswith("/download/other/") for one in files)
+    for address, name in (("/", "compare"), ("/dial", "dial"), ("/guess", "guess")):
+        links = parts(guest.page(address, "?run=other&t=9"), "Link")
+        nav = [one["href"] for one in links if "nav-link" in one.get("className", "")]
+        assert len(nav) > 5 and all(one.endswith("?run=other") for one in nav), name
 
 
 def test_a_phone_has_panels_in_one_column_and_no_click_is_lost(guest):
@@ -333,17 +374,12 @@ def test_a_click_in_the_map_of_the_dial_goes_there(guest):
 
 def kept(page):
     """name → the value of every control that the address keeps."""
-    found, left = {}, [json.loads(page)]
-    while left:
-        one = left.pop()
-        if (
-            isinstance(one, dict)
-            and isinstance(one.get("id"), dict)
-            and one["id"]["type"] == "kept"
-        ):
-            found[one["id"]["name"]] = one.get("value")
-        left += one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
-    return found
+    ids = [(one.get("id"), one) for one in nodes(page)]
+    return {
+        of["name"]: one.get("value")
+        for of, one in ids
+        if isinstance(of, dict) and of.get("type") == "kept"
+    }
 
 
 @pytest.mark.parametrize(
