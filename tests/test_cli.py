@@ -241,6 +241,12 @@ def shell(script, **environment):
     return done.returncode, done.stderr
 
 
+@pytest.fixture
+def words(monkeypatch):
+    """Pages without figures, which take most of the time."""
+    monkeypatch.setattr("diffviz.figures.available", lambda run: [])
+
+
 @pytest.fixture(scope="module")
 def run_of_z_zero(tmp_path_factory):
     path = tmp_path_factory.mktemp("run") / "a.nc"
@@ -262,7 +268,7 @@ def lost(kind):
 @pytest.mark.parametrize("kind", ["full", "closed"])
 @pytest.mark.parametrize("command", ["record", "report", "diagnose"])
 def test_output_that_is_lost_costs_no_file_and_no_status(
-    command, kind, run_of_z_zero, monkeypatch
+    command, kind, run_of_z_zero, monkeypatch, words
 ):
     """Kills: printing before writing; a progress bar that ends the run; EPIPE turned into 1."""
     arguments, made, expected = {
@@ -297,7 +303,7 @@ def test_the_place_and_the_locale_are_no_trap(run_of_z_zero):
     assert not Path("folder").exists()
 
 
-def test_several_runs_make_one_report(capsys):
+def test_several_runs_make_one_report(capsys, words):
     """Kills: a report of the first run only, one that does not say what it is about, one in
     another language than was asked for; runs of one name that cannot be told apart."""
     for name, seed in (("a", 1), ("b", 2)):

@@ -271,6 +271,8 @@ def test_names_stay_text_in_report_figures_and_numbers(tmp_path):
     assert page.tags == expected.tags
     assert page.handlers == expected.handlers
     assert "<script>window.hacked" not in text and "<img src=x" not in text
+    view = re.search(r'<script[^>]*id="view">(.*?)</script>', text, re.S)
+    assert json.loads(view[1])["arms"] == names
     write_numbers(run, tmp_path / "numbers.json")
     stored = json.loads((tmp_path / "numbers.json").read_text("utf-8"))
     assert stored["coords"]["arm"]["data"] == names

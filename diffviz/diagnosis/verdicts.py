@@ -20,8 +20,8 @@ Array = NDArray[np.float64]
 Codes = NDArray[np.str_]
 
 SAME, HALF, LESS, MORE = 0.3, 0.5, 0.8, 1.25
-"""Parts of the right std between samples; below the first they are almost the same, up to the
-second they have collapsed where nothing else explains it."""
+"""Parts of the right std between samples. Below the first they are almost the same; above the
+second nothing is called a collapse."""
 PULLED, NEARER, FURTHER = 0.6, 0.9, 1.1
 """Parts of the right distance to the mean of the data."""
 CLOSE, FAR = 0.1, 0.15
