@@ -30,7 +30,6 @@ class StripsData(NamedTuple):
     t: NDArray[np.int64]
     samples: list[int]
     tiles: NDArray[np.uint8]
-    stretched: bool
 
 
 def is_image(run: Run) -> bool:
@@ -60,13 +59,8 @@ def strips_data(
     flat = x.reshape(-1, *run.spec.sample_shape)
     tiles = to_uint8(stretch(flat) if stretched else flat)
     tiles = np.repeat(tiles, 3 // tiles.shape[-1], axis=-1)  # grey to RGB
-    return StripsData(
-        run.arms,
-        recorded[where],
-        chosen,
-        tiles.reshape(*x.shape[:3], *tiles.shape[1:]),
-        stretched,
-    )
+    tiles = tiles.reshape(*x.shape[:3], *tiles.shape[1:])
+    return StripsData(run.arms, recorded[where], chosen, tiles)
 
 
 def strips_figure(data: StripsData, language: str = "en") -> go.Figure:

@@ -25,15 +25,6 @@ class Moments:
     n: Any
     sums: Array
 
-    @classmethod
-    def of(cls, x: NDArray[np.floating], orders: int = 4) -> "Moments":
-        """Moments over the last axis of ``x``, up to the power ``orders``."""
-        values = np.asarray(x, dtype=np.float64)
-        mean = values.mean(axis=-1)
-        centered = values - mean[..., None]
-        powers = [(centered**k).sum(axis=-1) for k in range(2, orders + 1)]
-        return cls(float(values.shape[-1]), np.stack([mean, *powers]))
-
     def merge(self, other: "Moments") -> "Moments":
         """Moments of both samples together; where one holds nothing, those of the other."""
         n = self.n + other.n
