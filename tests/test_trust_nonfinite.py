@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from dashboards.stage import clock, cloud, pictures_in_time
+from dashboards.stage import clock, on_the_way
 from diffviz.diagnosis.findings import diagnose
 from diffviz.diffusion.exact import DatasetDenoiser, GaussianDenoiser
 from diffviz.diffusion.rules import DEFAULT_ARMS, Arm, ddpm
@@ -167,7 +167,7 @@ def test_everything_that_shows_a_run_shows_this_one(tmp_path, exact, arms):
     for name in available(run):
         assert json.loads(plot(run, name).to_json())
     assert json.dumps(report_numbers(run), allow_nan=False)
-    told = clock(run, "en", tuple(available(run))), pictures_in_time(run), cloud(run)
+    told = clock(run, "en", tuple(available(run))), on_the_way(run)
     assert json.dumps(told, allow_nan=False)
     if exact == "pictures":
         write_report(run, tmp_path / "report.html")

@@ -111,7 +111,7 @@ def pad_figure(
     figure.update_traces(showlegend=False)
     figure.add_scatter(
         x=curve,
-        y=balanced_score(curve),
+        y=[balanced_score(noise_scale) for noise_scale in curve.tolist()],
         mode="lines",
         name=text("figures.pad.balance", language),
         line={"color": theme.REFERENCE, "dash": "dot", "width": 3},
