@@ -16,6 +16,7 @@ from dashboards.security import HEADERS
 from dashboards.shelf import Shelf
 from dashboards.shell import View, arm_title, pages
 from dashboards.stage import clock, still
+from diffviz.diagnosis.findings import SEVERITIES
 from diffviz.diagnosis.verdicts import dial_verdict
 from diffviz.diffusion.balance import ScaledDensity, balanced_score
 from diffviz.diffusion.forward import ForwardData
@@ -23,7 +24,7 @@ from diffviz.figures import theme
 from diffviz.figures.density import PLACES
 from diffviz.files.catalogue import text
 from diffviz.files.images import data_uri
-from diffviz.identify import zoo
+from diffviz.identify import zoo, zoo_results
 from diffviz.recording.request import RecordRequest
 from diffviz.recording.run import Run
 from diffviz.report.frames import densities, dots, frames
@@ -414,6 +415,21 @@ def test_the_x_ray_shows_the_loop_that_was_chosen(guest, loop):
     code = [line[2:] for line in map(json.loads, (f'"{span}"' for span in spans))]
     assert code == zoo.programs()[loop].source.strip("\n").split("\n")
     assert text("dashboard.xray.verdict.right", "en") in json.dumps(seen, ensure_ascii=False)
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("severity", SEVERITIES)
+def test_the_x_ray_shows_findings_of_every_severity(guest, severity, language):
+    """Kills: a loop whose result has no page, because a word for its finding is missing."""
+    (loop, *faults), _ = next(
+        (key, found)
+        for key, found in zoo_results.results().items()
+        if any(one.severity == severity for one in found.findings)
+    )
+    search = {"_pages_location": f"?lang={language}"}
+    seen = guest.call("xray.children", faults=faults, loop=loop, **search)
+    word = text(f"dashboard.xray.{severity}", language)
+    assert word in json.dumps(seen, ensure_ascii=False)
 
 
 def test_a_guess_is_dealt_by_its_number(guest):

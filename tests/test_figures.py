@@ -462,7 +462,8 @@ def check_words(figure, law, words):
         text = key[1:] if key.startswith("=") else words[key] if key else ""
         return text.replace("{steps}", "6").replace("\n", "<br>")
 
-    titles = {note.xref: note.text for note in figure.layout.annotations if note.xanchor == "left"}
+    lefts = [note for note in figure.layout.annotations if note.xanchor == "left"]
+    titles = {note.xref: note.text.removesuffix("<br>\u00a0") for note in lefts}
     shown = {}
     for i, key in enumerate(law.titles):
         first, line, rest = said(key).partition("<br>")
@@ -601,7 +602,8 @@ def test_marks_on_the_map_can_be_told_apart():
     ],
 )
 def test_a_panel_of_its_own_has_its_own_legend(name, arms, legends):
-    """In its lower corner or above it, at every width. Kills: one on another panel or curves."""
+    """In its lower corner or above it, at every width. Kills: one on another panel or curves, or
+    on the words of its title."""
     run = made()
     run = Run(run.dataset.isel(arm=arms).assign_attrs(spec=_spec(run, *arms)))
     figure = plot(run, name)
@@ -614,6 +616,9 @@ def test_a_panel_of_its_own_has_its_own_legend(name, arms, legends):
             up = figure.layout[x.replace("x", "yaxis")].domain
             place = figure.layout[legend]
             assert (place.x, place.y, place.yanchor) == (across[0], up[above], "bottom")
+    titles = {a.xref.split()[0]: a.text.split("<br>") for a in figure.layout.annotations}
+    for x, (_, above) in legends.items():  # plotly drops a last line of plain spaces
+        assert not above or titles[x][1:] == ["\u00a0"]
     if not legends:  # the run's own legend names the colours
         assert {t.showlegend for t in figure.data if t.xaxis == "x"} == {False}
 

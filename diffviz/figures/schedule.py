@@ -10,14 +10,20 @@ from diffviz.diffusion.schedule import NoiseSchedule
 from diffviz.figures import theme
 from diffviz.files.catalogue import text
 
+KEYED = (1, 3)
+"""Panels with a legend of their own, on the second line of their titles."""
+
 
 def schedule_figure(schedule: NoiseSchedule, language: str = "en") -> go.Figure:
     """Four small panels; SNR and the coefficients on logarithmic scales.
 
     Nothing is drawn at t = 0 where there is no step, or where the ratio is infinite.
     """
+    titles = [
+        text(f"figures.schedule.{name}", language) for name in ("beta", "bar", "snr", "steps")
+    ]
     figure = theme.panels(
-        [text(f"figures.schedule.{name}", language) for name in ("beta", "bar", "snr", "steps")],
+        [f"{title}\n" if panel in KEYED else title for panel, title in enumerate(titles)],
         language,
         T=schedule.T,
         columns=2,
@@ -39,7 +45,7 @@ def schedule_figure(schedule: NoiseSchedule, language: str = "en") -> go.Figure:
         theme.add_curve(figure, panel, t, values[::-1], name, i)
     figure.update_traces(showlegend=False)
     figure.layout.showlegend = True
-    theme.own_legend(figure, 1, above=True)
-    theme.own_legend(figure, 3, above=True)
+    for panel in KEYED:
+        theme.own_legend(figure, panel, above=True)
     figure.update_layout(yaxis3_type="log", yaxis4={"type": "log", "dtick": 1})
     return figure.update_layout(yaxis_rangemode="tozero", yaxis2_range=[0, 1.02])

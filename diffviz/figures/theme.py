@@ -171,7 +171,8 @@ def panels(
             pad = 0.012 * T
             figure.layout[_key(x)].update(range=[T + pad, -pad], nticks=6)
         if title:
-            first, *rest = title.split("\n")
+            # Plotly drops a line that is blank; one that is kept for a legend has a hard space.
+            first, *rest = (line.strip() or "\u00a0" for line in title.split("\n"))
             figure.add_annotation(
                 text="<br>".join([f"<b>{first}</b>", *rest]),
                 **{"x": 0, "y": 1, "xref": f"{x} domain", "yref": f"{y} domain"},
