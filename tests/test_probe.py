@@ -589,6 +589,10 @@ def test_what_cannot_be_recorded():
     ):
         Probe(gaussian(), COURSE)(torch.arange(3), 60)
     probe = Probe(gaussian(), COURSE)
+    calls(probe, T - 1)  # counts from 0
+    with pytest.raises(InputError, match=r"30\.5"):
+        calls(probe, 30.5)
+    probe = Probe(gaussian(), COURSE)
     with pytest.raises(InputError, match="passed t = 60 in all of its 3 calls"):
         probe.finish(calls(probe, 60, 60, 60))
     probe = Probe(gaussian(), COURSE)

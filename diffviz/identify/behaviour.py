@@ -122,7 +122,7 @@ class Trace:
         g = s²a/(a²s² + b²), so that signal and variance follow linear recursions.
         """
         a, b = np.array(self.a), np.array(self.b)
-        order = [0, *(i for i in range(1, len(a)) if b[i] / a[i] < 0.999 * (b / a)[:i].min())]
+        order = [0, *(i for i in range(1, len(a)) if 0 <= b[i] / a[i] < 0.999 * (b / a)[:i].min())]
         if noise is not None and len(order) != len(noise):
             noise = None
         a, b = np.append(a[order], 1.0), np.append(b[order], 0.0)
@@ -227,7 +227,7 @@ class ExactModel(Spy):
         trace = self.trace
         a, b = (float(v[0]) for v in self._reading.path.levels(np.array([value])))
         empty = b == 0 and self._reading.answer in ("eps", "score") and 0.0 in trace.b
-        if not (math.isfinite(a) and math.isfinite(b) and b >= 0) or empty:
+        if not (math.isfinite(a) and math.isfinite(b)) or empty:
             trace.dropped = True  # ε̂ of the data themselves is asked for again and again
             raise _Dropped
         self._point = a, b

@@ -20,6 +20,8 @@ Points = tuple[Array, Array]
 Time = str | Callable[[float], float]
 TIMES = ("index", "index0", "fraction", "sigma", "flow")
 ANSWERS = ("eps", "x0", "v", "-v", "flow", "score", "F")
+BEYOND = 1.5
+"""The time of a flow, of which 1 is the end, up to which a solver may ask."""
 DATA_STD = 0.5
 """Of the data for which the answer F of 2206.00364 is of std 1."""
 
@@ -154,8 +156,9 @@ def _sigmas(wide: bool) -> list[Path]:
 
 
 def _flows(high: float, rising: bool) -> Iterator[Path]:
+    """Straight lines. A solver of varying steps may ask beyond the end, and interpolate back."""
     for scale in (1.0, 1000.0):
-        if scale / 100 < high <= scale * 1.0001:
+        if scale / 100 < high <= scale * (BEYOND if rising else 1.0001):
 
             def levels(t: Array, scale: float = scale) -> Points:
                 return (t / scale, 1 - t / scale) if rising else (1 - t / scale, t / scale)

@@ -184,7 +184,7 @@ class Probe:
         if self._first is None and isinstance(self.model, torch.nn.Module):
             given = tuple(state if a is x else a for a in arguments)
             self._first = state, given, {k: state if a is x else a for k, a in keywords.items()}
-        if self._shift:
+        if self._shift and value.is_integer():  # of another, the model says what it was given
             later = t + 1
             arguments = tuple(later if a is t else a for a in arguments)
             keywords = {k: later if a is t else a for k, a in keywords.items()}

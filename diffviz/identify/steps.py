@@ -14,7 +14,7 @@ known. What x_s holds beside its linear part is the noise itself.
 
 import math
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
 import torch
@@ -140,33 +140,33 @@ class Steps:
         """The told times at which the steps start."""
         return self.told[: len(self)]
 
-    @property
+    @cached_property
     def std(self) -> Array:
         """σ of every step."""
         return np.array([noise.std for noise in self.noise])
 
-    @property
+    @cached_property
     def noisy(self) -> Mask:
         """Steps that add more than rounding."""
         return np.array([noise.there for noise in self.noise], dtype=bool)
 
-    @property
+    @cached_property
     def floor(self) -> Array:
         """What rounding may leave over of every step."""
         return np.array([noise.floor for noise in self.noise])
 
-    @property
+    @cached_property
     def threshold(self) -> float:
         """The score that counts, over all tests of all steps."""
         return score_threshold(TESTS_PER_STEP * max(len(self), 1))
 
-    @property
+    @cached_property
     def sane(self) -> Mask:
         """Steps from a state that has not grown so far that float32 swallows what they do."""
         most = 1e3 * max(1.0, abs(self.start_mean), self.start.std)
         return np.logical_and.accumulate(self.sizes[:, 0] <= most)
 
-    @property
+    @cached_property
     def together(self) -> float:
         """By how much errors grow where samples share their noise."""
         shared = [n for n in self.noise if n.batch_score > self.threshold and abs(n.batch) > 0.05]
