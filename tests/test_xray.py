@@ -208,7 +208,7 @@ def exploding(corrector=True, last=False, n=60, score=False, start=1.0):
     return sample
 
 
-def vp_sde(factor=1.0, unit=1.0, n=250):
+def vp_sde(factor=1.0, unit=1.0, n=120):
     """The reverse SDE of 2011.13456 by Euler and Maruyama; t is a fraction."""
 
     def sample(model, shape):
