@@ -45,14 +45,14 @@ def grid(n, T=1000):
 
 
 def solver(n=20, eta=0.0, answer="eps", schedule=LONG, told=lambda t: t - 1, change=lambda x0: x0,
-           factor=1.0, noise=1.0, half=None, end=1.0):  # fmt: skip
+           factor=1.0, noise=1.0, half=None, end=1.0, turn=1):  # fmt: skip
     """DDIM over n of 1,000 times, of a network that answers ε, x_0, v or −v."""
     bars = torch.tensor(schedule.alpha_bars).float()
     bars = bars if half is None else bars.to(half).float()
 
     def sample(model, shape):
         x = torch.randn(shape)
-        for t, s in pairwise(grid(n)):
+        for t, s in list(pairwise(grid(n)))[::turn]:
             a, b = bars[t].sqrt(), (1 - bars[t]).sqrt()
             m = model(x, torch.full((len(x),), told(t)))
             if answer == "eps":
@@ -96,7 +96,7 @@ def ancestral(variance="beta", schedule=SCHEDULE, told=lambda t: t, through=Fals
 
 
 def flow(up=True, unit=1.0, n=25, answer="v", heun=False, sign=1.0, start=torch.randn,
-         tell=lambda t, s: t):  # fmt: skip
+         tell=lambda t, s: t, left=0):  # fmt: skip
     """dx/dt = v, from noise at one end to data at the other."""
 
     def sample(model, shape):
@@ -107,7 +107,7 @@ def flow(up=True, unit=1.0, n=25, answer="v", heun=False, sign=1.0, start=torch.
             return m if answer == "v" else (m - x) / (1 - t) if up else (x - m) / t
 
         x = start(shape)
-        for t, s in pairwise(times):
+        for t, s in list(pairwise(times))[: n - left]:
             v = slope(x, t)
             if heun and 0 < s < 1:
                 v = (v + slope(x + (s - t) * v, s)) / 2
@@ -358,6 +358,17 @@ def adams(model, shape, turned=False):
     return x
 
 
+def self_conditioned(model, shape):
+    """The model is also given its last x̂_0, in channels of their own, 2208.04202."""
+    bars = torch.tensor(LONG.alpha_bars).float()
+    x, x_0 = torch.randn(shape), torch.zeros(shape)
+    for t, s in pairwise(grid(20)):
+        x_0 = model(torch.cat([x, x_0], 1), torch.full((len(x),), t - 1))
+        eps = (x - bars[t].sqrt() * x_0) / (1 - bars[t]).sqrt()
+        x = bars[s].sqrt() * x_0 + (1 - bars[s]).sqrt() * eps
+    return x
+
+
 PICTURE = torch.rand(SHAPE, generator=torch.Generator().manual_seed(5)) * 2 - 1
 
 
@@ -452,6 +463,8 @@ RIGHT: dict[str, tuple[Callable, NoiseSchedule, str, str]] = {
         along(inputs, lambda u: math.log(80 * u**4) / 4, "F", end=0.5), LONG, "log-sigma", "F"
     ),
     "latents for a decoder": (solver(end=5.5), LONG, "index0", "eps"),
+    "self-conditioned": (self_conditioned, LONG, "index0", "x0"),
+    "decoded": (lambda m, shape: solver()(m, shape).flatten(1)[:, :9], LONG, "index0", "eps"),
     "three slopes": (adams, LONG, "sigma", "x0"),
     "much signal at T": (ancestral(schedule=SHORT), SHORT, "index", "eps"),
     "img2img": (from_picture(), LONG, "index0", "eps"),
@@ -559,6 +572,8 @@ def in_eight_bits(model, shape):
     [
         (flow(sign=-1.0), LONG, "eps-coefficient", False),
         (flow(start=torch.rand), LONG, "start-not-normal", False),
+        (flow(n=40, left=1), LONG, "time-ends-early", True),
+        (solver(eta=0.3, turn=-1), LONG, "time-order", False),
         (vp_sde(0.5), NoiseSchedule.linear(1000), "eps-coefficient", False),
         (exploding(False, last=True), LONG, "noise-last-step", True),
         (solver(told=lambda t: t // 50 - 1), LONG, "time-of-another-state", False),
@@ -587,7 +602,8 @@ def in_eight_bits(model, shape):
 )
 def test_what_goes_wrong_is_said_first(sampler, schedule, want, behaves):
     """Kills: a cause after its consequences; an error for what has no effect, and none for what
-    has one; a reading under which the steps are no known rule with one thing changed."""
+    has one; a reading under which the steps are no known rule with one thing changed; rising
+    times read as those of a flow."""
     seen = look(sampler, schedule, shape=SHAPE)
     assert (seen.findings[0].id, seen.behaves) == (want, behaves)
     assert (seen.findings[0].severity == "error") is not behaves

@@ -87,7 +87,9 @@ class Finding:
             values["mode"] = class_name(str(values["mode"]), language)
         if isinstance(found := values.get("found"), float) and abs(found) < ROUNDING:
             values["found"] = 0.0
-        body = text(f"findings.{self.id}.text", language, **values)
+        # A term that the rule does not have is no multiple of what it should be.
+        absent = self.id == "eps-coefficient" and not np.isfinite(self.evidence.get("ratio", 1.0))
+        body = text(f"findings.{self.id}.{'absent' if absent else 'text'}", language, **values)
         if self.arm:
             where = text("story.list.place", language, arm=self.arm, where=where)
         title = self.title(language)

@@ -95,6 +95,7 @@ class Layout:
         packed: whether the answer comes in a tuple.
         parts, turn: in how many parts the samples are made, one after the other, of which the
             first is looked at; and how many calls a part has before it is the next one's turn.
+        decoded: what comes back has another shape than the state, as from a decoder.
     """
 
     def state(self, given: Tensor) -> Tensor:
@@ -111,6 +112,7 @@ class Layout:
     packed: bool = False
     parts: int = 1
     turn: int = 1
+    decoded: bool = False
 
 
 class Spy(torch.nn.Module):
@@ -354,7 +356,7 @@ def first_half(x: Tensor) -> Tensor:
 class Ending:
     """What came back: ``values`` (B, *D) in the state's layout, or None.
 
-    ``kind`` is "state", "picture" (of another type or layout) or "nothing".
+    ``kind`` is "state", "picture" (of another type or layout) or "nothing" of a state's shape.
     """
 
     values: Tensor | None
@@ -479,6 +481,8 @@ def _run(call: Callable[[Spy], object], spy: Spy, here: bool) -> Ending | None:
             raise InputError(
                 "the sampler never called its model; allowed is sampler(model) -> x_0"
             )
+        if spy.layout.decoded:
+            return Ending(None, "nothing")
         return ending_of(end, spy.shape, spy.layout.parts)
     except Stopped as stopped:
         if str(stopped):
@@ -532,15 +536,18 @@ class _Scout(Spy):
         """The layout by which what came back has the shape of the state, if there is one.
 
         The state is a part of the argument, of which the rest did not change from the first call
-        to the last; or the samples are made in parts, each in calls of its own.
+        to the last, or was one number in the first; or the samples are made in parts, each in
+        calls of its own.
         """
         if self.first is None or self.latest is None or self.layout.channels or not self.times:
             return None
         for axis in range(1, self.first.ndim if self.first.ndim > 2 else 1):
-            apart = (self.first != self.latest).movedim(axis, 0).flatten(1).any(1)
-            if not bool(apart.all()) and bool(apart.any()):
-                places = tuple(torch.nonzero(apart).flatten().tolist())
-                return replace(self.layout, channels=places, axis=axis)
+            slices = self.first.movedim(axis, 0).flatten(1)
+            changed = (self.first != self.latest).movedim(axis, 0).flatten(1).any(1)
+            for apart in (changed, (slices != slices[:, :1]).any(1)):
+                if not bool(apart.all()) and bool(apart.any()):
+                    places = tuple(torch.nonzero(apart).flatten().tolist())
+                    return replace(self.layout, channels=places, axis=axis)
         times, parts = np.array(self.times), end[0] // self.shape[0]
         if self.layout.parts > 1 or parts < 2 or len(times) % parts:
             return None
@@ -588,6 +595,8 @@ def open_loop(
                     continue
                 if isinstance(error, OtherShape):
                     found = spy.other_layout(error.after) if error.at_end else None
+                    if found is None and error.at_end and error.after[:1] == error.before[:1]:
+                        found = replace(spy.layout, decoded=True)
                     if found is not None:
                         layouts[k] = found
                         continue

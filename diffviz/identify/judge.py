@@ -41,7 +41,10 @@ CLIPPED = 0.2
 OF_ROUNDING = {"x0-clipped", "noise-not-normal", "noise-correlated"}
 """What states of half precision look like."""
 TERMS = ("x-coefficient", "eps-coefficient", "noise-scale")
-LAST = {"x-coefficient", "eps-coefficient", "noise-scale", "noise-last-step", "schedule-mismatch"}
+LAST = {
+    "x-coefficient", "eps-coefficient", "noise-scale", "noise-last-step", "schedule-mismatch",
+    "time-off-by-one",
+}  # fmt: skip
 """What may look wrong of a last step that does not end at 0."""
 END_BESIDE = 0.05
 """|log| of the end's std, and its signal, beside those of first-order rules."""
@@ -79,7 +82,7 @@ def judge(
     rule: str | None = None
     shown: Expected | None = None
     broken = _broken(law, schedule)
-    found = [] if broken else _order(law, schedule)
+    found = _against(law, seen) or ([] if broken else _order(law, schedule))
     if law.behaves and law.point is not None and law.point.cost < max(law.point.off):
         seen = None  # some steps were taken back, so one state is not made of the one before
     if seen is not None:
@@ -161,6 +164,19 @@ def _order(law: Behaviour, schedule: NoiseSchedule) -> list[Finding]:
         named["expected"] = float(schedule.T)
         return [Finding("schedule-mismatch", "error", "", (first, last), named)]
     return []
+
+
+def _against(law: Behaviour, seen: Measured | None) -> list[Finding]:
+    """Times that rise past 1, as only a flow's may, in steps that are no flow's: x + b m."""
+    reading, times = law.reading, law.lab.loop.times
+    if law.behaves or seen is None or reading is None or reading.path.name != "flow":
+        return []
+    if len(times) < 3 or times[-1] <= 1.5 or (np.diff(times) < 0).any():
+        return []
+    if np.median(np.abs(seen.steps.coefficients[:, 1] - 1)) < 1e-3:
+        return []
+    told = {"before": float(times[0]), "after": float(times[1])}
+    return [Finding("time-order", "error", "", (round(times[0]), round(times[-1])), told)]
 
 
 def _settled(law: Behaviour, found: list[Finding], schedule: NoiseSchedule) -> list[Finding]:
@@ -372,7 +388,11 @@ def _of_steps(
         found = [_finding(near, "time-off-by-one", every, shift=seen.shift), *found]
     if law.kind == "noise":
         start = _start(law, steps, near, schedule)
-        first = [item for item in start if item.id == "start-not-normal" and not law.caused]
+        first = [
+            item
+            for item in start
+            if not law.caused and (item.id == "start-not-normal" or item.severity == "error")
+        ]
         found = [*first, *found, *(item for item in start if item not in first)]
     ids = {item.id for item in found}
     if steps.clipped.any() and not steps.partly.all() and "not-linear" not in ids:
@@ -388,6 +408,7 @@ def _of_steps(
             if (item.id in TERMS and abs(_ratio(item) - 1) < 0.01)
             or (item.id in ("noise-correlated", "noise-shared-in-batch") and _few(item, seen))
         ]  # fmt: skip
+        late.sort(key=_apart, reverse=True)
         return [*(item for item in found if item not in late), *late], law, rule, shown
     # A single step, a little off, as float32 leaves it where a table is near its end.
     found = [item for item in found if item.id not in TERMS or not _slight(item)]
@@ -611,6 +632,12 @@ def _noise_size(steps: Steps, near: Expected, wrong: Mask) -> list[Finding]:
     if extra.any() and not (rest & ~wanted).any():
         found.append(_finding(near, "noise-last-step", extra, **_gap(steps, near, 3, extra)))
     return found
+
+
+def _apart(item: Finding) -> float:
+    """By what part a number is off where it is off most."""
+    found, expected = (float(item.evidence.get(key, 0.0)) for key in ("found", "expected"))
+    return abs(found - expected) / max(abs(expected), 1e-9)
 
 
 def _ratio(item: Finding) -> float:
