@@ -418,18 +418,13 @@ def test_the_x_ray_shows_the_loop_that_was_chosen(guest, loop):
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-@pytest.mark.parametrize("severity", SEVERITIES)
-def test_the_x_ray_shows_findings_of_every_severity(guest, severity, language):
-    """Kills: a loop whose result has no page, because a word for its finding is missing."""
-    (loop, *faults), _ = next(
-        (key, found)
-        for key, found in zoo_results.results().items()
-        if any(one.severity == severity for one in found.findings)
-    )
-    search = {"_pages_location": f"?lang={language}"}
-    seen = guest.call("xray.children", faults=faults, loop=loop, **search)
-    word = text(f"dashboard.xray.{severity}", language)
-    assert word in json.dumps(seen, ensure_ascii=False)
+def test_every_shipped_result_of_the_x_ray_can_be_said(language):
+    """Kills: results from before findings were renamed; a severity without a word. The page of
+    such a loop would be empty.
+    """
+    assert all(text(f"dashboard.xray.{severity}", language) for severity in SEVERITIES)
+    found = zoo_results.results()
+    assert all(one.text(language) for seen in found.values() for one in seen.findings)
 
 
 def test_a_guess_is_dealt_by_its_number(guest):
