@@ -8,6 +8,7 @@ The processes are forked by a starter, which is forked before the server has thr
 that is forked while another thread is inside SQLite may inherit its lock, and then waits for ever.
 """
 
+import atexit
 import multiprocessing
 import os
 import shutil
@@ -171,6 +172,7 @@ class _Manager(DiskcacheManager):
         self._starter = fork.Process(target=self._start_jobs, args=(theirs,), daemon=False)
         self._starter.start()
         theirs.close()
+        atexit.register(self.close)  # else the interpreter would wait for the starter
 
     def _start_jobs(self, orders: Connection) -> None:
         """Fork a job for each order, until whoever orders is gone."""
@@ -206,6 +208,7 @@ class _Manager(DiskcacheManager):
             self.terminate_job(self._starter.pid)
             self._starter.join()
             self._starter = None
+            atexit.unregister(self.close)
 
 
 def follow(jobs: Jobs, run_id: str, form: dict[str, Any], language: str, tell: Callable) -> State:

@@ -290,6 +290,12 @@ def test_no_job_inherits_a_lock_of_a_busy_server():
     assert ran.stdout.strip() == "40", ran.stderr
 
 
+def test_a_program_that_closes_nothing_ends():
+    """Kills: an interpreter that waits at its end for the process that starts jobs."""
+    program = "from dashboards.app import create_app; create_app({})"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
 def test_the_state_of_a_recording_outlives_its_page(jobs):
     """Kills: a reload after which nobody knows what became of the recording."""
     told = []
