@@ -46,7 +46,7 @@ Pieces = Callable[[], Iterator[None]]
 class Table:
     """Rows of (what, beside what, this, that, ratio, aim)."""
 
-    HEAD = ("what", "beside", "this", "that", "ratio", "aim")
+    HEAD = ("what", "compared with", "this", "that", "ratio", "aim")
 
     def __init__(self, say: Callable[[str], object]) -> None:
         self.rows: dict[tuple[str, str], tuple[str, ...]] = {}
